@@ -1,0 +1,95 @@
+"""The frame: requirements that agree, imports in one direction, make targets, an honest README."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workbench import report
+
+REPO = Path(__file__).parents[1]
+# Each module imports only from those before it.
+ORDER = (
+    "errors store weights voice_commands data losses metrics verdicts models soft_labels training teachers "
+    "sweeps plots notebook report __main__"
+).split()
+MODULES = sorted(path.stem for path in (REPO / "workbench").glob("*.py") if path.stem != "__init__")
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "IPython": "ipython", "yaml": "pyyaml"}
+
+
+def imports(module: str) -> set[tuple[str, ...]]:
+    """What a module imports anywhere, as dotted names split at the dots."""
+    found = set()
+    for node in ast.walk(ast.parse((REPO / "workbench" / f"{module}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {tuple(alias.name.split(".")) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ["workbench"] * bool(node.level) + (node.module.split(".") if node.module else [])
+            found |= {(*base, alias.name) for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_from_those_before_it(module):
+    used = {name[1] for name in imports(module) if name[0] == "workbench" and len(name) > 1}
+    assert used <= set(ORDER[: ORDER.index(module)])
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_pyplot(module):  # it is not safe on threads
+    assert not [name for name in imports(module) if "pyplot" in name]
+
+
+def project() -> dict:
+    return tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_every_import_is_a_declared_dependency():
+    declared = {re.match(r"[\w-]+", line)[0] for line in project()["dependencies"]}
+    roots = {name[0] for module in MODULES for name in imports(module)}
+    used = roots - sys.stdlib_module_names - {"workbench"}
+    assert {DISTRIBUTIONS.get(root, root.replace("_", "-")) for root in used} <= declared
+
+
+def test_environment_yml_agrees_with_pyproject_and_says_who_needs_what():
+    text = (REPO / "environment.yml").read_text(encoding="utf-8")
+    conda = yaml.safe_load(text)["dependencies"]
+    assert conda[-1]["pip"] == project()["dependencies"]
+    python = next(entry for entry in conda if str(entry).startswith("python="))
+    assert project()["requires-python"] == f">={python.removeprefix('python=')}"
+    listed = [line for line in text.splitlines() if line.startswith("      - ")]
+    assert [line for line in listed if not re.search(r" # \w{4,}", line)] == []
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+def test_make_has_the_targets_and_help_lists_them():
+    targets = "report report-all lab test test-fast test-long lint clean clean-data".split()
+    shown = subprocess.run(["make", "help"], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    assert set(targets) <= {line.split()[0] for line in shown.splitlines()}
+    subprocess.run(["make", "-n", *targets], cwd=REPO, capture_output=True, check=True)
+
+
+def test_help_is_quick():
+    program = """
+import sys
+from workbench.__main__ import main
+try:
+    main(["report", "--help"])
+except SystemExit:
+    sys.exit(bool({"torch", "pandas", "nbformat"} & set(sys.modules)))
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=REPO, check=True, capture_output=True)
+
+
+def test_the_readme_holds_what_the_notebooks_found():
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    assert [text.count(mark) for mark in report.MARKS] == [1, 1]
+    block = text.partition(report.MARKS[0])[2].partition(report.MARKS[1])[0]
+    assert block.strip() == report.readme_results().strip()
+    assert block.strip()

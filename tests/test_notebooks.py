@@ -1,0 +1,147 @@
+"""The committed notebooks: their structure, and that their outputs are those of their code."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from test_report import check_standalone
+
+from workbench import notebook as nb_
+from workbench import report
+
+PATHS = sorted(report.NOTEBOOKS.glob("*.ipynb"))
+SHARED = {
+    "budget": "laptop",
+    "task_name": "voice-commands",
+    "text_column": "text",
+    "label_column": "label",
+    "group_column": None,
+    "teacher_name": "minilm-finetuned",
+}
+each = pytest.mark.parametrize("path", PATHS or [None], ids=lambda path: path.stem if path else "none")
+
+
+def outputs(path: Path) -> str:
+    """All text that its outputs show; pictures left out."""
+    cells = [cell for cell in nb_.load(path).cells if cell.cell_type == "code"]
+    data = [output.get("data", {}) for cell in cells for output in cell.outputs]
+    values = [value for bundle in data for kind, value in bundle.items() if kind != "image/png"]
+    shown = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    return "\n".join(shown + [output.get("text", "") for cell in cells for output in cell.outputs])
+
+
+def test_there_are_notebooks_in_an_unbroken_order():
+    assert PATHS, "notebooks/ is empty"
+    assert all(re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb", path.name) for path in PATHS)
+    numbers = [int(path.name[:2]) for path in PATHS]
+    assert numbers == list(range(len(PATHS)))
+
+
+@each
+def test_title_question_and_parameters_come_first(path):
+    nb = nb_.load(path)
+    assert re.match(r"# .+\n+> .+\?", nb.cells[0].source), "the first cell is '# Title' and a quoted question"
+    parameters = nb_.parameters(nb, path.stem)  # exactly one cell, literals only
+    assert {key: parameters.get(key, "missing") for key in SHARED} == SHARED
+    code = [cell for cell in nb.cells if cell.cell_type == "code"]
+    assert nb_.tagged(nb, "parameters") == code[:1]
+    assert not nb_.tagged(nb, "injected-parameters")
+
+
+@each
+def test_cells_are_short_and_install_nothing(path):
+    code = [cell.source for cell in nb_.load(path).cells if cell.cell_type == "code"]
+    assert [source for source in code if len(source.strip().splitlines()) > 15] == []
+    assert [source for source in code if re.search(r"^\s*[!%]+\s*(pip|conda)\b", source, re.MULTILINE)] == []
+    for source in code:
+        ast.parse(re.sub(r"^%.*$", "", source, flags=re.MULTILINE))
+
+
+@each
+def test_outputs_are_those_of_the_code_in_a_default_run(path):
+    nb = nb_.load(path)
+    record = nb.metadata.workbench
+    assert record.code == nb_.code_hash(nb), "the code was edited: python -m workbench report --update"
+    assert record.budget == "laptop"
+    assert record.parameters == nb_.parameters(nb)
+    assert record.error is None
+    assert record.answer == nb_.answer(nb)
+    assert {"device", "versions", "commit", "date", "seconds"} <= record.keys()
+    assert nb.metadata.keys() == {"kernelspec", "language_info", "workbench"}
+    assert all(cell.execution_count for cell in nb.cells if cell.cell_type == "code" and cell.source.strip())
+
+
+@each
+def test_outputs_hold_nothing_of_the_machine(path):
+    shown = outputs(path)
+    assert re.findall(r"(?<![\w.:/<~])/(?:[\w.-]+/)+[\w.-]+|\b[A-Z]:\\\w.*", shown) == [], "absolute paths"
+    assert re.findall(r"\b0x[0-9a-f]{6,}", shown) == [], "memory addresses"
+    assert re.findall(r"\d+%\|.*", shown) == [], "progress bars"
+    assert "widget-view" not in path.read_text(encoding="utf-8")
+    assert path.stat().st_size < 3e6
+
+
+def test_budgets_name_existing_parameters():
+    budgets = yaml.safe_load((report.NOTEBOOKS / "budgets.yaml").read_text(encoding="utf-8"))
+    assert budgets.keys() == {"quick", "gpu"}
+    for budget in budgets:
+        report.plan(report.NOTEBOOKS, budget, [], {})  # refuses an unknown notebook or parameter
+    assert budgets["quick"], "a smoke run needs small values"
+
+
+def test_exactly_one_notebook_answers_for_the_report():
+    best = nb_.load(next(path for path in PATHS if path.name.startswith("03_")))
+    assert nb_.answer(best)["rows"]
+    assert nb_.figures(nb_.tagged(best, "headline"), "").count("<img") >= 1
+
+
+def report_at_quick(data: Path, *flags: str) -> list[Path]:
+    """Run the command; return its pages after checking that all notebooks went through."""
+    command = [sys.executable, "-m", "workbench", "report", "--budget", "quick", *flags]
+    env = os.environ | {"WORKBENCH_DATA": str(data)}
+    done = subprocess.run(command, cwd=report.REPO, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (out,) = (data / "reports").iterdir()
+    pages = sorted(out.glob("*.html"))
+    assert [page.stem for page in pages] == sorted([*(path.stem for path in PATHS), "index"])
+    for page in pages:
+        check_standalone(page.read_text(encoding="utf-8"))
+        assert "Smoke run" in page.read_text(encoding="utf-8")
+    return pages
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_notebooks_run_at_quick(tmp_path):
+    for page in report_at_quick(tmp_path)[:-1]:
+        nb = nb_.load(page.with_suffix(".ipynb"))
+        data = [output.get("data", {}) for cell in nb.cells for output in cell.get("outputs", [])]
+        pictures = sum("image/png" in bundle and nb_.ANSWER not in bundle for bundle in data)
+        assert page.read_text(encoding="utf-8").count("<img") == pictures
+    assert (tmp_path / "quick").exists()
+    assert not (tmp_path / "store").exists(), "a smoke run wrote into the store of real runs"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_notebooks_run_on_a_csv_of_fifty_classes(tmp_path):
+    rng = np.random.default_rng(0)
+    topics = np.array([f"topic{number}" for number in range(50)])
+    labels = np.repeat(np.arange(50), 100)
+    fillers = rng.choice(["please", "now", "the", "my", "a", "again", "kindly", "today"], (5000, 2))
+    words = rng.integers(0, 6, 5000)  # six words tell each class; the row number keeps texts apart
+    texts = [f"{a} {topics[labels[i]]}{words[i]} {b} {i}" for i, (a, b) in enumerate(fillers)]
+    table = pd.DataFrame({"utterance": texts, "intent": topics[labels]})
+    table.to_csv(tmp_path / "fifty classes.csv", index=False)
+    flags = ["--task", f"csv:{tmp_path / 'fifty classes.csv'}", "--text", "utterance", "--label", "intent"]
+    pages = report_at_quick(tmp_path / "data", *flags)
+    assert pages[0].parent.name == "quick-fifty-classes"
+    assert "voice-commands" not in (pages[0].parent / "index.html").read_text(encoding="utf-8")

@@ -1,0 +1,337 @@
+"""Figures say what they show, nothing in them overlaps or is cut off, and an arm looks the same in all."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from workbench import metrics, plots
+from workbench.errors import WorkbenchError
+
+ARMS = list(plots.ARM_STYLES)
+LONG = [f"{i} {'a rather long name of forty characters'}"[:40] for i in range(50)]
+NAMES = [
+    f"{what} {how}"
+    for what in ("climate set", "light", "cover", "media", "fan")
+    for how in ("mode", "on", "off", "up")
+]
+NAMES = NAMES[:19]
+
+
+def make_logits(n: int = 150, classes: int = 19, scale: float = 3.0, seed: int = 0) -> np.ndarray:
+    """Logits [n, classes] whose argmax falls on every class."""
+    z = np.random.default_rng(seed).normal(size=(n, classes)) * scale
+    z[np.arange(n), np.arange(n) % classes] += 2 * scale
+    return z
+
+
+def make_histories(arms: list[str], seeds: int = 3, ends: dict[str, float] | None = None) -> pd.DataFrame:
+    rows = []
+    for i, arm in enumerate(arms):
+        end = (ends or {}).get(arm, 0.5 + 0.4 * i / len(arms))
+        for seed in range(seeds):
+            for step in range(0, 101, 10):
+                value = end * step / 100 + 0.01 * seed
+                rows.append((arm, seed, step, value if step % 20 == 0 else np.nan, 2 - value))
+    return pd.DataFrame(rows, columns=["arm", "seed", "step", "validation", "kd"])
+
+
+def make_estimates(arms: list[str], interval: float = 0.03) -> pd.DataFrame:
+    estimate = np.linspace(0.6, 0.9, len(arms))
+    n_seeds = [1 if arm == "teacher" else 5 for arm in arms]
+    return pd.DataFrame({"arm": arms, "estimate": estimate, "low": estimate - interval,
+                         "high": estimate + interval, "n_templates": 190, "n_seeds": n_seeds})  # fmt: skip
+
+
+def make_verdicts(pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    kinds = ["BEATS", "WORSE", "EQUIVALENT", "INCONCLUSIVE", "no verdict (smoke run)"]
+    rows = [(arm, baseline, d, d - 0.02, d + 0.02, kinds[i % 5], 190, 5)
+            for i, (arm, baseline) in enumerate(pairs) for d in [0.03 * (1 - i)]]  # fmt: skip
+    columns = ["arm", "baseline", "estimate", "low", "high", "verdict", "n_templates", "n_seeds"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def make_costs(names: list[str], spread: float = 100.0) -> pd.DataFrame:
+    rng, n = np.random.default_rng(1), len(names)
+    accuracy = 0.8 + 0.1 * rng.random(n)
+    return pd.DataFrame({"name": names, "accuracy": accuracy, "low": accuracy - 0.01, "high": accuracy + 0.01,
+                         "latency_ms": spread ** rng.random(n),
+                         "bytes": 10 ** rng.uniform(5, 9, n)})  # fmt: skip
+
+
+N = "n = 190 templates, 5 seeds"
+PAIRS = [("distilled", baseline) for baseline in ARMS if baseline != "distilled"]
+LONG_PAIRS = [(LONG[0], other) for other in LONG[1:4]] + [(LONG[5], LONG[6])]
+Z, LABELS = make_logits(), np.arange(150) % 19
+COMPARED = make_estimates(ARMS), make_verdicts(PAIRS)
+
+# name: (draws it, words that have to be in it)
+TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
+    "training_curves": (lambda: plots.training_curves(make_histories(ARMS), note="n = 190 templates"),
+                        ["validation accuracy (%)", "optimiser step", "3 seeds", "n = 190"]),
+    "soft_labels": (lambda: plots.soft_labels(Z[:3], ["turn on the light"] * 3, NAMES),
+                    ["probability (%)", "3 texts", "T = 0.5", "T = 4", "turn on the light"]),
+    "entropy": (lambda: plots.entropy_by_temperature({"teacher": Z, "distilled": Z / 3}),
+                ["n = 150 items", "mean entropy (nats)", "log 19 = 2.94 nats", "temperature T", "distilled"]),
+    "similarity": (lambda: plots.class_similarity(Z, NAMES, 2.0),
+                   ["n = 150 items", "T = 2", "(%)", "predicted class", "other class", *NAMES]),
+    "comparison": (lambda: plots.comparison(*COMPARED, "teacher"),
+                   [f"{N} (teacher 1)", "accuracy, class-balanced (%)", "dashed: teacher",
+                    "95 % interval", "BEATS labels only (+3.0)", "WORSE than", "EQUIVALENT to",
+                    "INCONCLUSIVE vs", "no verdict vs"]),
+    "by_draw": (lambda: plots.comparison_by_draw({f"label draw {i}": COMPARED for i in (1, 2)}, "teacher"),
+                ["label draw 1", "label draw 2", N, "accuracy, class-balanced (%)"]),
+    "differences": (lambda: plots.differences({f"label draw {i}": make_verdicts(PAIRS) for i in (1, 2, 3)}),
+                    [N, "percentage points", "±1 pp", "label draw 3", "INCONCLUSIVE"]),
+    "quality": (lambda: plots.quality_against_cost(make_costs(ARMS).assign(n_templates=190, n_seeds=5)),
+                ["latency (ms a text, log scale)", "accuracy (%)", N, "MB", *ARMS]),
+    "reliability": (lambda: plots.reliability({"teacher": (metrics.softmax(Z), LABELS)}),
+                    ["n = 150 items", "accuracy (%)", "confidence", "items", "teacher: ECE"]),
+}  # fmt: skip
+NO_INTERVAL = {"low": np.nan, "high": np.nan}
+EXTREME: dict[str, Callable[[], Figure]] = {
+    "curves, one point": lambda: plots.training_curves(make_histories(ARMS[:1], 1).query("step == 0")),
+    "curves, long names": lambda: plots.training_curves(make_histories(LONG[:9]), "kd", "A long title " * 9),
+    "soft labels, long": lambda: plots.soft_labels(make_logits(2, 50)[:, :50], ["word " * 60, "x"], LONG),
+    "soft labels, two classes": lambda: plots.soft_labels([[0.1, 0.0]], ["yes or no"], ["yes", "no"]),
+    "entropy, two classes": lambda: plots.entropy_by_temperature(make_logits(9, 2)),
+    "entropy, sizes differ": lambda: plots.entropy_by_temperature({LONG[0]: make_logits(9, 2), LONG[1]: Z}),
+    "similarity, two classes": lambda: plots.class_similarity(make_logits(9, 2), ["yes", "no"]),
+    "similarity, 24 long": lambda: plots.class_similarity(make_logits(99, 24), LONG[:24]),
+    "similarity, 50 long": lambda: plots.class_similarity(make_logits(40, 50), LONG),
+    "comparison, one arm": lambda: plots.comparison(make_estimates(["distilled"]).assign(**NO_INTERVAL)),
+    "comparison, long": lambda: plots.comparison(make_estimates(LONG[:12]), make_verdicts(LONG_PAIRS)),
+    "differences, long": lambda: plots.differences({name: make_verdicts(LONG_PAIRS) for name in LONG[:5]}),
+    "quality, one": lambda: plots.quality_against_cost(make_costs(["distilled"]).assign(**NO_INTERVAL)),
+    "quality, crowded": lambda: plots.quality_against_cost(make_costs(LONG[:16], spread=1.3)),
+    "reliability, long": lambda: plots.reliability({name: (metrics.softmax(Z), LABELS) for name in LONG[:4]}),
+}  # fmt: skip
+
+
+def drawn_texts(fig: Figure, monkeypatch: pytest.MonkeyPatch) -> list[Text]:
+    """The texts that really are drawn: findobj also lists ticks outside the limits."""
+    seen: list[Text] = []
+    draw = Text.draw
+    with monkeypatch.context() as patch:
+        patch.setattr(Text, "draw", lambda self, *args, **kw: (seen.append(self), draw(self, *args, **kw))[1])
+        fig.draw_without_rendering()
+    return [text for text in dict.fromkeys(seen) if text.get_visible() and text.get_text().strip()]
+
+
+def faults(fig: Figure, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    texts = drawn_texts(fig, monkeypatch)
+    assert texts
+    boxes = [
+        Text.get_window_extent(text).padded(-1.5) for text in texts
+    ]  # extents have a little air of their own
+    found = [f"{text.get_text()!r} leaves the canvas" for text, box in zip(texts, boxes, strict=True)
+             if box.x0 < 0 or box.y0 < 0 or box.x1 > fig.bbox.x1 or box.y1 > fig.bbox.y1]  # fmt: skip
+    for i, box in enumerate(boxes):
+        found += [f"{texts[i].get_text()!r} overlaps {texts[j].get_text()!r}"
+                  for j in range(i) if box.overlaps(boxes[j])]  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("name", TYPICAL)
+def test_a_typical_figure_says_what_it_shows_and_is_legible(name, monkeypatch):
+    make, words = TYPICAL[name]
+    fig = make()
+    assert isinstance(fig, Figure) and to_hex(fig.get_facecolor()) == "#ffffff"
+    texts = drawn_texts(fig, monkeypatch)
+    everything = "\n".join(text.get_text() for text in texts)
+    assert not [word for word in words if word not in everything]
+    assert min(text.get_fontsize() for text in texts) >= 8  # points; 11 px at 700 px
+    assert fig.get_figwidth() == 7
+    assert faults(fig, monkeypatch) == []
+
+
+@pytest.mark.parametrize("name", EXTREME)
+def test_an_extreme_figure_is_legible(name, monkeypatch):
+    assert faults(EXTREME[name](), monkeypatch) == []
+
+
+def test_the_check_for_faults_can_fail(monkeypatch):
+    fig = Figure()
+    fig.text(0.5, 0.5, "one")
+    fig.text(0.5, 0.5, "two")
+    fig.text(0.99, 0.2, "off the canvas")
+    assert len(faults(fig, monkeypatch)) == 2
+
+
+def colours(fig: Figure) -> set[str]:
+    lines = [line for ax in fig.axes for line in ax.lines]
+    points = [colour for ax in fig.axes for dots in ax.collections for colour in dots.get_facecolor()]
+    return {to_hex(line.get_color()) for line in lines} | {to_hex(colour) for colour in points}
+
+
+@pytest.mark.parametrize("arm", ["distilled", "a new arm"])
+def test_an_arm_has_one_colour_in_all_figures(arm):
+    expected = plots.arm_styles([arm])[arm][0].lower()
+    p = metrics.softmax(Z)
+    for fig in (
+        plots.training_curves(make_histories(["labels only", arm])),
+        plots.entropy_by_temperature({"labels only": Z, arm: Z}),
+        plots.comparison(make_estimates([arm, "bag of words"])),
+        plots.quality_against_cost(make_costs(["all true labels", arm])),
+        plots.reliability({"labels only": (p, LABELS), arm: (p, LABELS)}),
+    ):
+        assert expected in colours(fig)
+
+
+def test_styles_differ_and_do_not_depend_on_order():
+    many = [f"arm {i}" for i in range(30)]
+    styles = plots.arm_styles([*many, *ARMS])
+    assert len(set(styles.values())) == 38 and list(styles) == [*many, *ARMS]
+    assert styles == plots.arm_styles([*ARMS, *many[::-1]])
+    assert len({colour for colour, _ in plots.arm_styles(many[:9]).values()}) == 9
+    assert styles["distilled"] == plots.ARM_STYLES["distilled"]
+    assert len(plots.arm_styles(map(str, range(200)))) == 200  # more than there are styles
+
+
+def luminance(colour: str) -> float:
+    r, g, b = (
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)
+    )
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def test_words_have_contrast_and_markers_differ():
+    for colour in (*plots.VERDICT_COLOURS.values(), plots.INK, plots.GREY):
+        assert 1.05 / (luminance(colour) + 0.05) >= 4.5  # WCAG AA on white
+    assert len({marker for _, marker in plots.ARM_STYLES.values()}) == len(ARMS)
+
+
+def test_training_curves_draw_seeds_and_their_mean():
+    (ax,) = plots.training_curves(make_histories(["distilled"], seeds=3, ends={"distilled": 0.9})).axes
+    *seeds, mean = ax.lines
+    assert len(seeds) == 3
+    np.testing.assert_allclose(mean.get_ydata()[[0, -1]], [1.0, 91.0])  # per cent, mean of offsets 0, 1, 2
+    assert mean.get_linewidth() > seeds[0].get_linewidth()
+
+
+def test_training_curves_stop_the_mean_where_a_seed_stops():
+    histories = make_histories(["distilled"], seeds=2).query("seed == 0 or step <= 40")
+    (ax,) = plots.training_curves(histories).axes
+    assert ax.lines[-1].get_xdata()[-1] == 40
+
+
+def test_lines_are_labelled_directly_unless_names_would_collide():
+    apart = plots.training_curves(make_histories(["labels only", "distilled"]))
+    near = plots.training_curves(
+        make_histories(["labels only", "distilled"], ends={"labels only": 0.5, "distilled": 0.5})
+    )
+    assert not apart.legends and {text.get_text() for text in apart.axes[0].texts} == {
+        "labels only",
+        "distilled",
+    }
+    assert near.legends and not near.axes[0].texts
+
+
+def test_soft_labels_show_the_softmax_in_one_order():
+    logits = np.log([[0.1, 0.6, 0.3]])
+    fig = plots.soft_labels(logits, ["a text"], ["a", "b", "c"], temperatures=(1, 2), top=2)
+    one, two = ([bar.get_width() for bar in ax.patches] for ax in fig.axes if ax.patches)
+    np.testing.assert_allclose(one, [60, 30])
+    np.testing.assert_allclose(two, 100 * np.sqrt([0.6, 0.3]) / np.sqrt([0.1, 0.6, 0.3]).sum())
+
+
+def test_entropy_lies_below_log_c_and_rises():
+    (ax,) = plots.entropy_by_temperature(Z).axes
+    curve = ax.lines[0].get_ydata()
+    assert (np.diff(curve) > 0).all() and curve[-1] < np.log(19)
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), np.log(19))
+
+
+def test_class_similarity_gives_the_mean_of_the_other_classes_and_puts_similar_ones_side_by_side():
+    logits = np.log(np.array([[0.6, 0.05, 0.3, 0.05], [0.7, 0.05, 0.2, 0.05], [0.05, 0.6, 0.05, 0.3],
+                              [0.3, 0.05, 0.6, 0.05], [0.05, 0.3, 0.05, 0.6]]))  # fmt: skip
+    ax = plots.class_similarity(logits, list("abcd"), 1.0).axes[0]
+    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    assert {frozenset(names[:2]), frozenset(names[2:])} == {frozenset("ac"), frozenset("bd")}
+    table = pd.DataFrame(np.ma.filled(ax.images[0].get_array(), np.nan), names, names)
+    assert table.loc["a", "c"] == pytest.approx(25) and table.loc["d", "b"] == pytest.approx(30)
+    assert np.isnan(np.diag(table)).all()
+    plain = plots.class_similarity(logits, list("abcd"), 1.0, order=False).axes[0]
+    assert [tick.get_text() for tick in plain.get_yticklabels()] == list("abcd")
+
+
+def test_comparison_sorts_and_marks_the_reference():
+    fig = plots.comparison(make_estimates(["labels only", "teacher", "distilled"]), reference="teacher")
+    (ax,) = fig.axes
+    assert [tick.get_text().split("  ")[0] for tick in ax.get_yticklabels()] == [
+        "distilled",
+        "teacher",
+        "labels only",
+    ]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row is on top
+    (dashed,) = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert dashed.get_xdata() == pytest.approx([75, 75])
+
+
+def test_panels_share_the_axis_and_the_order():
+    other = COMPARED[0].assign(estimate=COMPARED[0]["estimate"].to_numpy()[::-1] / 2)
+    fig = plots.comparison_by_draw({"1": COMPARED, "2": (other, None)})
+    one, two = ([tick.get_text().split("  ")[0] for tick in ax.get_yticklabels()] for ax in fig.axes)
+    assert one == two and fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
+
+
+def test_quality_draws_the_pareto_front():
+    table = make_costs(["a", "b", "c"]).assign(latency_ms=[1, 2, 4], accuracy=[0.7, 0.6, 0.9])
+    (ax,) = plots.quality_against_cost(table).axes
+    (front,) = [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
+    np.testing.assert_allclose(front.get_xdata()[:-1], [1, 4])
+    np.testing.assert_allclose(front.get_ydata(), [70, 90, 90])
+
+
+def test_reliability_quotes_the_ece_and_counts_all_items():
+    p = metrics.softmax(Z)
+    fig = plots.reliability({"teacher": (p, LABELS)}, bins=10)
+    assert (
+        fig.legends[0].get_texts()[0].get_text() == f"teacher: ECE {100 * metrics.ece(p, LABELS, 10):.1f} %"
+    )
+    assert fig.axes[1].patches[0].get_data().values.sum() == 150
+
+
+@pytest.mark.parametrize(("call", "words"), [
+    (lambda: plots.training_curves(pd.DataFrame({"arm": ["a"]})), "seed, step, validation"),
+    (lambda: plots.training_curves(make_histories(["a"]).assign(kd=np.nan), "kd"), "no value of 'kd'"),
+    (lambda: plots.soft_labels(Z[:2], ["one"], NAMES), "1 texts do not fit"),
+    (lambda: plots.soft_labels(Z[:1], ["one"], NAMES[:3]), "3 label names"),
+    (lambda: plots.entropy_by_temperature({}), "no logits"),
+    (lambda: plots.class_similarity(Z, NAMES, 0), "temperature=0"),
+    (lambda: plots.comparison(make_estimates(["distilled"]), None, "distiled"), "did you mean 'distilled'"),
+    (lambda: plots.comparison(make_estimates(ARMS)[:0]), "no rows"),
+    (lambda: plots.comparison_by_draw({}), "no draws"),
+    (lambda: plots.differences({}), "no verdicts"),
+    (lambda: plots.quality_against_cost(make_costs(["a"]).assign(latency_ms=0)), "above 0"),
+    (lambda: plots.reliability({"a": (Z, LABELS)}), "softmax"),
+])  # fmt: skip
+def test_bad_input_is_explained(call, words):
+    with pytest.raises(WorkbenchError, match=words):
+        call()
+
+
+def test_pyplot_is_not_imported_and_settings_are_left_alone():
+    code = (
+        "import sys, matplotlib; before = matplotlib.rcParams.copy(); from workbench import plots;"
+        "fig = plots.entropy_by_temperature([[1., 2.], [2., 1.]]); fig._repr_mimebundle_();"
+        "assert matplotlib.rcParams.copy() == before;"  # reading each item would import pyplot
+        "sys.exit('matplotlib.pyplot' in sys.modules or 'pylab' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_save_and_notebook_show_the_same_figure_at_twice_700_px(tmp_path):
+    fig = plots.reliability({"teacher": (metrics.softmax(Z), LABELS)})
+    data, size = fig._repr_mimebundle_()
+    path = plots.save(fig, tmp_path / "new" / "figure.png")
+    assert path.read_bytes() == data["image/png"]
+    assert int.from_bytes(path.read_bytes()[16:20]) == 1400 and size["image/png"]["width"] == 700
+    assert plots.save(fig, tmp_path / "figure.svg").read_text().startswith("<?xml")

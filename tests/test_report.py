@@ -1,0 +1,278 @@
+"""Reports of tiny notebooks: what is published, kept, refused and stored."""
+
+import base64
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from nbformat import v4
+
+from workbench import notebook as nb_
+from workbench import report
+from workbench.__main__ import main
+from workbench.errors import WorkbenchError
+
+PARAMETERS = """budget = "laptop"
+task_name = "voice-commands"
+teacher_name = "minilm-finetuned"
+steps = 300  # optimiser steps"""
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"picture").decode()
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# Two widgets as a kernel sends them; only the first carries a picture.
+PANEL = f"display({{'{WIDGET}': {{'model_id': 'x'}}, 'image/png': '{PNG}'}}, raw=True)"
+SLIDER = f"display({{'{WIDGET}': {{}}, 'text/plain': 'interactive' + '(children=())'}}, raw=True)"
+
+
+def code(source: str, *tags: str):
+    cell = v4.new_code_cell(source)
+    cell.metadata.update({"tags": list(tags)} if tags else {})
+    return cell
+
+
+def notebook(title: str, question: str, *cells):
+    first = v4.new_markdown_cell(f"# {title}\n\n> {question}")
+    return v4.new_notebook(cells=[first, code(PARAMETERS, "parameters"), *cells])
+
+
+def check_standalone(page: str) -> None:
+    """Nothing to load, nothing to run, no widget shown as text."""
+    for tag in re.findall(r"<(?:script|link|img|iframe|object|embed|source|video|audio)\b[^>]*>", page):
+        assert re.match(r'<img src="data:image/png;base64,', tag), tag[:200]
+    assert not re.search(r"@import|url\(\s*['\"]?(?!data:)", page)
+    assert "default-src 'none'" in page
+    assert "interactive(children=" not in page
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A repository of three notebooks, of which the second fails."""
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    made = {
+        "00_overview": notebook(
+            "Overview",
+            "What is it?",
+            code("print(budget, steps)"),
+            v4.new_markdown_cell("Then [train](03_student_training.ipynb#start)."),
+            code("for i in range(3):\n    print(f'\\rstep {i}', end='', flush=True)"),
+        ),
+        "01_broken": notebook(
+            "Broken",
+            "What fails?",
+            code("print('kept until here')"),
+            code("import workbench.errors as e\nraise e.WorkbenchError('x.csv has no rows: add some.')"),
+            code("print('never reached')"),
+        ),
+        "03_student_training": notebook(
+            "Student training",
+            "Does it pay?",
+            code(PANEL, "headline"),
+            code(SLIDER),
+            code("from workbench import report\nreport.answer('**Yes**, it pays.')"),
+        ),
+    }
+    for name, nb in made.items():
+        nb_.save(nb, notebooks / f"{name}.ipynb")
+    (notebooks / "budgets.yaml").write_text("quick:\n  00_overview: {steps: 3}\ngpu: {}\n")
+    (tmp_path / "README.md").write_text(f"Before\n{report.MARKS[0]}\nold\n{report.MARKS[1]}\nAfter\n")
+    return notebooks
+
+
+def test_a_failed_notebook_stops_no_other_and_the_index_opens_on_the_answer(folder, tmp_path, capsys):
+    failed = report.run(folder, budget="quick", data=tmp_path / "data")
+    out = tmp_path / "data" / "reports" / "quick"
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in out.glob("*.html")}
+    assert failed == ["01_broken"]
+    assert set(pages) == {"index", "00_overview", "01_broken", "03_student_training"}
+    for page in pages.values():
+        check_standalone(page)
+        assert "Smoke run: numbers on these pages are not findings" in page
+        assert all(f'href="{name}.html"' in page for name in pages)
+
+    index = pages["index"]
+    assert index.index("Does it pay?") < index.index("<strong>Yes</strong>") < index.index(PNG)
+    assert index.index(PNG) < index.index("What is it?")
+    assert "stopped at cell 5: x.csv has no rows: add some." in index
+    assert "kept until here" in pages["01_broken"]
+    assert "<pre" in pages["01_broken"] and "never reached</pre>" not in pages["01_broken"]
+    assert "Traceback" not in pages["01_broken"]
+    assert pages["03_student_training"].count("<img") == 1
+    assert 'href="03_student_training.html#start"' in pages["00_overview"]
+    assert "quick 3" in pages["00_overview"]
+    assert "step 2" in pages["00_overview"] and ">step 0" not in pages["00_overview"]
+
+    kept = nb_.load(out / "00_overview.ipynb")
+    assert kept.metadata.workbench.parameters["steps"] == 3
+    assert kept.metadata.workbench.code == nb_.code_hash(nb_.load(folder / "00_overview.ipynb"))
+    assert "01_broken: cell 5: x.csv has no rows: add some." in capsys.readouterr().out
+
+
+def test_one_notebook_alone_keeps_the_other_pages_and_tells_which_are_old(folder, tmp_path):
+    report.run(folder, only=["00"], data=tmp_path)
+    index = tmp_path / "reports" / "laptop" / "index.html"
+    first = index.read_text(encoding="utf-8")
+    assert "No answer yet" in first and first.count("not run yet") == 2 and "Smoke run" not in first
+    source = nb_.load(folder / "00_overview.ipynb")
+    source.cells[2].source += "  # edited"
+    nb_.save(source, folder / "00_overview.ipynb")
+    report.publish(index.parent, folder)
+    assert "before its code was edited" in index.read_text(encoding="utf-8")
+
+
+def test_update_stores_outputs_and_results(folder, tmp_path):
+    (folder / "01_broken.ipynb").unlink()
+    before = {path.name: nb_.load(path) for path in folder.glob("*.ipynb")}
+    assert report.run(folder, update=True, data=tmp_path / "data") == []
+    for name, old in before.items():
+        new = nb_.load(folder / name)
+        assert [cell.source for cell in new.cells] == [cell.source for cell in old.cells]
+        assert new.metadata.workbench.code == nb_.code_hash(old)
+        assert new.metadata.workbench.budget == "laptop"
+        assert new.metadata.keys() == {"kernelspec", "language_info", "workbench"}
+        outputs = [output for cell in new.cells for output in cell.get("outputs", [])]
+        assert not [output for output in outputs if WIDGET in output.get("data", {})]
+    assert nb_.load(folder / "00_overview.ipynb").cells[2].outputs[0].text == "laptop 300\n"
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
+    results = report.readme_results(folder)
+    assert readme == f"Before\n{report.MARKS[0]}\n{results}\n{report.MARKS[1]}\nAfter\n"
+    assert "**Yes**, it pays." in results and "Overview" not in results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"flags": {"step": 3}}, "Unknown parameter of 00_overview 'step': did you mean 'steps'"),
+        ({"budget": "quik"}, "Unknown budget 'quik': did you mean 'quick'"),
+        ({"only": ["00", "07"]}, "Unknown notebook '07'"),
+        ({"update": True, "budget": "quick"}, "--update stores the default run"),
+        ({"update": True, "flags": {"task_name": "csv:x.csv"}}, "--update stores the default run"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_runs(folder, tmp_path, arguments, message):
+    with pytest.raises(WorkbenchError, match=message):
+        report.run(folder, data=tmp_path / "data", **arguments)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("quick: {00_overview: {stepz: 1}}", "Unknown parameter of 00_overview 'stepz'"),
+        ("quick: {00_overvew: {steps: 1}}", "Unknown notebook in budgets.yaml.*did you mean '00_overview'"),
+    ],
+)
+def test_budgets_that_name_nothing_are_refused(folder, text, message):
+    (folder / "budgets.yaml").write_text(text)
+    with pytest.raises(WorkbenchError, match=message):
+        report.plan(folder, "quick", [], {})
+
+
+def test_another_task_has_a_folder_of_its_own(folder, tmp_path):
+    for name in ("01_broken", "03_student_training"):
+        (folder / f"{name}.ipynb").unlink()
+    report.run(folder, flags={"task_name": "csv:/data/My Mails.csv", "steps": 300}, data=tmp_path)
+    out = tmp_path / "reports" / "laptop-my-mails"
+    assert "csv:/data/My Mails.csv" in (out / "index.html").read_text(encoding="utf-8")
+    assert nb_.tagged(nb_.load(out / "00_overview.ipynb"), "injected-parameters")[0].source.count("=") == 1
+
+
+@pytest.mark.parametrize("source", ["steps = 2 * 3", "a, b = 1, 2", "import os", "f(x)", "a.b = 1"])
+def test_only_literals_are_parameters(source):
+    with pytest.raises(WorkbenchError, match="NN: .* is not 'name = literal'"):
+        nb_.parameters(v4.new_notebook(cells=[code(source, "parameters")]), "NN")
+    with pytest.raises(WorkbenchError, match="2 cells tagged 'parameters'"):
+        nb_.parameters(v4.new_notebook(cells=[code("a = 1", "parameters"), code("b = 1", "parameters")]))
+
+
+def test_the_answer_is_the_same_in_lab_and_in_the_report():
+    table = pd.DataFrame(
+        {"arm": ["a|b", "c"], "accuracy": [np.float32(0.5), np.nan], "runs": np.array([3, 5])}
+    ).set_index("arm")
+    bundle = report.answer("**Yes.**", table)._repr_mimebundle_()
+    content = bundle[nb_.ANSWER]
+    assert content == {
+        "text": "**Yes.**",
+        "columns": ["arm", "accuracy", "runs"],
+        "rows": [["a|b", 0.5, 3], ["c", None, 5]],
+    }
+    assert type(content["rows"][0][2]) is int
+    assert bundle["text/markdown"].splitlines()[2:] == [
+        "| arm | accuracy | runs |",
+        "| --- | --: | --: |",
+        "| a\\|b | 0.500 | 3 |",
+        "| c | – | 5 |",
+    ]
+    shown = nb_.answer_html(content, "<hr>")
+    assert shown.index("Yes.") < shown.index("<hr>") < shown.index("a|b")
+
+
+def test_math_becomes_mathml_and_money_and_code_stay():
+    text = "For $5 to $10, or `$x$`, the loss is $T^2$.\n\n$$\\frac{a}{b}$$\n\n| n |\n|---|\n| $k$ |"
+    page = nb_.markdown(text)
+    assert page.count("<math") == 3 and page.count('display="block"') == 1
+    assert "For $5 to $10" in page and "<code>$x$</code>" in page
+    assert "<mfrac>" in page and "<msup>" in page
+    assert "$5-$10 and $7" in nb_.markdown("$5-$10 and $7")
+
+
+def test_a_page_shows_only_the_last_state_of_a_progress_line_and_keeps_tracebacks_folded():
+    outputs = [
+        v4.new_output("stream", text="1/3\r2/3\r3/3\ndone\n10%\r20%\r"),
+        v4.new_output("error", ename="ValueError", evalue="<b>", traceback=["\x1b[31mframes\x1b[0m"]),
+    ]
+    cell = code("1 < 2")
+    cell.outputs = outputs
+    page = nb_.to_html(nb_.clean(v4.new_notebook(cells=[cell])))
+    assert "3/3\ndone\n20%" in page and "1/3" not in page and "10%" not in page
+    assert "ValueError: &lt;b&gt;" in page and "\x1b" not in page
+    assert page.index("<details>") < page.index("frames")
+
+
+def test_command_line_says_one_sentence_and_exits_with_two(capsys):
+    assert main(["report", "--task", "csv:/nowhere.csv"]) == 2
+    assert main(["report", "--teacher", "minilm-finetund"]) == 2
+    assert main(["report", "--budget", "huge"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and all(line.startswith("workbench: ") for line in lines)
+    assert "/nowhere.csv" in lines[0] and "did you mean 'minilm-finetuned'" in lines[1]
+
+
+def test_command_line_reports_failure_and_interruption(monkeypatch, capsys):
+    def stopped(**arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "run", lambda **arguments: ["01_broken"])
+    assert main(["report"]) == 1
+    monkeypatch.setattr(report, "run", lambda **arguments: [])
+    assert main(["report", "--only", "01", "03", "--only", "00"]) == 0
+    monkeypatch.setattr(report, "run", stopped)
+    assert main(["report"]) == 130
+    assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+def test_runs_and_prune_on_an_empty_and_a_filled_store(capsys, monkeypatch, tmp_path):
+    from workbench.store import Store
+
+    monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path))
+    assert main(["runs"]) == 0 and main(["prune"]) == 0
+    assert capsys.readouterr().out.count("\n") == 2
+    entry = Store().make("runs", {"seed": 7}, lambda folder: {"metrics": {"accuracy": 0.5}})
+    assert main(["runs"]) == 0
+    assert entry.key[:12] in capsys.readouterr().out
+    assert main(["prune", "--older-than-days", "0", "--dry-run"]) == 0
+    assert entry.path.exists() and str(entry.path) in capsys.readouterr().out
+    assert main(["prune", "--older-than-days", "0"]) == 0
+    assert not entry.path.exists()
+
+
+def test_doctor_tells_what_is_missing_and_how_to_mend_it(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("WORKBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
+    assert main(["doctor"]) == 0
+    shown = capsys.readouterr().out
+    assert "Store: 0 entries" in shown and sys.prefix in shown
+    assert "not fetched" in shown and "python -m workbench fetch" in shown
+    assert not (tmp_path / "data").exists(), "a look changed something"

@@ -1,0 +1,380 @@
+"""The procedure that reaches verdicts, put to the test on data whose truth is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workbench.errors import WorkbenchError
+from workbench.metrics import balanced_accuracy
+from workbench.verdicts import (
+    _holm,
+    _strata,
+    _verdict,
+    across_draws,
+    arm_estimates,
+    choose,
+    compare,
+    share_of_gap,
+)
+
+EVEN = [10] * 19  # templates a class, as in the default task
+UNEVEN = [3, 4] + [5] * 6 + [6, 8, 10, 20, 30, 40]
+PAIR = [("new", "old")]
+
+
+def simulated_hits(rng, sizes, *, by_template, by_seed, by_both, seeds=5, fat=False):
+    """Two arms drawn from one process, so that the null holds exactly: hits [S, N], labels and groups [N]."""
+    templates = sum(sizes)
+    items = rng.integers(1, 25, templates) if fat else np.full(templates, 6)
+    group = np.repeat(np.arange(templates), items)
+    label = np.repeat(np.arange(len(sizes)), sizes)
+
+    def effects(*shape):
+        return rng.standard_t(2.5, shape) / 2.2 if fat else rng.normal(size=shape)
+
+    difficulty = 1 + 0.8 * rng.normal(size=len(sizes))[label] + effects(templates)
+    latent = difficulty + by_template * effects(2, 1, templates) + by_seed * rng.normal(size=(2, seeds, 1))
+    latent = (latent + by_both * rng.normal(size=(2, seeds, templates)))[:, :, group]
+    hits = latent + 0.8 * rng.normal(size=len(group)) + 0.3 * rng.normal(size=latent.shape) > 0
+    return {"new": hits[0], "old": hits[1]}, label[group], group
+
+
+@pytest.mark.parametrize(
+    ("sizes", "variances"),
+    [
+        (EVEN, {"by_template": 0.7, "by_seed": 0.1, "by_both": 0.5}),
+        (UNEVEN, {"by_template": 0.7, "by_seed": 0.15, "by_both": 0.5, "fat": True}),
+        (EVEN, {"by_template": 0.0, "by_seed": 0.1, "by_both": 0.7}),  # the same arm trained again
+    ],
+    ids=["ordinary", "fat-tailed and imbalanced", "A/A retrained"],
+)
+def test_false_beats_in_at_most_4_percent_of_1000_null_data_sets(sizes, variances):
+    rng = np.random.default_rng(0)
+    verdicts = []
+    for _ in range(1000):
+        data = simulated_hits(rng, sizes, **variances)
+        verdicts.append(compare(*data, declared=PAIR, bootstraps=0)["verdict"][0])
+    shares = pd.Series(verdicts).value_counts(normalize=True)
+    assert 0.005 <= shares["BEATS"] <= 0.04  # nominal 0.025; almost none would mean too wide intervals
+    assert 0.005 <= shares["WORSE"] <= 0.04
+
+
+def gaussian_hits(rng, sizes, effect=0.0, seeds=5, by_template=0.06, by_seed=0.004, by_both=0.05):
+    """Hits as floats round 0.5, one item a template, and the true SE of the difference of the two arms."""
+    templates, label = sum(sizes), np.repeat(np.arange(len(sizes)), sizes)
+    hits = 0.5 + 0.05 * rng.normal(size=templates) + by_template * rng.normal(size=(2, 1, templates))
+    hits = hits + by_seed * rng.normal(size=(2, seeds, 1)) + by_both * rng.normal(size=(2, seeds, templates))
+    hits[0] += effect
+    weight = 1 / (len(sizes) * np.asarray(sizes)[label])
+    noise = (weight**2).sum() * (by_template**2 + by_both**2 / seeds) + by_seed**2 / seeds
+    return {"new": hits[0], "old": hits[1]}, label, np.sqrt(2 * noise)
+
+
+def test_effect_of_2_8_standard_errors_is_found_four_times_in_five():
+    rng = np.random.default_rng(1)
+
+    def tables(effect, times):
+        data = (gaussian_hits(rng, EVEN, effect) for _ in range(times))
+        return pd.concat([compare(hits, labels, declared=PAIR, bootstraps=0) for hits, labels, _ in data])
+
+    detectable = tables(0.0, 100)["detectable"].mean()  # as reported, which is what the reader relies on
+    assert detectable == pytest.approx(2.8 * gaussian_hits(rng, EVEN)[2], rel=0.10)
+    found = tables(detectable, 500)
+    assert 0.70 <= (found["verdict"] == "BEATS").mean() <= 0.90
+    assert found["estimate"].mean() == pytest.approx(detectable, rel=0.05)
+
+
+@pytest.mark.parametrize("sizes", [[5] * 8, [5, 7, 9, 30]], ids=str)
+def test_variance_is_unbiased_with_few_templates(sizes):
+    """Without n/(n-1) the first case would be a fifth too small."""
+    rng = np.random.default_rng(2)
+    found = []
+    for _ in range(300):
+        hits, labels, true_se = gaussian_hits(rng, sizes, seeds=1, by_seed=0.0)
+        found.append(compare(hits, labels, declared=PAIR, bootstraps=0)["se"][0] ** 2)
+    assert np.mean(found) == pytest.approx(true_se**2, rel=0.06)
+
+
+def test_bootstrap_equals_closed_form_and_a_naive_bootstrap():
+    rng = np.random.default_rng(3)
+    data = simulated_hits(rng, [6] * 5, by_template=0.7, by_seed=0, by_both=0.3, seeds=1)
+    closed = compare(*data, declared=PAIR, bootstraps=0)["se"][0]
+    assert compare(*data, declared=PAIR, bootstraps=20_000)["se"][0] == pytest.approx(closed, rel=0.02)
+    hits, labels, groups = data
+    by_item = pd.Series(hits["new"][0] * 1.0 - hits["old"][0])
+    difference = by_item.groupby(groups).mean().to_numpy().reshape(5, 6)
+    naive = [np.mean([rng.choice(row, 6).mean() for row in difference]) for _ in range(3000)]
+    assert np.std(naive) * np.sqrt(6 / 5) == pytest.approx(closed, rel=0.05)
+
+
+def test_bootstrap_is_reproducible_and_shared_by_pairs():
+    data = simulated_hits(np.random.default_rng(4), EVEN, by_template=0.7, by_seed=0.1, by_both=0.5)
+    pairs = [("new", "old"), ("old", "new")]
+    table = compare(*data, declared=pairs, bootstraps=500)
+    pd.testing.assert_frame_equal(table, compare(*data, declared=pairs, bootstraps=500))
+    assert table["se"][0] == pytest.approx(table["se"][1], rel=1e-12)
+    assert table["se"][0] != compare(*data, declared=pairs, bootstraps=500, seed=1)["se"][0]
+
+
+def test_an_arm_never_beats_itself():
+    hits, labels, groups = simulated_hits(
+        np.random.default_rng(5), EVEN, by_template=0.7, by_seed=0.1, by_both=0.5
+    )
+    row = compare(hits, labels, groups, declared=[("new", "new")]).iloc[0]
+    assert (row["estimate"], row["se"], row["p"], row["verdict"]) == (0, 0, 1, "EQUIVALENT")
+
+
+def test_estimate_is_the_balanced_accuracy_averaged_over_seeds():
+    rng = np.random.default_rng(6)
+    hits, labels, groups = simulated_hits(rng, UNEVEN, by_template=0.7, by_seed=0.1, by_both=0.5, fat=True)
+    by_hand = {
+        arm: np.mean([balanced_accuracy(np.where(seed, labels, labels + 1), labels, groups) for seed in rows])
+        for arm, rows in hits.items()
+    }
+    table = arm_estimates(hits, labels, groups).set_index("arm")
+    assert table["estimate"].to_dict() == pytest.approx(by_hand)
+    assert table["item_accuracy"].to_dict() == pytest.approx({arm: rows.mean() for arm, rows in hits.items()})
+    assert ((table["low"] < table["estimate"]) & (table["estimate"] < table["high"])).all()
+    row = compare(hits, labels, groups, declared=PAIR).iloc[0]
+    assert row["estimate"] == pytest.approx(by_hand["new"] - by_hand["old"])
+    assert (row["n_templates"], row["n_seeds"]) == (sum(UNEVEN), 5)
+    shuffled = rng.permutation(len(labels))
+    moved = {arm: rows[:, shuffled] for arm, rows in hits.items()}
+    again = compare(moved, labels[shuffled], groups[shuffled], declared=PAIR)
+    assert again["estimate"][0] == pytest.approx(row["estimate"])
+
+
+def test_seed_variance_counts_and_one_seed_has_none():
+    labels = np.repeat([0, 1], 50)
+    new = np.tile([[0.5], [0.6], [0.7]], (1, 100))  # no spread over templates at all
+    row = compare({"new": new, "old": np.full((3, 100), 0.5)}, labels, declared=PAIR).iloc[0]
+    assert (row["se"], row["dof"]) == (pytest.approx(0.1 / np.sqrt(3)), pytest.approx(2))
+    single = compare({"new": new[2], "old": np.full(100, 0.5)}, labels, declared=PAIR).iloc[0]
+    assert (single["n_seeds"], single["se"]) == (1, pytest.approx(0, abs=1e-12))
+
+
+def test_holm_golden():
+    level, adjusted = _holm(np.array([0.01, 0.04, 0.03]))
+    assert level == pytest.approx([0.05 / 3, 0.05 / 2, 0.05 / 2])  # stops at 0.03, which 0.04 inherits
+    assert adjusted == pytest.approx([0.03, 0.06, 0.06])
+    level, adjusted = _holm(np.array([0.04, 0.001]))
+    assert (level.tolist(), adjusted.tolist()) == ([0.05, 0.025], [0.04, 0.002])
+
+
+def test_interval_excludes_zero_exactly_when_holm_rejects():
+    rng = np.random.default_rng(7)
+    decided = []
+    for _ in range(60):
+        hits, labels, true_se = gaussian_hits(rng, EVEN)
+        arms = {f"arm{i}": hits["new"] + shift * true_se for i, shift in enumerate([0, 2, 2.5, 3, 4])}
+        declared = [(arm, "old") for arm in arms]
+        table = compare({**arms, "old": hits["old"]}, labels, declared=declared, bootstraps=0)
+        excluded = (table["low"] > 0) | (table["high"] < 0)
+        assert (excluded == (table["p_holm"] < 0.05)).all()
+        alone = compare({**arms, "old": hits["old"]}, labels, declared=declared[:1], bootstraps=0).iloc[0]
+        assert table["low"][0] <= alone["low"] and alone["high"] <= table["high"][0]
+        decided += excluded.tolist()
+    assert 0.1 < np.mean(decided) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [
+        (0.001, 0.2, "BEATS"),
+        (0.001, 0.002, "BEATS"),  # certain though small
+        (0.0, 0.2, "INCONCLUSIVE"),
+        (-0.2, -0.001, "WORSE"),
+        (-0.009, 0.009, "EQUIVALENT"),
+        (-0.01, 0.005, "INCONCLUSIVE"),
+        (-0.02, 0.005, "INCONCLUSIVE"),
+    ],
+)
+def test_verdict(low, high, verdict):
+    assert _verdict(low, high, 0.01) == verdict
+
+
+def student_and_teacher(deficit, spread=0.02):
+    rng = np.random.default_rng(8)
+    labels = np.repeat(np.arange(10), 20)
+    noise = rng.normal(size=200).reshape(10, 20)
+    noise = (noise - noise.mean(1, keepdims=True)).ravel() / noise.std()
+    student = np.tile(0.7 - deficit + spread * noise, (5, 1))
+    return {"student": student, "teacher": np.full((1, 200), 0.7)}, labels
+
+
+@pytest.mark.parametrize(
+    ("deficit", "replaces", "verdict"),
+    [(0.0, True, "EQUIVALENT"), (0.012, True, "WORSE"), (0.0195, False, "WORSE"), (0.05, False, "WORSE")],
+)
+def test_replaces(deficit, replaces, verdict):
+    hits, labels = student_and_teacher(deficit)
+    pairs = [("student", "teacher"), ("teacher", "student")]
+    table = compare(hits, labels, declared=pairs, teacher="teacher")
+    assert (table["replaces"][0], table["verdict"][0]) == (replaces, verdict)
+    assert table["replaces"][1] is None
+    assert np.isfinite(table["items_needed"][0]) == (deficit == 0.0195)  # the others are settled
+
+
+def test_teacher_with_one_seed_meets_every_seed():
+    rng = np.random.default_rng(9)
+    hits, labels, groups = simulated_hits(rng, EVEN, by_template=0.7, by_seed=0.3, by_both=0.5)
+    one = {"new": hits["new"], "old": hits["old"][:1]}
+    broadcast = compare(one, labels, groups, declared=PAIR, teacher="old")
+    repeated = {"new": hits["new"], "old": np.repeat(hits["old"][:1], 5, axis=0)}
+    expected = compare(repeated, labels, groups, declared=PAIR, teacher="old")
+    pd.testing.assert_frame_equal(broadcast, expected)
+    with pytest.raises(WorkbenchError, match="'new' has 5 seeds, 'old' 1"):
+        compare(one, labels, groups, declared=PAIR)
+
+
+@pytest.mark.parametrize("effect", [0.004, 0.0015])
+def test_items_needed_settle_it(effect):
+    hits, labels = student_and_teacher(-effect, spread=0.08)
+    hits["teacher"] = np.repeat(hits["teacher"], 5, axis=0)
+    pair = {"declared": [("student", "teacher")], "bootstraps": 0}  # not named as teacher: an ordinary pair
+    row = compare(hits, labels, **pair).iloc[0]
+    assert row["verdict"] == "INCONCLUSIVE" and row["items_needed"] > 200
+    times = int(np.ceil(row["items_needed"] / 200))
+    more = {arm: np.tile(rows, times) for arm, rows in hits.items()}
+    settled = compare(more, np.tile(labels, times), **pair).iloc[0]
+    assert settled["verdict"] == ("BEATS" if effect == 0.004 else "EQUIVALENT")
+    assert np.isnan(settled["items_needed"])
+
+
+def test_only_seeds_settle_what_seeds_leave_open():
+    shaky = np.tile([[0.45], [0.6], [0.5], [0.55], [0.48]], (1, 100))
+    arms = {"new": shaky, "old": np.full((5, 100), 0.5)}
+    assert compare(arms, np.repeat([0, 1], 50), declared=PAIR)["items_needed"][0] == np.inf
+
+
+def test_more_templates_average_out_what_seeds_do_to_single_templates():
+    rng = np.random.default_rng(13)
+    data = [gaussian_hits(rng, EVEN, by_template=0.005, by_seed=0.0, by_both=0.06)[:2] for _ in range(60)]
+    needed = pd.concat([compare(*d, declared=PAIR, bootstraps=0) for d in data])["items_needed"].dropna()
+    assert len(needed) > 20 and np.isfinite(needed).mean() > 0.4
+
+
+def test_smoke_run_has_no_verdict():
+    hits, labels = student_and_teacher(0.0)
+    pairs = [("student", "teacher")]
+    table = compare(hits, labels, declared=pairs, teacher="teacher", budget="quick")
+    assert table["verdict"].tolist() == ["no verdict (smoke run)"] and table["replaces"].tolist() == [None]
+    assert across_draws([table, table])["claim"].tolist() == ["no verdict (smoke run)"]
+
+
+def test_small_classes_are_pooled():
+    classes = np.repeat([0, 1, 2, 3], [10, 3, 2, 6])
+    assert [len(s) for s in _strata(classes)] == [10, 6, 5]
+    assert set(classes[_strata(classes)[2]]) == {1, 2}
+    joined = _strata(np.repeat([0, 1, 2], [10, 3, 6]))  # three templates are too few for "other" itself
+    assert sorted(len(s) for s in joined) == [9, 10]
+    assert [len(s) for s in _strata(np.repeat([0, 1], [1, 2]))] == [3]
+
+
+def test_classes_of_one_template_get_an_honest_interval():
+    rng = np.random.default_rng(10)
+    covered = []
+    for _ in range(300):
+        hits, labels, _ = gaussian_hits(rng, [1] * 12 + [10] * 4, effect=0.03)
+        row = compare(hits, labels, declared=PAIR, bootstraps=0).iloc[0]
+        covered.append(row["low"] < 0.03 < row["high"])
+    assert 0.92 <= np.mean(covered) <= 0.985
+
+
+def test_share_of_gap_covers_the_truth():
+    rng = np.random.default_rng(11)
+    covered = []
+    for _ in range(300):
+        hits, labels, true_se = gaussian_hits(rng, EVEN)
+        arms = {
+            "labels": hits["old"],
+            "student": hits["new"] + 3 * true_se,
+            "teacher": 5 * true_se + hits["old"][:1] + 0.03 * rng.normal(size=190),
+        }
+        share = share_of_gap(arms, "student", "labels", "teacher", labels)
+        covered.append(share["low"] <= 0.6 <= share["high"])
+    assert 0.92 <= np.mean(covered) <= 0.985
+
+
+def test_share_of_gap_at_its_ends():
+    hits, labels, _ = gaussian_hits(np.random.default_rng(12), EVEN)
+    arms = {"labels": hits["old"], "teacher": hits["new"] + 0.1, "student": hits["new"] + 0.1}
+    assert share_of_gap(arms, "student", "labels", "teacher", labels) == pytest.approx(
+        {"estimate": 1, "low": 1, "high": 1}, abs=1e-6
+    )
+    assert share_of_gap(arms, "labels", "labels", "teacher", labels) == pytest.approx(
+        {"estimate": 0, "low": 0, "high": 0}, abs=1e-6
+    )
+    no_lead = {**arms, "teacher": hits["new"] - np.mean(hits["new"] - hits["old"]) + 0.001}
+    unbounded = share_of_gap(no_lead, "student", "labels", "teacher", labels)
+    assert unbounded["estimate"] > 0 and (unbounded["low"], unbounded["high"]) == (-np.inf, np.inf)
+    assert np.isnan(share_of_gap(arms, "student", "labels", "labels", labels)["estimate"])
+
+
+def test_across_draws_claims_only_what_holds_in_each():
+    draw = pd.DataFrame({
+        "arm": ["a", "b"], "baseline": ["x", "t"], "estimate": [0.1, 0.0],
+        "verdict": ["BEATS", "BEATS"], "replaces": pd.Series([None, True], dtype=object),
+    })  # fmt: skip
+    other = draw.assign(verdict=["BEATS", "EQUIVALENT"], estimate=[0.2, 0.1])[::-1]  # pairs in another order
+    result = across_draws([draw, other, draw])
+    assert result["claim"].tolist() == ["BEATS", "differs between draws"]
+    assert result["verdict_2"].tolist() == ["BEATS", "EQUIVALENT"]
+    assert result["estimate_2"].tolist() == [0.2, 0.1]
+    assert result["replaces"].tolist() == [None, True]
+    worse = draw.assign(replaces=pd.Series([None, False], dtype=object))
+    assert across_draws([draw, worse])["replaces"].tolist() == [None, False]
+    with pytest.raises(WorkbenchError, match="Draw 2 has other pairs"):
+        across_draws([draw, draw[:1]])
+    with pytest.raises(WorkbenchError, match="no draws"):
+        across_draws([])
+
+
+def validation_scores():
+    return pd.DataFrame(
+        [(arm, config, seed, score + seed / 100)
+         for arm, scores in {"kd": [0.7, 0.8, 0.8], "ce": [0.6, 0.5, 0.4]}.items()
+         for config, score in zip(["T=4", "T=2", "T=1"], scores, strict=True)
+         for seed in range(3)],
+        columns=["arm", "config", "seed", "score"],
+    )  # fmt: skip
+
+
+def test_choose_takes_the_best_mean_and_the_first_of_equals():
+    table = validation_scores()
+    picks = choose(table)
+    assert picks[["arm", "config"]].to_numpy().tolist() == [["kd", "T=2"], ["ce", "T=4"]]
+    assert picks["score"].tolist() == pytest.approx([0.81, 0.61])
+    assert (picks["n_configs"].tolist(), picks["n_seeds"].tolist()) == ([3, 3], [3, 3])
+    with pytest.raises(WorkbenchError, match=r"unequal numbers of configurations \(kd 3, ce 2\)"):
+        choose(table[:-3])
+    with pytest.raises(WorkbenchError, match="'T=1' of arm 'ce' ran with seeds"):
+        choose(table[:-1])
+    with pytest.raises(WorkbenchError, match="no gaps"):
+        choose(table.assign(score=np.nan))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"declared": [("new", "odl")]}, "did you mean 'old'"),
+        ({"declared": []}, "No pairs are declared"),
+        ({"teacher": "techer"}, "Unknown arm 'techer'"),
+        ({"margin": 1}, "one point is 0.01"),
+        ({"groups": [0] * 20}, "items of several classes"),
+        ({"labels": [0] * 20, "groups": [0] * 20}, "One test template"),
+        ({"labels": [0] * 19}, "shape"),
+        ({"correct": {"new": np.full((2, 20), np.nan), "old": np.ones((2, 20))}}, "outside"),
+        ({"correct": {"new": np.ones((2, 20)), "old": np.ones((3, 20))}}, "2 seeds, 'old' 3"),
+    ],
+)
+def test_bad_input_is_one_sentence(change, sentence):
+    good = {
+        "correct": {"new": np.ones((2, 20)), "old": np.ones((2, 20))},
+        "labels": np.repeat([0, 1], 10),
+        "groups": None,
+        "declared": PAIR,
+    }
+    compare(**good)
+    with pytest.raises(WorkbenchError, match=sentence):
+        compare(**(good | change))

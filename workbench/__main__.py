@@ -1,0 +1,181 @@
+"""The command line: `python -m workbench report`, `doctor`, `fetch`, `runs` and `prune`."""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+# The rest is imported where it is used: --help needs no torch.
+from workbench.errors import WorkbenchError, unknown
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit status (2: bad input, in one sentence; 130: stopped by Ctrl-C)."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except WorkbenchError as error:
+        print(f"workbench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nStopped: what is finished is kept, the same command goes on from there.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m workbench", description="Distillation Workbench")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    report = commands.add_parser("report", help="run the notebooks and publish them as pages")
+    report.set_defaults(command=_report)
+    report.add_argument("--budget", default="laptop", help="quick (a smoke run), laptop (default) or gpu")
+    report.add_argument("--only", nargs="+", action="extend", default=[], metavar="NN", help="such as 01 03")
+    report.add_argument("--task", dest="task_name", help="csv:<path> or voice-commands (default)")
+    report.add_argument("--text", dest="text_column", help="the CSV's text column (default: text)")
+    report.add_argument("--label", dest="label_column", help="the CSV's label column (default: label)")
+    report.add_argument("--group", dest="group_column", help="the CSV's column of near copies")
+    report.add_argument("--teacher", dest="teacher_name", help="the teacher (default: minilm-finetuned)")
+    report.add_argument("--update", action="store_true", help="maintainers: store outputs in notebooks/")
+
+    doctor = commands.add_parser("doctor", help="say what is installed, fetched, free and missing")
+    doctor.set_defaults(command=_doctor)
+
+    fetch = commands.add_parser("fetch", help="fetch pretrained weights (done on first use otherwise)")
+    fetch.set_defaults(command=_fetch)
+    fetch.add_argument("name", nargs="?", help="which (default: all)")
+    fetch.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a folder that has them")
+
+    runs = commands.add_parser("runs", help="list everything made")
+    runs.set_defaults(command=_runs)
+
+    prune = commands.add_parser("prune", help="remove what interrupted runs left, and old entries if asked")
+    prune.set_defaults(command=_prune)
+    prune.add_argument("--older-than-days", type=float, metavar="N", help="also older entries")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    return parser
+
+
+def _report(options: argparse.Namespace) -> int:
+    from workbench import report
+
+    names = ("task_name", "text_column", "label_column", "group_column", "teacher_name")
+    flags = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if task := flags.get("task_name"):
+        if task.startswith("csv:"):  # the notebooks run in their own folder
+            flags["task_name"] = task = f"csv:{Path(task[4:]).expanduser().resolve()}"
+        from workbench.data import load_task  # say what is wrong with a file now, not in every notebook
+
+        columns = {name.removesuffix("_column"): value for name, value in flags.items() if "_column" in name}
+        load_task(task, **columns)
+    if teacher := flags.get("teacher_name"):
+        if Path(teacher).exists():
+            flags["teacher_name"] = str(Path(teacher).resolve())
+        else:
+            from workbench.teachers import TEACHERS
+
+            if "/" not in teacher and teacher not in TEACHERS:
+                raise unknown("teacher", teacher, TEACHERS)
+    failed = report.run(budget=options.budget, only=options.only, flags=flags, update=options.update)
+    return 1 if failed else 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    import re
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    from workbench import report, weights
+    from workbench.store import Store, data_dir, versions
+
+    mend = []
+    made = versions()
+    print(f"Python {made['python']} on {made['platform']}, in {sys.prefix}")
+    try:
+        needed = [Requirement(text) for text in metadata.requires("workbench") or []]
+    except metadata.PackageNotFoundError:
+        needed = []
+        mend.append("the package is not installed: pip install -e .")
+    for need in needed:
+        if need.marker and not need.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            found = metadata.version(need.name)
+        except metadata.PackageNotFoundError:
+            found = "missing"
+        fits = found != "missing" and need.specifier.contains(found, prereleases=True)
+        print(f"  {need.name} {found}" + ("" if fits else f", needs {need.specifier or 'any version'}"))
+        if not fits:
+            mend.append(f"{need.name} is {found}: pip install '{re.sub(' ', '', str(need))}'")
+
+    print(f"Device: {report.device()}; {_threads()} threads for PyTorch")
+    print("Weights:")
+    for weight in weights.status():
+        where = weight["path"] or "not fetched"
+        print(f"  {weight['name']}: {weight['megabytes']} MB, {weight['licence']}, {where}")
+        if not weight["path"]:
+            name = weight["name"]
+            mend.append(f"{name} is fetched on first use, or now: python -m workbench fetch {name}")
+    folder = data_dir()
+    here = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(here).free
+    print(f"Data: {folder}, {_megabytes(free)} free")
+    if not os.access(here, os.W_OK):
+        mend.append(f"{here} is not writable: set WORKBENCH_DATA to a folder that is")
+    if free < 2e9:
+        mend.append("little disk is free: python -m workbench prune, or set WORKBENCH_DATA to another disk")
+    table = Store().runs()
+    print(f"Store: {len(table)} entries, {_megabytes(table['bytes'].sum())}")
+    print("\n".join(["To mend:", *(f"  {line}" for line in mend)]) if mend else "Nothing is missing.")
+    return 0
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from workbench import weights
+
+    for name in [options.name] if options.name else weights.WEIGHTS:
+        print(f"{name}: {weights.fetch(name, source=options.source)}")
+    return 0
+
+
+def _runs(options: argparse.Namespace) -> int:
+    import pandas
+
+    from workbench.store import Store
+
+    table = Store().runs()
+    if table.empty:
+        print(f"Nothing has been made in {Store().root} yet.")
+        return 0
+    table["key"] = table["key"].str[:12]
+    table["created"] = table["created"].dt.strftime("%Y-%m-%d %H:%M")
+    width = shutil.get_terminal_size((110, 24)).columns
+    with pandas.option_context("display.max_rows", None, "display.max_columns", 0, "display.width", width):
+        print(table.drop(columns="path").to_string(index=False, max_cols=width // 14, max_colwidth=36))
+    return 0
+
+
+def _prune(options: argparse.Namespace) -> int:
+    from workbench.store import Store
+
+    removed = Store().prune(older_than_days=options.older_than_days, dry_run=options.dry_run)
+    for folder in removed:
+        print(folder)
+    print(f"{len(removed)} folders {'would be' if options.dry_run else 'were'} removed.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,268 @@
+"""Students: small models made from a config or cut from a larger one, how they read text, and what they weigh.
+
+A student is named by a string: ``"2x64"`` (2 layers of width 64, with a tokenizer learnt from the transfer texts),
+``"minilm"`` (all-MiniLM-L6-v2), ``"minilm-2"`` (its first and last layer), or any hub name or local path.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from workbench import weights
+from workbench.errors import WorkbenchError
+from workbench.store import Store, fingerprint, sha256_file
+
+VOCABULARY = 1000
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SMALL = re.compile(r"(\d+)x(\d+)")  # layers x width
+MINILM = re.compile(r"minilm(?:-(\d+))?")
+
+
+def build(
+    spec: str, label_names: tuple[str, ...], texts: list[str], *, dropout: float = 0.0, max_length: int = 128
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A student ready to train; its new weights come from torch's global generator, so seed that first.
+
+    Args:
+        spec: see the module's first lines.
+        label_names: class names, in the order of the label indices.
+        texts: the transfer texts, from which a small student's tokenizer is learnt. No labels are used.
+        dropout: in [0, 1), everywhere the architecture has it. Small students on 300 steps want none.
+        max_length: how many tokens are read of a text. A small student reads the first ``4 * max_length``
+            *characters*: that cut is part of its tokenizer, so that a plain `transformers.pipeline` makes it too.
+    """
+    weights.quiet_transformers()
+    if small := SMALL.fullmatch(spec):
+        layers, width = map(int, small.groups())
+        tokenizer = _learn_tokenizer(texts, max_length)
+        config = ModernBertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=width,
+            intermediate_size=2 * width,  # gated, so about the size of an ungated 4 * width
+            num_hidden_layers=layers,
+            num_attention_heads=max(1, width // 32),
+            global_attn_every_n_layers=1,
+            pad_token_id=tokenizer.pad_token_id,
+            cls_token_id=tokenizer.cls_token_id,
+            sep_token_id=tokenizer.sep_token_id,
+            bos_token_id=None,
+            eos_token_id=None,
+            classifier_pooling="mean",
+            embedding_dropout=dropout,
+            mlp_dropout=dropout,
+            attention_dropout=dropout,
+            classifier_dropout=dropout,
+            **_labels(label_names),
+        )
+        return ModernBertForSequenceClassification(config), tokenizer
+    if cut := MINILM.fullmatch(spec):
+        model, tokenizer = _pretrained(weights.path("all-MiniLM-L6-v2"), label_names, dropout)
+        if cut.group(1):
+            _cut_layers(model, int(cut.group(1)))
+            # BERT has a table of positions, so the cut must hold in the worst case: one token a character.
+            tokenizer = _limit_characters(tokenizer.backend_tokenizer, model.config.max_position_embeddings - 2)
+        else:
+            tokenizer.model_max_length = max_length
+        return model, tokenizer
+    model, tokenizer = _pretrained(spec, label_names, dropout)
+    tokenizer.model_max_length = min(max_length, tokenizer.model_max_length)
+    return model, tokenizer
+
+
+def source_fingerprint(spec: str) -> str:
+    """What a student starts from: the recorded hash of embedded weights, the files of a path, a hub commit."""
+    if SMALL.fullmatch(spec):
+        return "config"
+    if MINILM.fullmatch(spec):
+        return weights.WEIGHTS["all-MiniLM-L6-v2"].sha256
+    if Path(spec).is_dir():
+        return folder_fingerprint(Path(spec))
+    return str(getattr(_hub(AutoConfig, spec), "_commit_hash", None) or spec)
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Hash of a saved model: its weights, config and tokenizer files."""
+    files = sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", ".json", ".txt", ".model"})
+    return fingerprint([[f.name, sha256_file(f)] for f in files])
+
+
+def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A saved student (or any Auto classifier, by path or hub name) and its tokenizer, in eval mode."""
+    weights.quiet_transformers()
+    model = _hub(AutoModelForSequenceClassification, str(folder), use_safetensors=True)
+    return model.eval(), _hub(AutoTokenizer, str(folder))
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text, cut at the tokenizer's own `model_max_length`."""
+    return tokenizer(texts, truncation=True, padding=False)["input_ids"]
+
+
+def pad(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
+    """(input_ids, attention_mask), each ``[rows, longest]``."""
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [pad_token_id] * (width - len(row)) for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    return ids, (torch.arange(width) < lengths[:, None]).long()
+
+
+def batches(
+    token_ids: list[list[int]], pad_token_id: int, size: int = 64
+) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
+    """(row numbers, input_ids, attention_mask) of like-sized rows: sorted by length, little is padding."""
+    order = np.argsort([len(row) for row in token_ids], kind="stable")
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        yield chosen, *pad([token_ids[i] for i in chosen], pad_token_id)
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], size: int = 64
+) -> np.ndarray:
+    """Logits ``[N, C]`` in float32, in the order of `texts`; the model is put in eval mode and back."""
+    return _over_batches(model, tokenizer, texts, size, lambda out, mask: out.logits)
+
+
+@torch.inference_mode()
+def embed(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], size: int = 64) -> np.ndarray:
+    """Mean of the last hidden states over tokens, scaled to length 1: ``[N, H]`` (arXiv:1908.10084)."""
+
+    def pool(out, mask: Tensor) -> Tensor:
+        mask = mask.unsqueeze(-1).to(out.last_hidden_state.dtype)
+        return nn.functional.normalize((out.last_hidden_state * mask).sum(1) / mask.sum(1), dim=-1)
+
+    return _over_batches(model, tokenizer, texts, size, pool)
+
+
+def describe(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, int]:
+    """Parameters, bytes of the weights, and FLOPs of one text of median length among `texts`."""
+    rows = sorted(encode(tokenizer, texts), key=len)
+    ids, mask = pad([rows[len(rows) // 2]], tokenizer.pad_token_id)
+    device = next(model.parameters()).device
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(input_ids=ids.to(device), attention_mask=mask.to(device))
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "flops": counter.get_total_flops(),
+    }
+
+
+def _over_batches(model, tokenizer, texts, size, read) -> np.ndarray:
+    training = model.training
+    model.eval()  # a teacher with dropout on would label at random
+    device = next(model.parameters()).device
+    rows: list[np.ndarray | None] = [None] * len(texts)
+    for chosen, ids, mask in batches(encode(tokenizer, texts), tokenizer.pad_token_id, size):
+        mask = mask.to(device)
+        values = read(model(input_ids=ids.to(device), attention_mask=mask), mask).float().cpu().numpy()
+        for i, value in zip(chosen, values, strict=True):
+            rows[i] = value
+    model.train(training)
+    return np.stack(rows)
+
+
+def _labels(label_names: tuple[str, ...]) -> dict[str, dict]:
+    return {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
+
+
+def _hub(auto: type, name: str, **options):
+    """`auto.from_pretrained`, never with remote code, and one sentence when there is no such model."""
+    try:
+        return auto.from_pretrained(name, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n")[0]
+        raise WorkbenchError(
+            f"Can't load {name!r}: {first} Give a folder with a saved model, or a hub name and a network."
+        ) from None
+
+
+def _pretrained(name: str | Path, label_names: tuple[str, ...], dropout: float):
+    config = _hub(AutoConfig, str(name), **_labels(label_names))
+    for field in [f for f in vars(config) if "dropout" in f and not isinstance(getattr(config, f), bool)]:
+        setattr(config, field, dropout)
+    model = _hub(
+        AutoModelForSequenceClassification,
+        str(name),
+        config=config,
+        use_safetensors=True,
+        dtype=torch.float32,
+        ignore_mismatched_sizes=True,  # a head for other classes is replaced by a new one
+    )
+    return model, _hub(AutoTokenizer, str(name))
+
+
+def _cut_layers(model: PreTrainedModel, keep: int) -> None:
+    """Keep `keep` layers spread evenly from first to last (DistilBERT, arXiv:1910.01108)."""
+    layers = model.base_model.encoder.layer
+    if not 1 <= keep <= len(layers):
+        raise WorkbenchError(f"Can't keep {keep} of {len(layers)} layers: choose 1 to {len(layers)}.")
+    chosen = np.linspace(0, len(layers) - 1, keep).round().astype(int)
+    model.base_model.encoder.layer = nn.ModuleList(layers[i] for i in chosen)
+    model.config.num_hidden_layers = keep
+
+
+def _limit_characters(backend: Tokenizer, limit: int) -> PreTrainedTokenizerFast:
+    """A tokenizer that itself drops what follows the first `limit` characters.
+
+    `transformers.pipeline` asks for no truncation, and a tokenizer's own truncation setting is then ignored: a long
+    text would fail, or get another label than it got here. The plain class is used because a model's own class
+    (BertTokenizer) builds its normaliser anew when it is loaded.
+    """
+    cut = normalizers.Replace(Regex(rf"(?m)(?<=\A.{{{limit}}}).+"), "")
+    backend.normalizer = normalizers.Sequence([cut, *([backend.normalizer] if backend.normalizer else [])])
+    backend.no_truncation()
+    backend.no_padding()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_input_names=["input_ids", "attention_mask"],
+        model_max_length=4 * limit + 2,  # a character is at most four bytes, so this never cuts
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
+    )
+
+
+def _learn_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE learnt from the transfer texts; learnt once for each set of texts.
+
+    BPE and not WordPiece, whose trainer breaks ties in another order in every process.
+    """
+    digest = hashlib.sha256("\x00".join(texts).encode()).hexdigest()
+    inputs = {"texts": digest, "vocabulary": VOCABULARY, "max_length": max_length}
+
+    def train(folder: Path) -> None:
+        backend = Tokenizer(models.BPE(unk_token="[UNK]"))
+        backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=VOCABULARY,
+            special_tokens=list(SPECIAL),
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(sorted(texts), trainer)
+        ends = [(token, SPECIAL.index(token)) for token in ("[CLS]", "[SEP]")]
+        backend.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
+        )
+        _limit_characters(backend, 4 * max_length).save_pretrained(folder)
+
+    return AutoTokenizer.from_pretrained(Store().make("tokenizers", inputs, train).path)

@@ -1,0 +1,348 @@
+"""Run the notebooks in order; publish standalone pages and an index that opens on the answer."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench import notebook as nb_
+from workbench.errors import WorkbenchError, unknown
+from workbench.store import _commit, data_dir, versions, write_atomic
+
+if TYPE_CHECKING:
+    import pandas
+    from nbformat import NotebookNode
+
+REPO = Path(__file__).resolve().parents[1]
+NOTEBOOKS = REPO / "notebooks"
+BUDGETS = ("quick", "laptop", "gpu")
+MARKS = ("<!-- results -->", "<!-- /results -->")
+
+
+class Answer:
+    """What a notebook found; JupyterLab and GitHub show it as Markdown, the report opens on it."""
+
+    def __init__(self, text: str, columns: list[str], rows: list[list[Any]]) -> None:
+        """Made by `answer`."""
+        self.content = {"text": text, "columns": columns, "rows": rows}
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
+        text = f"{self.content['text']}\n\n{nb_.markdown_table(self.content)}".strip()
+        return {"text/plain": text, "text/markdown": text, nb_.ANSWER: self.content}
+
+
+def answer(text: str, table: pandas.DataFrame | None = None) -> Answer:
+    """What a notebook found, as the value of its last cell.
+
+    Args:
+        text: one to three sentences of Markdown.
+        table: the numbers behind it. A named index becomes the first columns; floats are shown with three
+            decimals and NaN as a dash, so give counts as integers and anything else as text.
+    """
+    if table is None:
+        return Answer(text, [], [])
+    if any(name is not None for name in table.index.names):
+        table = table.reset_index()
+    rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+    plain = [[v.item() if hasattr(v, "item") else v for v in row] for row in rows]
+    shown = [[v if isinstance(v, int | float | str | None) else str(v) for v in row] for row in plain]
+    return Answer(text, [str(name) for name in table.columns], shown)
+
+
+def run(
+    notebooks: Path = NOTEBOOKS,
+    *,
+    budget: str = "laptop",
+    only: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    update: bool = False,
+    data: Path | None = None,
+) -> list[str]:
+    """Run notebooks, each in a fresh kernel of this interpreter, and publish under `<data>/reports/`.
+
+    A page and the index are published as soon as a notebook ends; one that fails does not stop the others and
+    its page keeps what it had shown. The working folder is `notebooks`, as in JupyterLab. At `quick`
+    everything made goes to `<data>/quick`, so that a smoke run never feeds a page; weights are shared.
+
+    Args:
+        notebooks: the folder of ``NN_snake_case.ipynb`` and ``budgets.yaml``.
+        budget: ``laptop`` runs the notebooks as they are, ``quick`` and ``gpu`` read ``budgets.yaml``.
+        only: numbers or names of the notebooks to run, default all.
+        flags: parameters injected into all of them, such as ``task_name``.
+        update: afterwards write outputs back into `notebooks` and results into the README beside it.
+        data: the data folder, default `store.data_dir()`.
+
+    Returns:
+        The names of the notebooks that failed.
+
+    Raises:
+        WorkbenchError: before anything runs: unknown budget, notebook or parameter, or an `update` of
+            another run than the default one; afterwards: an `update` of a notebook edited while it ran.
+    """
+    injected = plan(notebooks, budget, only, flags or {})
+    if update and (budget != "laptop" or any(injected.values())):
+        raise WorkbenchError("--update stores the default run: use the budget laptop and the default task.")
+    data = data or data_dir()
+    changed = {key: value for values in injected.values() for key, value in values.items()}
+    special = [_slug(changed[key]) for key in ("task_name", "teacher_name") if key in changed]
+    out = data / "reports" / "-".join([budget, *special])
+    out.mkdir(parents=True, exist_ok=True)
+    # The package that is running, not another one that happens to be installed.
+    env = {"PYTHONPATH": os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    env["WORKBENCH_DATA"] = str(data)
+    if budget == "quick":
+        cache = os.environ.get("WORKBENCH_CACHE") or str(data / "cache")
+        env |= {"WORKBENCH_DATA": str(data / "quick"), "WORKBENCH_CACHE": cache}
+
+    failed = []
+    print(f"{len(injected)} notebooks at budget {budget}; read along in {out / 'index.html'}", flush=True)
+    for name, values in injected.items():
+        executed = _execute(notebooks / f"{name}.ipynb", values, budget, env)
+        nb_.save(executed, out / f"{name}.ipynb")
+        publish(out, notebooks)
+        record = executed.metadata.workbench
+        print(f"{name}: {record.error or 'done'} ({duration(record.seconds)})", flush=True)
+        failed += [name] if record.error else []
+    if update and not failed:
+        _update(notebooks, out, injected)
+    return failed
+
+
+def plan(
+    notebooks: Path, budget: str, only: Sequence[str], flags: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The notebooks to run, in order, each with the values to inject: those that differ from its literals.
+
+    Raises:
+        WorkbenchError: unknown budget, notebook or parameter, or no notebooks at all.
+    """
+    import yaml
+
+    names = [path.stem for path in _sources(notebooks)]
+    if not names:
+        raise WorkbenchError(f"{notebooks} has no notebooks: run from a clone of the repository.")
+    if budget not in BUDGETS:
+        raise unknown("budget", budget, BUDGETS)
+    chosen = set()
+    for wanted in only:
+        matches = {name for name in names if wanted in (name, name.split("_")[0])}
+        if not matches:
+            raise unknown("notebook", wanted, names)
+        chosen |= matches
+    table = yaml.safe_load((notebooks / "budgets.yaml").read_text(encoding="utf-8")) or {}
+    values_of = table.get(budget) or {}
+    for name in values_of:
+        if name not in names:
+            raise unknown(f"notebook in budgets.yaml under {budget}:", name, names)
+    injected = {}
+    for name in names:
+        if only and name not in chosen:
+            continue
+        literals = nb_.parameters(nb_.load(notebooks / f"{name}.ipynb"), name)
+        values = {**(values_of.get(name) or {}), "budget": budget, **flags}
+        for key in values:
+            if key not in literals:
+                raise unknown(f"parameter of {name}", key, literals)
+        injected[name] = {key: value for key, value in values.items() if literals[key] != value}
+    return injected
+
+
+def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, str]) -> NotebookNode:
+    """The cleaned notebook after its run, described in ``metadata.workbench``; errors are in there too."""
+    import papermill
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+    from nbformat import from_dict
+    from papermill.exceptions import PapermillExecutionError
+    from papermill.execute import remove_error_markers
+
+    class ThisPython(AsyncKernelManager):  # a kernelspec named python3 may belong to another environment
+        kernel_spec = KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            language="python",
+            env=env,
+            metadata={"supported_encryption": "curve"},
+        )
+        transport_encryption = "auto"  # ports on loopback are open to every user of the machine
+
+        async def start_kernel(self, **options: Any) -> None:
+            # What cells print arrives as outputs; left is the kernel's own complaint about being stopped.
+            await super().start_kernel(stderr=subprocess.DEVNULL, **options)
+
+    original = nb_.load(source)
+    started, error = time.monotonic(), None
+    cells = len(original.cells) + bool(values)
+    with tempfile.TemporaryDirectory() as folder, _Progress(source.stem, cells) as line:
+        try:
+            papermill.execute_notebook(
+                source,
+                Path(folder, source.name),
+                parameters=values,
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                cwd=source.parent,
+                kernel_manager_class=ThisPython,
+                on_cell_start=line.cell,
+                coalesce_streams=True,
+            )
+        except PapermillExecutionError as stopped:
+            kind = "" if stopped.ename == "WorkbenchError" else f"{stopped.ename}: "
+            error = f"cell {line.number}: {kind}{stopped.evalue}"
+        except Exception as stopped:  # a dead kernel, a full disk: the next notebook may still run
+            error = f"cell {line.number}: {type(stopped).__name__}: {stopped}"
+        seconds = round(time.monotonic() - started, 1)
+        made = Path(folder, source.name)
+        executed = nb_.clean(remove_error_markers(nb_.load(made) if made.exists() else original))
+        if not made.exists():  # outputs of an earlier run must not pass for those of this one
+            executed.cells = [cell for cell in executed.cells if cell.cell_type == "markdown"]
+    record = dict(
+        code=nb_.code_hash(executed),
+        parameters={**nb_.parameters(original, source.stem), **values},
+        device=device(),
+        versions=versions(),
+        commit=_commit(),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        budget=budget,
+        seconds=seconds,
+        answer=nb_.answer(executed),
+        error=" ".join(error.split()) if error else None,
+    )
+    executed.metadata.workbench = from_dict(record)
+    return executed
+
+
+class _Progress:
+    """A line that tells the cell and the seconds, redrawn every second on a terminal, silent elsewhere."""
+
+    def __init__(self, name: str, cells: int) -> None:
+        self.number, self._name, self._cells = 0, name, cells
+        self._started, self._over = time.monotonic(), threading.Event()
+        self._thread = threading.Thread(target=self._draw, daemon=True) if sys.stdout.isatty() else None
+
+    def __enter__(self) -> _Progress:
+        if self._thread:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        if self._thread:
+            self._thread.join()
+            print("\r\x1b[K", end="", flush=True)
+
+    def cell(self, cell: NotebookNode, cell_index: int) -> None:
+        self.number = cell_index + 1
+
+    def _draw(self) -> None:
+        while True:
+            took = duration(time.monotonic() - self._started)
+            print(f"\r\x1b[K{self._name}: cell {self.number}/{self._cells}, {took}", end="", flush=True)
+            if self._over.wait(1):
+                return
+
+
+def device() -> str:
+    """The device that PyTorch would use here, in words."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU, {os.cpu_count()} cores"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: ``"42 s"`` or ``"3 min 5 s"``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _slug(value: str) -> str:
+    """A folder name: the stem of a CSV, the end of a path or hub name."""
+    stem = Path(value.removeprefix("csv:")).stem
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
+
+
+def publish(out: Path, notebooks: Path = NOTEBOOKS) -> None:
+    """Write a page for every executed notebook in `out`, and an ``index.html`` of all of `notebooks`."""
+    import markupsafe
+    from jinja2 import Environment, FileSystemLoader
+    from pygments.formatters import HtmlFormatter
+
+    pages = []
+    for path in _sources(notebooks):
+        source, made = nb_.load(path), out / path.name
+        nb = nb_.load(made) if made.exists() else source
+        record = nb.metadata.workbench if made.exists() else None
+        edited = record is not None and record.code != nb_.code_hash(source)
+        told = {"question": nb_.question(nb), "label": _label(path.stem, nb), "run": record, "edited": edited}
+        pages.append({"name": path.stem, "notebook": nb, **told})
+    done = [page for page in pages if page["run"]]
+
+    folder = FileSystemLoader(Path(__file__).parent)
+    environment = Environment(loader=folder, autoescape=True, trim_blocks=True)
+    environment.filters["duration"] = duration
+    template = environment.get_template("report.html")
+    code_style = markupsafe.Markup(HtmlFormatter(style="xcode").get_style_defs(".highlight"))
+
+    def write(name: str, **values: Any) -> None:
+        page = template.render(here=name, pages=pages, code_style=code_style, **values)
+        write_atomic(out / f"{name}.html", page)
+
+    for page in done:
+        body = markupsafe.Markup(nb_.to_html(page["notebook"]))
+        write(page["name"], title=page["label"], body=body, run=page["run"])
+    # 03 asks the question of the whole report; until it has run, the latest answer is the nearest to it.
+    answered = sorted((p for p in done if p["run"].answer), key=lambda p: p["name"].startswith("03_"))
+    best = answered[-1] if answered else None
+    body = ""
+    if best:
+        pictures = nb_.figures(nb_.tagged(best["notebook"], "headline"), f"The finding of {best['label']}")
+        body = markupsafe.Markup(nb_.answer_html(best["run"].answer, pictures))
+    write("index", title="Report", body=body, best=best, run=(best or next(iter(done), {})).get("run"))
+
+
+def _sources(notebooks: Path) -> list[Path]:
+    return sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))
+
+
+def _label(name: str, nb: NotebookNode) -> str:
+    return f"{name[:2]} {nb_.title(nb) or name[3:].replace('_', ' ')}"
+
+
+def _update(notebooks: Path, out: Path, names: Iterable[str]) -> None:
+    """Store the executed notebooks and their results in the repository."""
+    for name in names:
+        path, executed = notebooks / f"{name}.ipynb", nb_.load(out / f"{name}.ipynb")
+        if [cell.source for cell in nb_.load(path).cells] != [cell.source for cell in executed.cells]:
+            raise WorkbenchError(f"{path.name} was edited while it ran: run `report --update` again.")
+        nb_.save(executed, path)
+    readme = notebooks.parent / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, mark, rest = text.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not end:
+        raise WorkbenchError(f"{readme} lacks {' and '.join(MARKS)}: put them where results belong.")
+    write_atomic(readme, f"{before}{mark}\n{readme_results(notebooks)}\n{end}{after}")
+
+
+def readme_results(notebooks: Path = NOTEBOOKS) -> str:
+    """Markdown of the answers that the committed notebooks hold, for the README's block of results."""
+    parts = []
+    for path in _sources(notebooks):
+        nb = nb_.load(path)
+        record = nb.metadata.get("workbench") or {}
+        if found := record.get("answer"):
+            head = f"### [{_label(path.stem, nb)}](notebooks/{path.name})\n\n> {nb_.question(nb)}"
+            made = f"*Run on {record['date'][:10]} in {duration(record['seconds'])} ({record['device']}).*"
+            parts += filter(None, [head, found["text"], nb_.markdown_table(found), made])
+    return "\n\n".join(parts)

@@ -1,0 +1,177 @@
+"""Soft labels: what the teacher says about the transfer set, computed once and kept.
+
+Rows are keyed by the content of their text and fetched by that key, never by position, so that another order of the
+texts, another draw of labels or an appended file can't pair a text with a stranger's label.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from workbench.data import Task
+from workbench.errors import WorkbenchError
+from workbench.store import Store, fingerprint
+
+SHARD_ROWS = 2048
+KINDS = ("logits",)
+
+
+class Teacher(Protocol):
+    """Anything that scores texts. `fingerprint` changes whenever the scores could."""
+
+    name: str
+    label_names: tuple[str, ...]
+    fingerprint: str
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        """``[N, C]`` float32, columns in the order of `label_names`."""
+        ...
+
+
+def row_ids(texts: Sequence[str]) -> np.ndarray:
+    """The content key of each text: ``[N]`` of 16 bytes."""
+    return np.array([hashlib.blake2b(t.encode(), digest_size=16).digest() for t in texts], dtype="S16")
+
+
+class SoftLabels:
+    """The stored logits of one teacher, memory-mapped: `take` reads only the rows asked for."""
+
+    def __init__(self, folder_kind: str, teacher_name: str, store: Store):
+        """Open every intact shard under ``folder_kind``."""
+        self.kind = folder_kind
+        self.teacher_name = teacher_name
+        self.rows_labelled = 0  # by the call that made this object: 0 when every row was found
+        self._store = store
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again for shards, also those another process has made."""
+        entries = [e for e in self._store.list(self.kind) if self._store.find(self.kind, e.record["inputs"])]
+        ids = [np.load(e.path / "ids.npy", allow_pickle=False) for e in entries]
+        self._paths = [e.path / "logits.npy" for e in entries]
+        self._starts = np.cumsum([0, *map(len, ids)])
+        everything = np.concatenate(ids) if ids else np.empty(0, "S16")
+        self._order = np.argsort(everything, kind="stable")
+        self._sorted = everything[self._order]
+        self.__dict__.pop("_shards", None)
+
+    def __len__(self) -> int:
+        """Rows stored for this teacher."""
+        return len(self._sorted)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the teacher and the kind of label; the rows are part of the task's fingerprint."""
+        return fingerprint(["soft labels", self.kind])
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk of the shards' logits."""
+        return sum(p.stat().st_size for p in self._paths)
+
+    @cached_property
+    def _shards(self) -> list[np.ndarray]:
+        return [np.load(p, mmap_mode="r", allow_pickle=False) for p in self._paths]
+
+    def __getstate__(self) -> dict:
+        """Send paths, not rows, to a worker process."""
+        return {k: v for k, v in self.__dict__.items() if k != "_shards"}
+
+    def find(self, texts: Sequence[str]) -> np.ndarray:
+        """The stored row of each text, ``[N]`` int64; -1 where it has no label yet."""
+        ids = row_ids(texts)
+        if not len(self._sorted):
+            return np.full(len(ids), -1)
+        at = np.minimum(np.searchsorted(self._sorted, ids), len(self._sorted) - 1)
+        return np.where(self._sorted[at] == ids, self._order[at], -1)
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Logits ``[N, C]`` of rows that `find` gave."""
+        shard_of = np.searchsorted(self._starts, rows, side="right") - 1
+        out = np.empty((len(rows), self._shards[0].shape[1]), dtype=np.float32)
+        for shard in np.unique(shard_of):
+            mine = shard_of == shard
+            out[mine] = self._shards[shard][rows[mine] - self._starts[shard]]
+        return out
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Logits ``[N, C]`` of `texts`.
+
+        Raises:
+            WorkbenchError: a text the teacher never labelled.
+        """
+        rows = self.find(texts)
+        if (rows < 0).any():
+            first = texts[int(np.argmax(rows < 0))]
+            raise WorkbenchError(
+                f"{int((rows < 0).sum())} of {len(rows)} texts have no soft label by {self.teacher_name} (the first is "
+                f"{first[:60]!r}): label them with soft_labels(teacher, task)."
+            )
+        return self.take(rows)
+
+
+def soft_labels(
+    teacher: Teacher,
+    task: Task,
+    kind: str = "logits",
+    *,
+    texts: Sequence[str] | None = None,
+    store: Store | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> SoftLabels:
+    """Label the transfer set, or `texts`, once: rows already stored for this teacher are not asked again.
+
+    Shards of `SHARD_ROWS` rows are written one by one, so that a killed run loses at most one shard.
+
+    Args:
+        teacher: see `Teacher`.
+        task: whose transfer set is labelled.
+        kind: only ``"logits"``: float32, from which every temperature and loss is exact.
+        texts: label these instead.
+        store: where the shards go.
+        progress: called with (rows done, rows to do) after each shard.
+
+    Raises:
+        WorkbenchError: another kind, classes that are not the task's, or logits that are not finite ``[N, C]``.
+    """
+    if kind not in KINDS:
+        raise WorkbenchError(f"Soft labels of kind {kind!r} don't exist: choose one of {', '.join(KINDS)}.")
+    if tuple(teacher.label_names) != tuple(task.label_names):
+        raise WorkbenchError(
+            f"Teacher {teacher.name} scores {len(teacher.label_names)} classes ({', '.join(teacher.label_names[:3])}…) "
+            f"but task {task.name} has {len(task.label_names)} ({', '.join(task.label_names[:3])}…): they must agree."
+        )
+    store = store or Store()
+    folder_kind = f"soft_labels/{fingerprint([teacher.fingerprint, kind, list(task.label_names)])}"
+    labels = SoftLabels(folder_kind, teacher.name, store)
+    wanted = list(dict.fromkeys(task.transfer_texts if texts is None else texts))
+    missing = [t for t, row in zip(wanted, labels.find(wanted), strict=True) if row < 0]
+    for start in range(0, len(missing), SHARD_ROWS):
+        shard = missing[start : start + SHARD_ROWS]
+        ids = row_ids(shard)
+
+        def build(folder: Path, shard: list[str] = shard, ids: np.ndarray = ids) -> dict:
+            began = time.perf_counter()
+            logits = np.asarray(teacher.logits(shard), dtype=np.float32)
+            if logits.shape != (len(shard), len(task.label_names)) or not np.isfinite(logits).all():
+                raise WorkbenchError(
+                    f"Teacher {teacher.name} gave logits of shape {logits.shape} for {len(shard)} texts and "
+                    f"{len(task.label_names)} classes, or values that are not finite."
+                )
+            np.save(folder / "ids.npy", ids, allow_pickle=False)
+            np.save(folder / "logits.npy", logits, allow_pickle=False)
+            return {"teacher": teacher.name, "rows": len(shard), "labelling_seconds": time.perf_counter() - began}
+
+        rows = hashlib.sha256(ids.tobytes()).hexdigest()
+        store.make(folder_kind, {"teacher": teacher.fingerprint, "kind": kind, "rows": rows}, build)
+        labels.rows_labelled += len(shard)
+        if progress:
+            progress(start + len(shard), len(missing))
+    if missing:
+        labels.refresh()
+    return labels

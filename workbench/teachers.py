@@ -1,0 +1,256 @@
+"""Teachers: from a bag of words to a language model, all with ``logits(texts)`` and ``fingerprint``.
+
+`load_teacher` knows four by name and takes any sequence classifier by hub name or path.
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import sklearn
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from workbench import models, weights
+from workbench.data import Task
+from workbench.errors import WorkbenchError, unknown
+from workbench.soft_labels import Teacher
+from workbench.store import Store, code_fingerprint, fingerprint
+from workbench.training import Run, TrainConfig, find_run, train
+
+MINILM = "all-MiniLM-L6-v2"
+SMOLLM = "SmolLM2-135M-Instruct"
+# The rate is ten times the usual one for BERT: there are a hundred steps, not thousands.
+FINETUNE = TrainConfig(
+    student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, eval_every=50
+)
+
+
+class BagOfWords:
+    """TF-IDF of words and word pairs, then logistic regression: the rival every neural claim must beat."""
+
+    name = "bag of words"
+    licence = "no weights"
+
+    def __init__(self, task: Task, inverse_regularisation: float = 10.0):
+        """Fit on the labelled rows (milliseconds, so it is never stored)."""
+        self.label_names = task.label_names
+        self.vectoriser = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+        self.head = _fit_head(
+            self.vectoriser.fit_transform(task.labelled["text"]), task, self.name, inverse_regularisation
+        )
+        self.fingerprint = _head_fingerprint(self.name, task, inverse_regularisation)
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        """``[N, C]``."""
+        return _head_logits(self.head, self.vectoriser.transform(texts))
+
+    def describe(self, texts: list[str]) -> dict[str, int]:
+        """Weights of the linear head; FLOPs of a text of median length."""
+        size = self.head.coef_.size + self.head.intercept_.size
+        words = int(np.median([row.nnz for row in self.vectoriser.transform(texts)]))
+        return {"parameters": size, "bytes": 8 * size, "flops": 2 * words * len(self.label_names)}
+
+
+class FrozenProbe:
+    """Sentence embeddings of a frozen all-MiniLM-L6-v2, then logistic regression."""
+
+    name = "frozen MiniLM"
+    licence = weights.WEIGHTS[MINILM].licence
+
+    def __init__(self, task: Task, inverse_regularisation: float = 10.0):
+        """Embed the labelled rows and fit the head."""
+        self.label_names = task.label_names
+        self.model, self.tokenizer = _minilm_encoder()
+        embedded = models.embed(self.model, self.tokenizer, list(task.labelled["text"]))
+        self.head = _fit_head(embedded, task, self.name, inverse_regularisation)
+        self.fingerprint = _head_fingerprint(weights.WEIGHTS[MINILM].sha256, task, inverse_regularisation)
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        """``[N, C]``."""
+        return _head_logits(self.head, models.embed(self.model, self.tokenizer, texts))
+
+    def describe(self, texts: list[str]) -> dict[str, int]:
+        """Of the encoder and the head."""
+        return models.describe(self.model, self.tokenizer, texts)
+
+
+class Classifier:
+    """A transformers sequence classifier, from a path or a hub name."""
+
+    def __init__(self, name: str, source: str | Path, task: Task, licence: str = "see its model card"):
+        """Load it and put its classes in the task's order."""
+        self.name, self.licence, self.label_names = name, licence, task.label_names
+        self.model, self.tokenizer = models.load(source)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.model.to(device)
+        self.columns = _match_classes(name, self.model.config.id2label, task.label_names)
+        where = Path(source)
+        start = models.folder_fingerprint(where) if where.is_dir() else models.source_fingerprint(str(source))
+        self.fingerprint = fingerprint(
+            [start, self.tokenizer.model_max_length, str(self.model.dtype), self.columns, code_fingerprint("models")]
+        )
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        """``[N, C]``."""
+        return models.predict(self.model, self.tokenizer, texts)[:, self.columns]
+
+    def describe(self, texts: list[str]) -> dict[str, int]:
+        """Parameters, bytes, FLOPs of a text of median length."""
+        return models.describe(self.model, self.tokenizer, texts)
+
+
+class ZeroShot:
+    """A causal language model that scores each class name as a continuation of a prompt; it sees no label.
+
+    One pass scores every class: the classes' tokens follow the text side by side, and a mask lets each see the prompt
+    and itself only. The prompt's constant beginning is run once. A class's score is its mean log-probability a token,
+    less the same for an empty text: otherwise frequent words win (contextual calibration, arXiv:2102.09690).
+    """
+
+    def __init__(self, name: str, source: Path, task: Task, licence: str):
+        """Load the model from a folder."""
+        self.name, self.licence, self.label_names = name, licence, task.label_names
+        self.model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, dtype=torch.float32).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(source)
+        self.start = f"Classify the text as one of: {'; '.join(task.label_names)}.\n\nText: "
+        self.fingerprint = fingerprint(
+            [models.folder_fingerprint(source), self.start, code_fingerprint("teachers")]
+        )
+
+    @cached_property
+    def _branches(self) -> list[list[int]]:
+        return [self.tokenizer(" " + name)["input_ids"] for name in self.label_names]
+
+    @torch.inference_mode()
+    def logits(self, texts: list[str], size: int = 16) -> np.ndarray:
+        """``[N, C]`` calibrated mean log-probabilities."""
+        return self._score(texts, size) - self._score(["N/A"], size)
+
+    def describe(self, texts: list[str]) -> dict[str, int]:
+        """FLOPs count the prompt's varying part and every class name."""
+        parameters = sum(p.numel() for p in self.model.parameters())
+        tokens = int(np.median([len(row) for row in self._prompts(texts)])) + sum(map(len, self._branches))
+        inner = parameters - self.model.get_input_embeddings().weight.numel()
+        return {"parameters": parameters, "bytes": 4 * parameters, "flops": 2 * tokens * inner}
+
+    def _prompts(self, texts: list[str]) -> list[list[int]]:
+        return [self.tokenizer(f"{text}\nLabel:", truncation=True, max_length=512)["input_ids"] for text in texts]
+
+    def _score(self, texts: list[str], size: int) -> np.ndarray:
+        start = torch.tensor([self.tokenizer(self.start)["input_ids"]])
+        branches = self._branches
+        flat = torch.tensor([token for branch in branches for token in branch])
+        owner = torch.tensor([i for i, branch in enumerate(branches) for _ in branch])
+        depth = torch.tensor([d for branch in branches for d in range(len(branch))])
+        same = (owner[:, None] == owner) & (depth[:, None] >= depth)  # a class sees itself, not its neighbours
+        out: list[np.ndarray | None] = [None] * len(texts)
+        for chosen, ids, mask in models.batches(self._prompts(texts), 0, size):
+            rows, width = ids.shape
+            prompt = torch.cat([start.expand(rows, -1), ids], 1)
+            seen = torch.cat([torch.ones(rows, start.shape[1], dtype=torch.bool), mask.bool()], 1)
+            length = prompt.shape[1]
+            allowed = torch.zeros(rows, length + len(flat), length + len(flat), dtype=torch.bool)
+            allowed[:, :length, :length] = torch.ones(length, length, dtype=torch.bool).tril() & seen[:, None]
+            allowed[:, length:, :length] = seen[:, None]
+            allowed[:, length:, length:] = same
+            last = seen.sum(1)
+            positions = torch.cat([torch.arange(length).expand(rows, -1), last[:, None] + depth], 1)
+            hidden = self.model.model(
+                input_ids=torch.cat([prompt, flat.expand(rows, -1)], 1),
+                attention_mask=torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)[:, None],
+                position_ids=positions,
+            ).last_hidden_state
+            # A class's first token is predicted by the prompt's last, the others by the token before them.
+            before = torch.where(depth > 0, torch.arange(length - 1, length + len(flat) - 1), last[:, None] - 1)
+            states = hidden.gather(1, before.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+            scores = torch.stack([self._log_probability(row, flat) for row in states])
+            means = torch.zeros(rows, len(branches)).index_add_(1, owner, scores) / torch.bincount(owner)
+            for i, value in zip(chosen, means.numpy(), strict=True):
+                out[i] = value
+        return np.stack(out)
+
+    def _log_probability(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        logits = self.model.lm_head(states)
+        return logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(-1)
+
+
+TEACHERS = {
+    "bag-of-words": "TF-IDF and logistic regression on the labelled rows",
+    "minilm-frozen": "frozen all-MiniLM-L6-v2 embeddings and logistic regression on the labelled rows",
+    "minilm-finetuned": "all-MiniLM-L6-v2 fine-tuned on the labelled rows",
+    "smollm2-zero-shot": "SmolLM2-135M-Instruct choosing among the class names, without labels",
+}
+
+
+def load_teacher(name: str, task: Task, *, store: Store | None = None) -> Teacher:
+    """A teacher for `task`, by a name in `TEACHERS`, a path or a hub name.
+
+    Raises:
+        WorkbenchError: no such teacher, or classes that are not the task's.
+    """
+    weights.quiet_transformers()
+    match name:
+        case "bag-of-words":
+            return BagOfWords(task)
+        case "minilm-frozen":
+            return FrozenProbe(task)
+        case "minilm-finetuned":
+            for _ in train(task, None, FINETUNE, store=store):
+                pass
+            return from_run(find_run(task, None, FINETUNE, store), task, "fine-tuned MiniLM")
+        case "smollm2-zero-shot":
+            return ZeroShot("SmolLM2 zero-shot", weights.path(SMOLLM), task, weights.WEIGHTS[SMOLLM].licence)
+    if "/" not in name and not Path(name).exists():
+        raise unknown("teacher", name, TEACHERS)
+    return Classifier(name, name, task)
+
+
+def from_run(run: Run, task: Task, name: str) -> Classifier:
+    """A finished run as a teacher."""
+    return Classifier(name, run.path, task, weights.WEIGHTS[MINILM].licence)
+
+
+def _minilm_encoder():
+    from transformers import AutoModel
+
+    folder = weights.path(MINILM)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return AutoModel.from_pretrained(folder, use_safetensors=True).eval(), tokenizer
+
+
+def _fit_head(features, task: Task, name: str, inverse_regularisation: float) -> LogisticRegression:
+    head = LogisticRegression(C=inverse_regularisation, max_iter=2000)
+    labels = np.array(task.labelled["label"])
+    if len(set(labels)) < len(task.label_names):
+        raise WorkbenchError(f"The labelled rows lack some of the {len(task.label_names)} classes: {name} needs each.")
+    return head.fit(features, labels)
+
+
+def _head_logits(head: LogisticRegression, features) -> np.ndarray:
+    scores = head.decision_function(features)
+    if scores.ndim == 1:  # two classes: scikit-learn gives only the second's log-odds
+        scores = np.stack([np.zeros_like(scores), scores], axis=1)
+    return scores.astype(np.float32)
+
+
+def _head_fingerprint(start: str, task: Task, inverse_regularisation: float) -> str:
+    rows = [list(task.labelled["text"]), list(task.labelled["label"])]
+    return fingerprint(
+        [start, rows, list(task.label_names), inverse_regularisation, sklearn.__version__, code_fingerprint("teachers")]
+    )
+
+
+def _match_classes(name: str, id2label: dict[int, str], label_names: tuple[str, ...]) -> list[int]:
+    """The model's column of each class of the task."""
+    theirs = {text.lower(): i for i, text in id2label.items()}
+    if all(label.lower() in theirs for label in label_names):
+        return [theirs[label.lower()] for label in label_names]
+    absent = next(label for label in label_names if label.lower() not in theirs)
+    raise WorkbenchError(
+        f"Teacher {name} has no class {absent!r}; it has {', '.join(map(repr, list(id2label.values())[:8]))}: rename "
+        "the task's labels or the model's id2label so that they agree."
+    )
+

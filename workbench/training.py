@@ -1,0 +1,499 @@
+"""One training loop for every classifier here: students, their rivals, and the teacher's own fine-tuning.
+
+`train` is a generator of records: headless, ``pd.DataFrame(train(...))`` runs it; in a widget, each record draws a
+point; closing it stops the run and keeps its checkpoint. A finished run is stored and found again, never redone.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file as save_numpy
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from workbench import metrics, models
+from workbench.data import Task
+from workbench.errors import WorkbenchError
+from workbench.losses import check_temperature, combine, divergence
+from workbench.soft_labels import SoftLabels
+from workbench.store import Entry, Store, code_fingerprint, versions
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+SCORED = ("validation", "calibration", "test", "out_of_scope")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """All that decides a run, beside its task and soft labels.
+
+    Attributes:
+        student: see `workbench.models`: ``"2x64"``, ``"minilm-2"``, a hub name or a path.
+        loss: the distillation term, a name in `workbench.losses.LOSSES`.
+        temperature: > 0; softens teacher and student in that term.
+        kd_weight: ≥ 0; weight of the distillation term, a mean over all rows.
+        ce_weight: ≥ 0; weight of the cross-entropy to true labels, a mean over labelled rows.
+        label_smoothing: in [0, 1); of the cross-entropy.
+        scale_by_temperature: multiply the distillation term by T², see `workbench.losses.combine`.
+        labelled_fraction: share of each batch drawn from the labelled rows, in [0, 1]. None: 1 without a
+            distillation term; a quarter where both terms count; otherwise rows as they come in the transfer set.
+        steps: optimizer steps.
+        batch_size: rows in a step.
+        accumulation: micro-batches a step is split into; the loss doesn't depend on it.
+        learning_rate: peak, reached after `warmup` and falling linearly to 0.
+        warmup: share of the steps, in [0, 1).
+        weight_decay: AdamW's, on matrices only.
+        max_grad_norm: gradients are scaled down to this norm.
+        dropout: in [0, 1).
+        max_length: tokens read of a text.
+        eval_every: steps between looks at validation; the best look's weights are kept.
+        log_every: steps between records.
+        precision: ``"auto"``, ``"float32"`` or ``"bfloat16"`` (autocast; weights stay float32).
+        threads: CPU threads; part of the identity because sums in another order differ in the last bits. Many
+            one-thread runs side by side beat one run on many threads for models of this size.
+        seed: of the student's new weights, the batches and the dropout.
+    """
+
+    student: str = "2x64"
+    loss: str = "forward_kl"
+    temperature: float = 2.0
+    kd_weight: float = 1.0
+    ce_weight: float = 0.0
+    label_smoothing: float = 0.0
+    scale_by_temperature: bool = True
+    labelled_fraction: float | None = None
+    steps: int = 200
+    batch_size: int = 32
+    accumulation: int = 1
+    learning_rate: float = 4e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    dropout: float = 0.0
+    max_length: int = 128
+    eval_every: int = 50
+    log_every: int = 10
+    precision: str = "auto"
+    threads: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values no run could mean."""
+        divergence(self.loss)
+        check_temperature(self.temperature)
+        for name in ("kd_weight", "ce_weight", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise WorkbenchError(f"{name} is {getattr(self, name)}: it must be 0 or more.")
+        if self.kd_weight == 0 and self.ce_weight == 0:
+            raise WorkbenchError("kd_weight and ce_weight are both 0: there is nothing to learn from; raise one.")
+        for name in ("steps", "batch_size", "accumulation", "eval_every", "log_every", "max_length", "threads"):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
+                raise WorkbenchError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least 1.")
+        for name in ("learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise WorkbenchError(f"{name} is {getattr(self, name)}: it must be above 0.")
+        for name in ("label_smoothing", "warmup", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise WorkbenchError(f"{name} is {getattr(self, name)}: it must be in [0, 1).")
+        if self.labelled_fraction is not None and not 0 <= self.labelled_fraction <= 1:
+            raise WorkbenchError(f"labelled_fraction is {self.labelled_fraction}: it must be in [0, 1].")
+        if self.precision not in PRECISIONS:
+            raise WorkbenchError(f"precision is {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
+
+
+class Distiller(nn.Module):
+    """Student and loss in one module whose forward gives the loss of a micro-batch."""
+
+    def __init__(self, student: nn.Module, config: TrainConfig):
+        """Wrap `student`."""
+        super().__init__()
+        self.student = student
+        self.config = config
+
+    def forward(
+        self, ids: Tensor, mask: Tensor, labels: Tensor, teacher_logits: Tensor | None, labelled_rows: int, rows: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(loss, ce, kd, logits); the counts are those of the whole step."""
+        logits = self.student(input_ids=ids, attention_mask=mask).logits
+        c = self.config
+        loss, ce, kd = combine(
+            logits,
+            teacher_logits,
+            labels,
+            loss=c.loss,
+            temperature=c.temperature,
+            kd_weight=c.kd_weight,
+            ce_weight=c.ce_weight,
+            label_smoothing=c.label_smoothing,
+            scale_by_temperature=c.scale_by_temperature,
+            labelled_rows=labelled_rows,
+            rows=rows,
+        )
+        return loss, ce, kd, logits
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from the store."""
+
+    entry: Entry
+
+    @property
+    def config(self) -> TrainConfig:
+        """What it was trained with."""
+        return TrainConfig(**self.entry.record["inputs"]["config"])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Scores on validation and test, as ``validation.accuracy``."""
+        return self.entry.record["metrics"]
+
+    @property
+    def path(self) -> Path:
+        """The student in hub format: load it with `transformers.pipeline`."""
+        return self.entry.path / "student"
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """The records `train` gave."""
+        return pd.DataFrame(json.loads((self.entry.path / "history.json").read_text(encoding="utf-8")))
+
+    def logits(self, split: str = "test") -> np.ndarray:
+        """The student's logits ``[N, C]`` on a split."""
+        with safe_open(self.entry.path / "logits.safetensors", framework="np") as file:
+            return file.get_tensor(split)
+
+
+def choose_device(precision: str = "auto") -> tuple[torch.device, torch.dtype, str]:
+    """(device, dtype, the reason to print)."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    why = torch.cuda.get_device_name() if device.type == "cuda" else "no CUDA device found"
+    if precision == "auto":
+        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        why += "; bfloat16 is native there" if bf16 else "; small students gain nothing from bfloat16 here"
+    else:
+        dtype = getattr(torch, precision)
+        why += f"; {precision} as asked"
+    return device, dtype, f"device={device} dtype={str(dtype).removeprefix('torch.')} ({why})"
+
+
+def run_inputs(task: Task, labels: SoftLabels | None, config: TrainConfig) -> dict:
+    """Everything a run's numbers depend on: the key it is stored under."""
+    device, dtype, _ = choose_device(config.precision)
+    library = versions()
+    return {
+        "task": task.fingerprint,
+        "labels": labels.fingerprint if labels and config.kd_weight else None,
+        "config": asdict(config),
+        "source": models.source_fingerprint(config.student),
+        "code": code_fingerprint("losses", "models", "training"),
+        "device": device.type,
+        "dtype": str(dtype),
+        "libraries": {name: library[name] for name in ("torch", "transformers")},
+    }
+
+
+def find_run(task: Task, labels: SoftLabels | None, config: TrainConfig, store: Store | None = None) -> Run | None:
+    """The finished run of these inputs, if there is one."""
+    entry = (store or Store()).find("runs", run_inputs(task, labels, config))
+    return Run(entry) if entry else None
+
+
+def train(
+    task: Task,
+    labels: SoftLabels | None,
+    config: TrainConfig,
+    *,
+    store: Store | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> Iterator[dict[str, float]]:
+    """Train one student; yield a record every `log_every` steps.
+
+    A record has: step; loss, ce, kd (means since the last record; terms unweighted, kd without T²);
+    learning_rate; seconds; and at evaluation steps validation (class-balanced mean of template means), its nll, and
+    grad_ratio: the norm of the weighted distillation term's gradient on the student's logits over that of the
+    weighted cross-entropy's (NaN where one of them is absent). A ratio far from 1 means that one weight is idle.
+
+    A killed run resumes from its last checkpoint and ends bit for bit where it would have ended (on a CPU).
+
+    Args:
+        task: gives the rows, and the validation split that chooses the checkpoint.
+        labels: soft labels of the transfer set; None where kd_weight is 0.
+        config: see `TrainConfig`.
+        store: where the run goes.
+        checkpoint_seconds: how much work a kill may cost.
+
+    Raises:
+        WorkbenchError: no soft labels for a row, or a loss that is no longer finite.
+    """
+    if config.kd_weight and labels is None:
+        raise WorkbenchError(f"kd_weight is {config.kd_weight} but labels is None: pass soft_labels(teacher, task).")
+    store = store or Store()
+    with store.claim("runs", run_inputs(task, labels, config), keep=True) as claim:
+        if claim.entry:
+            yield from Run(claim.entry).history.to_dict("records")
+            return
+        threads = torch.get_num_threads()
+        torch.set_num_threads(config.threads)
+        try:
+            trainer = _Trainer(task, labels, config, claim.folder)
+            saved = time.monotonic()
+            while trainer.step < config.steps:
+                trainer.one_step()
+                if time.monotonic() - saved >= checkpoint_seconds:
+                    trainer.save_checkpoint()
+                    saved = time.monotonic()
+                if trainer.step % config.log_every == 0 or trainer.step == config.steps:
+                    record = trainer.record()
+                    # What the consumer does between records must not reach the run: it keeps its own random state.
+                    random_state = torch.get_rng_state()
+                    torch.set_num_threads(threads)
+                    yield record
+                    torch.set_num_threads(config.threads)
+                    torch.set_rng_state(random_state)
+            claim.commit(trainer.finish())
+        finally:
+            torch.set_num_threads(threads)
+
+
+class _Trainer:
+    """The state of one run; `train` drives it."""
+
+    def __init__(self, task: Task, labels: SoftLabels | None, config: TrainConfig, folder: Path):
+        self.task, self.config, self.folder = task, config, folder
+        self.device, self.dtype, _ = choose_device(config.precision)
+        torch.manual_seed(config.seed)
+        texts = task.transfer_texts
+        student, self.tokenizer = models.build(
+            config.student, task.label_names, texts, dropout=config.dropout, max_length=config.max_length
+        )
+        self.distiller = Distiller(student, config).to(self.device).train()
+        self.token_ids = models.encode(self.tokenizer, texts)
+        known = np.array([*task.labelled["label"], *task.unlabelled["label"]], dtype=np.int64)
+        self.labels = torch.from_numpy(known)
+        self.soft, self.soft_rows = None, None
+        if config.kd_weight:
+            labels.logits(texts[:1])  # opens the shards
+            self.soft, self.soft_rows = labels, labels.find(texts)
+            if (self.soft_rows < 0).any():
+                labels.logits(texts)  # raises, naming the first text without a label
+        self.batches = _Batches(len(task.labelled), len(texts), config)
+        self.validation_weights = metrics.item_weights(
+            np.array(task.validation["label"]), np.array(task.validation["group"])
+        )
+        matrices = [p for p in self.distiller.parameters() if p.ndim >= 2]
+        others = [p for p in self.distiller.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            fused=True,
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_score = (-1.0, 0.0)
+        self.sums = torch.zeros(3, device=self.device)
+        self.steps_since_record = 0
+        self.evaluation: dict[str, float] = {}
+        if (folder / "checkpoint" / "state.safetensors").exists():
+            self.load_checkpoint()
+
+    def learning_rate(self) -> float:
+        c = self.config
+        warm = max(1, round(c.warmup * c.steps))
+        falling = (c.steps - self.step) / max(1, c.steps - warm)
+        return c.learning_rate * min((self.step + 1) / warm, falling)
+
+    def one_step(self) -> None:
+        """One optimizer step, in micro-batches whose gradients add up to those of the whole."""
+        began = time.perf_counter()
+        c = self.config
+        rows = self.batches.rows(self.step)
+        labelled_rows = int((self.labels[rows] >= 0).sum())
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        evaluate = (self.step + 1) % c.eval_every == 0 or self.step + 1 == c.steps
+        squares = [0.0, 0.0]
+        for micro in np.array_split(rows, min(c.accumulation, len(rows))):
+            loss, ce, kd, logits = self.forward(micro, labelled_rows, len(rows))
+            if evaluate and c.ce_weight and c.kd_weight:
+                for i, term in enumerate((ce, kd)):
+                    (gradient,) = torch.autograd.grad(term, logits, retain_graph=True)
+                    squares[i] += float(gradient.float().square().sum())
+            loss.backward()
+            self.sums += torch.stack([loss.detach(), ce.detach(), kd.detach()]).float()
+        nn.utils.clip_grad_norm_(self.distiller.parameters(), c.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.steps_since_record += 1
+        if evaluate:
+            self.evaluate(squares)
+        self.seconds += time.perf_counter() - began
+
+    def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(loss, ce, kd, logits) of some rows of a step."""
+        ids, mask = models.pad([self.token_ids[i] for i in rows], self.tokenizer.pad_token_id)
+        soft = None
+        if self.soft is not None:
+            soft = torch.from_numpy(self.soft.take(self.soft_rows[rows])).to(self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.distiller(
+                ids.to(self.device), mask.to(self.device), self.labels[rows].to(self.device), soft, labelled_rows, total
+            )
+
+    def evaluate(self, squares: list[float]) -> None:
+        """Look at validation and keep the weights if they are the best so far."""
+        logits = self.predict("validation")
+        labels = np.array(self.task.validation["label"])
+        score = float(self.validation_weights @ (logits.argmax(-1) == labels))
+        nll = metrics.nll(logits, labels)
+        if (score, -nll) > self.best_score:
+            self.best_score = (score, -nll)
+            self.best = {k: v.detach().cpu().clone() for k, v in self.distiller.student.state_dict().items()}
+        ce, kd = (square**0.5 for square in squares)
+        c = self.config
+        weight = c.kd_weight * (c.temperature ** divergence(c.loss)[1] if c.scale_by_temperature else 1.0)
+        ratio = weight * kd / (c.ce_weight * ce) if ce else float("nan")
+        self.evaluation = {"validation": score, "validation_nll": nll, "grad_ratio": ratio}
+
+    def predict(self, split: str) -> np.ndarray:
+        return models.predict(self.distiller.student, self.tokenizer, list(getattr(self.task, split)["text"]))
+
+    def record(self) -> dict[str, float]:
+        """Means since the last record; the only place where a step waits for the device."""
+        loss, ce, kd = (self.sums / self.steps_since_record).tolist()
+        if not math.isfinite(loss):
+            raise WorkbenchError(
+                f"The loss is {loss} at step {self.step}: lower learning_rate ({self.config.learning_rate}) or "
+                f"the weights, or raise temperature ({self.config.temperature})."
+            )
+        missing = {"validation": float("nan"), "validation_nll": float("nan"), "grad_ratio": float("nan")}
+        self.history.append(
+            {
+                "step": self.step,
+                "loss": loss,
+                "ce": ce if self.config.ce_weight else float("nan"),
+                "kd": kd if self.config.kd_weight else float("nan"),
+                "learning_rate": self.learning_rate(),
+                "seconds": round(self.seconds, 3),
+                **missing,
+                **self.evaluation,
+            }
+        )
+        self.sums.zero_()
+        self.steps_since_record = 0
+        self.evaluation = {}
+        return self.history[-1]
+
+    def save_checkpoint(self) -> None:
+        """One file, renamed into place: a kill leaves the old one or the new one, never half of one."""
+        optimizer = self.optimizer.state_dict()["state"]
+        tensors = {f"model.{k}": v for k, v in self.distiller.student.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.items() for k, v in state.items()}
+        tensors |= {"random": torch.get_rng_state(), "sums": self.sums}
+        scalars = {name: getattr(self, name) for name in _SCALARS}
+        folder = self.folder / "checkpoint"
+        folder.mkdir(exist_ok=True)
+        # Tied weights share storage, which safetensors refuses: each tensor gets its own.
+        save_file(
+            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+            folder / "next",
+            metadata={"state": json.dumps(scalars)},
+        )
+        os.replace(folder / "next", folder / "state.safetensors")
+
+    def load_checkpoint(self) -> None:
+        path = self.folder / "checkpoint" / "state.safetensors"
+        with safe_open(path, framework="pt") as file:
+            scalars = json.loads(file.metadata()["state"])
+        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        for key, tensor in load_file(path).items():
+            part, _, name = key.partition(".")
+            if name:
+                parts[part][name] = tensor
+            elif part == "random":
+                torch.set_rng_state(tensor)
+            else:
+                self.sums = tensor.to(self.device)
+        self.distiller.student.load_state_dict(parts["model"])
+        self.best = parts["best"]
+        state = self.optimizer.state_dict()
+        for key, tensor in parts["optimizer"].items():
+            index, _, name = key.partition(".")
+            state["state"].setdefault(int(index), {})[name] = tensor
+        self.optimizer.load_state_dict(state)
+        for name in _SCALARS:
+            setattr(self, name, scalars[name])
+        self.best_score = tuple(self.best_score)
+
+    def finish(self) -> dict:
+        """Write the best student, its logits and the history; return what the run's record says beside its inputs."""
+        self.distiller.student.load_state_dict(self.best)
+        logits = {split: self.predict(split) for split in SCORED if len(getattr(self.task, split))}
+        save_numpy(logits, self.folder / "logits.safetensors")
+        (self.folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
+        self.distiller.student.save_pretrained(self.folder / "student")
+        self.tokenizer.save_pretrained(self.folder / "student")
+        scored = {}
+        for split in ("validation", "test"):
+            rows = getattr(self.task, split)
+            values = metrics.scores(logits[split], np.array(rows["label"]), np.array(rows["group"]))
+            scored |= {f"{split}.{name}": value for name, value in values.items()}
+        sizes = models.describe(self.distiller.student, self.tokenizer, list(self.task.test["text"]))
+        about = {"task_name": self.task.name, "label_draw": self.task.label_draw, "rows": len(self.token_ids)}
+        return {"metrics": scored, "seconds": round(self.seconds, 3), **sizes, **about}
+
+
+_SCALARS = ("step", "seconds", "history", "best_score", "steps_since_record", "evaluation")
+
+
+class _Batches:
+    """The rows of each step, a function of the step alone: resuming needs no iterator to be wound forward.
+
+    Labelled rows come first in the transfer set. Each stream is walked in random order, all of it before any row
+    comes again. Arms that share a seed and a fraction see the same rows in the same order.
+    """
+
+    def __init__(self, labelled: int, total: int, config: TrainConfig):
+        fraction = config.labelled_fraction
+        if fraction is None:
+            fraction = 1.0 if not config.kd_weight else 0.25 if config.ce_weight else None
+        size, self.seed = config.batch_size, config.seed
+        if labelled == total:  # no unlabelled rows: one stream
+            fraction = None
+        if fraction is None:
+            self.streams = [(0, total, size)]
+        else:
+            first = min(size, math.ceil(fraction * size))
+            self.streams = [(0, labelled, first), (labelled, total, size - first)]
+            self.streams = [stream for stream in self.streams if stream[2]]
+
+    def rows(self, step: int) -> np.ndarray:
+        """Row numbers ``[batch_size]`` in the transfer set."""
+        return np.concatenate([self._draw(i, step, *stream) for i, stream in enumerate(self.streams)])
+
+    def _draw(self, stream: int, step: int, start: int, stop: int, count: int) -> np.ndarray:
+        at = np.arange(step * count, (step + 1) * count)
+        out = np.empty(count, dtype=np.int64)
+        for epoch in np.unique(at // (stop - start)):
+            here = at // (stop - start) == epoch
+            order = self._order(stream, int(epoch), start, stop)
+            out[here] = order[at[here] % (stop - start)]
+        return out
+
+    @lru_cache(maxsize=4)  # noqa: B019 - one trainer owns this object and both end together
+    def _order(self, stream: int, epoch: int, start: int, stop: int) -> np.ndarray:
+        return np.random.default_rng([self.seed, stream, epoch]).permutation(np.arange(start, stop))

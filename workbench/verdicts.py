@@ -1,0 +1,347 @@
+"""How a verdict is reached: which arm is better, by how much, and how sure that is.
+
+An arm is one way to train (labels only, hard pseudo-labels, distilled, …). Everywhere, correct maps an arm's
+name to its hits [S, N] on the same N test items with the same S seeds (bool, or floats in [0, 1]); labels [N]
+are the classes of the items and groups [N] their templates (any hashable; None: each item is its own
+template).
+
+Estimated is the class-balanced mean of template means. Arms are paired by seed and item, so that all that is
+inferred concerns a difference d [S, G] over seeds and templates:
+
+    SE² = variance over templates (within class, of the seed average) + variance over seeds / S
+
+with a t-interval on Satterthwaite's degrees of freedom. Template-by-seed noise is in both terms, so SE is a
+little too large (5 % where arms differ by template; at most √2 where there is no other noise). Subtracting
+its estimate would win little: in simulation, between −2 and 3 points of power, for lost degrees of freedom.
+Items within a template are not independent, hence no McNemar test; five seeds are too few for a percentile
+bootstrap.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from workbench.errors import WorkbenchError, unknown
+from workbench.metrics import template_ids
+
+ALPHA = 0.05
+BUDGETS = ("laptop", "gpu")  # the only ones whose runs are long enough to judge
+SMOKE = "no verdict (smoke run)"
+DIFFERS = "differs between draws"
+SMALLEST_STRATUM = 5  # templates; fewer say too little about the spread within their class
+LARGEST_BOOTSTRAP = 1000  # templates in a class; above, resampling takes seconds and adds only noise
+
+
+def compare(
+    correct: dict[str, ArrayLike],
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    declared: list[tuple[str, str]],
+    margin: float = 0.01,
+    replace_margin: float = 0.02,
+    teacher: str | None = None,
+    bootstraps: int = 10_000,
+    seed: int = 0,
+    budget: str = "laptop",
+) -> pd.DataFrame:
+    """Judge the declared (arm, baseline) pairs, chosen before the test set was looked at: one row a pair.
+
+    Columns: arm, baseline; estimate, se, low, high, detectable (fractions: 0.01 is one point); dof; p,
+    p_holm; verdict; replaces; items_needed; n_templates; n_seeds.
+
+    - low, high: t-interval at the level at which Holm's procedure tested this pair, α/m for the smallest p,
+      α/(m−1) for the next, … and, from the first pair that is not rejected on, that pair's level. So the
+      interval excludes 0 exactly when p_holm < α = 0.05, and it always holds the ordinary 95 % interval.
+    - verdict: BEATS if low > 0; WORSE if high < 0; EQUIVALENT if the interval is inside ±margin; else
+      INCONCLUSIVE. With a budget other than laptop or gpu there is none.
+    - detectable: 2.8·SE, the effect found four times in five (less often when dof is under about 10).
+    - replaces: for a (student, teacher) pair whether low > −replace_margin, for others None.
+    - items_needed: test templates, in the present mix of classes, that would settle the pair four times in
+      five at the present estimate and seeds: "replaces or not" for a (student, teacher) pair, an INCONCLUSIVE
+      verdict for others. inf: only more seeds would do, or the estimate sits on the margin; NaN: settled.
+    - n_seeds: with 1, nothing is known about the variance between seeds, and the interval takes it as 0.
+
+    Only the teacher may have one seed where others have more; it is then compared with each. Templates are
+    resampled bootstraps times, the same resamples for every pair; 0, and any class of more than 1,000
+    templates, takes the closed form that this converges to.
+    Raises WorkbenchError for unknown arms, unequal seeds or items, hits outside [0, 1], groups that span
+    classes.
+    """
+    if not declared:
+        raise WorkbenchError("No pairs are declared: name the (arm, baseline) pairs to be tested.")
+    for name in [*(arm for pair in declared for arm in pair), *([teacher] if teacher is not None else [])]:
+        if name not in correct:
+            raise unknown("arm", name, correct)
+    for name, value in (("margin", margin), ("replace_margin", replace_margin)):
+        if not 0 < value < 1:
+            raise WorkbenchError(f"{name}={value} is not a fraction between 0 and 1: one point is 0.01.")
+    hits, template_class = _template_means(correct, labels, groups)
+    differences = [_difference(hits, arm, baseline, teacher) for arm, baseline in declared]
+    found = _estimate(differences, template_class, bootstraps, seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * stats.t.sf(np.abs(found.value) / found.se, found.dof)
+    p = np.where(found.se > 0, p, np.where(found.value == 0, 1.0, 0.0))  # the same hits everywhere: p = 1
+    level, p_holm = _holm(p)
+    quantile = stats.t.isf(level / 2, found.dof)
+    rows = []
+    for i, (arm, baseline) in enumerate(declared):
+        estimate, se = found.value[i], found.se[i]
+        low, high = estimate - quantile[i] * se, estimate + quantile[i] * se
+        verdict, replaces = _verdict(low, high, margin), None
+        if baseline == teacher != arm:
+            replaces = bool(low > -replace_margin)
+            settled = replaces or high < -replace_margin
+            goals = [(abs(estimate + replace_margin), 0.84)]  # z for four times in five
+        else:  # either 0 has to be cleared, or both margins, nine times in ten each
+            settled = verdict != "INCONCLUSIVE"
+            goals = [(abs(estimate), 0.84), (max(margin - abs(estimate), 0), 1.28)]
+        variance = max((gap / (quantile[i] + z)) ** 2 for gap, z in goals)  # the largest that would settle it
+        needed = np.nan
+        if not settled:
+            room = variance - found.floor[i]
+            needed = np.ceil(len(template_class) * (se**2 - found.floor[i]) / room) if room > 0 else np.inf
+        if budget not in BUDGETS:
+            verdict, replaces, needed = SMOKE, None, np.nan
+        rows.append({
+            "arm": arm, "baseline": baseline, "estimate": estimate, "se": se, "dof": found.dof[i],
+            "low": low, "high": high, "p": p[i], "p_holm": p_holm[i], "verdict": verdict,
+            "detectable": 2.8 * se, "replaces": replaces, "items_needed": needed,
+            "n_templates": len(template_class), "n_seeds": len(differences[i]),
+        })  # fmt: skip
+    table = pd.DataFrame(rows)
+    table["replaces"] = table["replaces"].astype(object)  # True, False or None, also where no row has None
+    return table
+
+
+def arm_estimates(
+    correct: dict[str, ArrayLike], labels: ArrayLike, groups: ArrayLike | None = None
+) -> pd.DataFrame:
+    """One row an arm: arm, estimate, low, high (95 %, cut to [0, 1]), item_accuracy, n_templates, n_seeds.
+
+    Description, not a test: overlapping intervals of two arms say nothing about their paired difference.
+    """
+    hits, template_class = _template_means(correct, labels, groups)
+    found = _estimate(list(hits.values()), template_class)
+    half = stats.t.isf(ALPHA / 2, found.dof) * found.se
+    return pd.DataFrame({
+        "arm": list(hits),
+        "estimate": found.value,
+        "low": np.clip(found.value - half, 0, 1),
+        "high": np.clip(found.value + half, 0, 1),
+        "item_accuracy": [float(np.mean(correct[arm])) for arm in hits],
+        "n_templates": len(template_class),
+        "n_seeds": [len(d) for d in hits.values()],
+    })  # fmt: skip
+
+
+def across_draws(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """What holds in every draw of the labelled rows: a row for each pair of the given tables of `compare`.
+
+    Columns: arm, baseline; estimate_1, verdict_1, estimate_2, …; claim: the verdict if all draws agree, else
+    "differs between draws"; replaces: True only if it is in every draw, None where it was not asked.
+    Raises WorkbenchError unless every table has the same pairs.
+    """
+    if not tables:
+        raise WorkbenchError("There are no draws to put together: give one table of compare() for each.")
+    pairs = ["arm", "baseline"]
+    indexed = [table.set_index(pairs) for table in tables]
+    result = tables[0][pairs].copy()
+    for number, table in enumerate(indexed, 1):
+        if not (table.index.is_unique and set(table.index) == set(indexed[0].index)):
+            raise WorkbenchError(f"Draw {number} has other pairs than draw 1: declare the same in all.")
+        table = table.loc[indexed[0].index]
+        result[f"estimate_{number}"] = table["estimate"].to_numpy()
+        result[f"verdict_{number}"] = table["verdict"].to_numpy()
+    verdicts = result.filter(regex=r"^verdict_\d+$")
+    agreed = verdicts.nunique(axis=1) == 1
+    result["claim"] = verdicts["verdict_1"].where(agreed, DIFFERS)
+    replaces = [[table.loc[pair, "replaces"] for table in indexed] for pair in indexed[0].index]
+    result["replaces"] = pd.Series(
+        [None if any(map(pd.isna, draws)) else all(map(bool, draws)) for draws in replaces], dtype=object
+    )
+    return result
+
+
+def share_of_gap(
+    correct: dict[str, ArrayLike],
+    student: str,
+    baseline: str,
+    teacher: str,
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+) -> dict[str, float]:
+    """Share of the way from baseline to teacher that the student covers: estimate, low, high (95 %).
+
+    (student − baseline) / (teacher − baseline); 0: no better than the baseline, 1: as good as the teacher.
+    The interval is Fieller's: all shares r for which student − baseline − r·(teacher − baseline) does not
+    differ from 0 by the t-test of `compare`, with dof at the estimate. It stays right where the quotient's
+    own standard error breaks down: when the teacher's lead cannot be told from 0 it is (−inf, inf), and no
+    share should be quoted. The estimate is NaN when the teacher does not lead at all.
+    """
+    for name in (student, baseline, teacher):
+        if name not in correct:
+            raise unknown("arm", name, correct)
+    hits, template_class = _template_means(correct, labels, groups)
+    gain = _difference(hits, student, baseline, teacher)
+    lead = _difference(hits, teacher, baseline, teacher)
+    a, b = (_estimate([d], template_class).value[0] for d in (gain, lead))
+    if b <= 0:
+        return {"estimate": float("nan"), "low": -np.inf, "high": np.inf}
+    found = _estimate([gain, lead, gain - lead, gain - a / b * lead], template_class)
+    variance_a, variance_b, variance_difference = found.se[:3] ** 2
+    covariance = (variance_a + variance_b - variance_difference) / 2
+    t2 = stats.t.isf(ALPHA / 2, found.dof[3]) ** 2
+    # (a − r·b)² ≤ t²·Var(a − r·b) is A·r² − 2·B·r + C ≤ 0
+    A, B, C = b**2 - t2 * variance_b, a * b - t2 * covariance, a**2 - t2 * variance_a
+    if A <= 0:
+        return {"estimate": float(a / b), "low": -np.inf, "high": np.inf}
+    root = np.sqrt(max(B**2 - A * C, 0.0))
+    return {"estimate": float(a / b), "low": float((B - root) / A), "high": float((B + root) / A)}
+
+
+def choose(validation_scores: pd.DataFrame) -> pd.DataFrame:
+    """The configuration of each arm with the best mean score on validation; among equals the first given.
+
+    Takes columns arm, config, seed, score; returns arm, config, score (mean), n_configs, n_seeds. Raises
+    WorkbenchError unless every arm, controls included, has the same number of configurations and each of them
+    the same seeds: an arm that was tuned more would look better for that alone.
+    """
+    columns = ["arm", "config", "seed", "score"]
+    missing = [name for name in columns if name not in validation_scores]
+    if missing or validation_scores.empty or validation_scores[columns].isna().any(axis=None):
+        raise WorkbenchError(f"Validation scores need columns {', '.join(columns)} with rows and no gaps: "
+                             "finish or drop failed runs for all arms alike.")  # fmt: skip
+    by_config = validation_scores.groupby(["arm", "config"], sort=False)
+    seeds = by_config["seed"].agg(lambda s: tuple(sorted(s)))
+    first = seeds.iloc[0]
+    for (arm, config), s in seeds.items():
+        if s != first or len(set(s)) < len(s):
+            raise WorkbenchError(
+                f"Configuration {config!r} of arm {arm!r} ran with seeds {list(s)}, the first {list(first)}: "
+                "run every configuration once with each seed."
+            )
+    n_configs = seeds.groupby("arm", sort=False).size()
+    if n_configs.nunique() > 1:
+        counts = ", ".join(f"{arm} {n}" for arm, n in n_configs.items())
+        raise WorkbenchError(f"Arms have unequal numbers of configurations ({counts}): tune all alike.")
+    mean = by_config["score"].mean()
+    best = mean.loc[mean.groupby("arm", sort=False).idxmax()].reset_index()
+    return best.assign(n_configs=int(n_configs.iloc[0]), n_seeds=len(first))
+
+
+class _Estimate(NamedTuple):
+    """P quantities, each field [P]; floor: the part of se² that no number of templates would remove."""
+
+    value: np.ndarray
+    se: np.ndarray
+    dof: np.ndarray
+    floor: np.ndarray
+
+
+def _estimate(
+    values: list[np.ndarray], template_class: np.ndarray, bootstraps: int = 0, seed: int = 0
+) -> _Estimate:
+    """Estimates from P arrays [S, G] of values over seeds and templates; S may differ between them."""
+    sizes = np.bincount(template_class)
+    weight = 1 / (len(sizes) * sizes[template_class])  # [G], sums to 1
+    by_seed = [v @ weight for v in values]
+    seeds = np.array([v.var(ddof=1) / len(v) if len(v) > 1 else 0.0 for v in by_seed])
+    rest = np.array([max(len(v) - 1, 1) for v in by_seed])
+    mean = np.stack([v.mean(0) for v in values])  # [P, G]
+    rng = np.random.default_rng(seed)
+    templates, noise, spread = np.zeros(len(values)), np.zeros(len(values)), seeds**2 / rest
+    for stratum in _strata(template_class):
+        n, w, x = len(stratum), weight[stratum], mean[:, stratum]
+        parts = w * (x - (x @ w / w.sum())[:, None])  # [P, n]: what each template adds to the error
+        # A bootstrap divides by n where n - 1 is due: with five templates its variance is a fifth too small.
+        variance = _bootstrap_variance(parts, bootstraps, rng) * n / (n - 1)
+        templates += variance
+        spread += variance**2 / (n - 1)
+        for i, v in enumerate(values):  # template-by-seed noise, the part of seeds that templates average out
+            residual = v[:, stratum] - x[i]
+            residual = w * (residual - (residual @ w / w.sum())[:, None])
+            noise[i] += (residual**2).sum() / (len(v) * rest[i]) * n / (n - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        dof = np.where(spread > 0, (templates + seeds) ** 2 / spread, np.inf)
+    value = np.array([v.mean() for v in by_seed])
+    return _Estimate(value, np.sqrt(templates + seeds), dof, np.maximum(seeds - noise, 0))
+
+
+def _bootstrap_variance(parts: np.ndarray, bootstraps: int, rng: np.random.Generator) -> np.ndarray:
+    """Variance [P] of the sum of n resampled centred parts [P, n]; exactly Σ parts² as bootstraps → ∞."""
+    n = parts.shape[1]
+    if not bootstraps or n > LARGEST_BOOTSTRAP:
+        return (parts**2).sum(1)
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=bootstraps)
+    return ((parts @ counts.T) ** 2).mean(1)
+
+
+def _strata(template_class: np.ndarray) -> list[np.ndarray]:
+    """Templates [n] of each class, classes with fewer than five pooled into one stratum, "other"."""
+    sizes = np.bincount(template_class)
+    pooled = sizes < SMALLEST_STRATUM
+    for smallest in np.argsort(sizes, kind="stable"):  # while "other" is too small itself, the next joins
+        if pooled.any() and sizes[pooled].sum() < SMALLEST_STRATUM:
+            pooled[smallest] = True
+    strata = [np.flatnonzero(template_class == c) for c in np.flatnonzero(~pooled)]
+    return strata + ([np.flatnonzero(pooled[template_class])] if pooled.any() else [])
+
+
+def _template_means(
+    correct: dict[str, ArrayLike], labels: ArrayLike, groups: ArrayLike | None
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Means [S, G] of each arm's hits over the items of each template, and the class [G] of each template."""
+    template, template_class = template_ids(labels, groups)
+    if groups is not None and len(template_class) > pd.Series(list(groups), dtype=object).nunique():
+        raise WorkbenchError("Some groups hold items of several classes, so they cannot be resampled in one: "
+                             "make them finer, or pass groups=None.")  # fmt: skip
+    if len(template_class) < 2:
+        raise WorkbenchError("One test template does not show the spread between templates: add test data.")
+    order = np.argsort(template, kind="stable")
+    counts = np.bincount(template)
+    starts = np.cumsum(counts) - counts
+    means = {}
+    for arm, values in correct.items():
+        hits = np.atleast_2d(np.asarray(values, dtype=float))
+        if hits.ndim != 2 or hits.shape[1] != len(template) or not len(hits):
+            wanted = f"[seeds, {len(template)}]"
+            raise WorkbenchError(f"Arm {arm!r} has hits of shape {list(hits.shape)}: give {wanted}.")
+        if not ((hits >= 0) & (hits <= 1)).all():  # NaN fails too
+            raise WorkbenchError(f"Arm {arm!r} has hits outside [0, 1]: give right or wrong for every item.")
+        means[arm] = np.add.reduceat(hits[:, order], starts, axis=1) / counts
+    return means, template_class
+
+
+def _difference(hits: dict[str, np.ndarray], arm: str, baseline: str, teacher: str | None) -> np.ndarray:
+    """Arm − baseline [S, G], paired by seed; a teacher with one seed meets every seed of the other."""
+    sizes = {len(hits[name]) for name in (arm, baseline) if name != teacher or len(hits[name]) > 1}
+    if len(sizes) > 1:
+        raise WorkbenchError(f"Arm {arm!r} has {len(hits[arm])} seeds, {baseline!r} {len(hits[baseline])}: "
+                             "train both with the same, or repeat the only row.")  # fmt: skip
+    return hits[arm] - hits[baseline]
+
+
+def _holm(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Level at which Holm's step-down procedure tests each of the p-values [m], and adjusted p-values."""
+    level, adjusted = np.empty(len(p)), np.empty(len(p))
+    current, highest, rejecting = ALPHA, 0.0, True
+    for rank, i in enumerate(np.argsort(p, kind="stable")):
+        remaining = len(p) - rank
+        if rejecting:
+            current = ALPHA / remaining
+        level[i] = current
+        highest = adjusted[i] = max(highest, min(1.0, remaining * p[i]))
+        rejecting &= p[i] < current
+    return level, adjusted
+
+
+def _verdict(low: float, high: float, margin: float) -> str:
+    if low > 0:
+        return "BEATS"
+    if high < 0:
+        return "WORSE"
+    return "EQUIVALENT" if -margin < low and high < margin else "INCONCLUSIVE"
