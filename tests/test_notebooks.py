@@ -59,7 +59,8 @@ def test_title_question_and_parameters_come_first(path):
 @each
 def test_cells_are_short_and_install_nothing(path):
     code = [cell.source for cell in nb_.load(path).cells if cell.cell_type == "code"]
-    assert [source for source in code if len(source.strip().splitlines()) > 15] == []
+    # The first two, parameters and imports, are lists and may be long.
+    assert [source for source in code[2:] if len(source.strip().splitlines()) > 15] == []
     assert [source for source in code if re.search(r"^\s*[!%]+\s*(pip|conda)\b", source, re.MULTILINE)] == []
     for source in code:
         ast.parse(re.sub(r"^%.*$", "", source, flags=re.MULTILINE))

@@ -51,27 +51,27 @@ class Task:
     @property
     def transfer_texts(self) -> list[str]:
         """The labelled texts, then the unlabelled ones."""
-        return [*self.labelled["text"], *self.unlabelled["text"]]
+        return self.labelled["text"][:] + self.unlabelled["text"][:]
 
     @cached_property
     def fingerprint(self) -> str:
         """Depends on every text, label and group of every split, and on the label names."""
         splits = {s: getattr(self, s) for s in SPLITS}
-        columns = {s: [list(d[c]) for c in ("text", "label", "group")] for s, d in splits.items()}
+        columns = {s: [d[c][:] for c in ("text", "label", "group")] for s, d in splits.items()}
         return fingerprint([list(self.label_names), columns])
 
     def describe(self) -> pd.DataFrame:
         """One row a split: rows, classes, groups, rows of the smallest class, median words."""
         table = {}
         for name in SPLITS:
-            rows = getattr(self, name)
+            rows = getattr(self, name)[:]
             counts = Counter(rows["label"])
             table[name] = {
-                "rows": len(rows),
+                "rows": len(rows["text"]),
                 "classes": len([c for c in counts if c >= 0]),
                 "groups": len(set(rows["group"])),
                 "smallest class": min(counts.values(), default=0),
-                "median words": float(np.median([len(t.split()) for t in rows["text"]])) if len(rows) else 0.0,
+                "median words": float(np.median([len(t.split()) for t in rows["text"]])) if rows["text"] else 0.0,
             }
         return pd.DataFrame(table).T.astype({c: int for c in ("rows", "classes", "groups", "smallest class")})
 
@@ -161,13 +161,18 @@ def _read_csv(path: Path, text: str, label: str, group: str | None) -> tuple[lis
     """Rows of a CSV, cleaned and split."""
     try:
         table = pd.read_csv(path, dtype=str, encoding="utf-8", keep_default_na=False, na_values=[""])
-    except UnicodeDecodeError as error:
-        raise WorkbenchError(f"{path} is not UTF-8 (byte {error.start}): save it again as UTF-8.") from None
+    except UnicodeDecodeError:
+        raise WorkbenchError(f"{path} is not UTF-8: save it again as UTF-8.") from None
     except pd.errors.EmptyDataError:
         raise WorkbenchError(f"{path} has no rows: it needs a header and one row a text.") from None
     except pd.errors.ParserError as error:
-        raise WorkbenchError(f"{path} is not a well-formed CSV: {str(error).strip()}.") from None
+        reason = str(error).strip().rpartition("error: ")[2]
+        raise WorkbenchError(f"{path} is not a well-formed CSV ({reason}): quote texts that hold a comma.") from None
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes the surplus cells for names of the rows
+        raise WorkbenchError(f"{path} has rows with more cells than the header: quote texts that hold a comma.")
     wanted = [text, label] + ([group] if group else [])
+    if len(set(wanted)) < len(wanted):
+        raise WorkbenchError(f"{path}: {', '.join(map(repr, wanted))} name one column twice: name a column for each.")
     for column in wanted:
         if column not in table.columns:
             there = ", ".join(map(repr, table.columns))
@@ -185,8 +190,8 @@ def _read_csv(path: Path, text: str, label: str, group: str | None) -> tuple[lis
             )
     names = sorted(table[label].unique())
     if len(names) < 2:
-        raise WorkbenchError(f"{path} has one class ({names[0]!r} in column {label!r}); a classifier needs two.")
-    # The same text in two splits would leak: identical texts count as one group.
+        raise WorkbenchError(f"{path} has one class ({names[0]!r} in column {label!r}): add rows of another.")
+    # The same text in two splits would leak: identical texts are one group, or stay only in the first of their groups.
     frame = pd.DataFrame(
         {
             "text": table[text],
@@ -196,6 +201,10 @@ def _read_csv(path: Path, text: str, label: str, group: str | None) -> tuple[lis
     )
     if not group:
         frame["group"] = "row " + frame.groupby("group", sort=False).ngroup().astype(str)
+    copies = frame["group"] != frame.groupby("text")["group"].transform("first")
+    if copies.any():
+        warnings.warn(f"{path}: left out {copies.sum()} rows whose text stands in an earlier group.", stacklevel=3)
+        frame = frame[~copies]
     return names, _split(path, frame, names)
 
 

@@ -20,7 +20,16 @@ Divergence = Callable[[Tensor, Tensor, float], Tensor]
 def check_temperature(temperature: float) -> None:
     """Raise unless `temperature` is finite and > 0."""
     if not (temperature > 0 and math.isfinite(temperature)):
-        raise WorkbenchError(f"temperature is {temperature}: it must be above 0 (1 leaves the logits as they are).")
+        raise WorkbenchError(f"temperature is {temperature}: give a finite number above 0 (1 changes nothing).")
+
+
+def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> None:
+    check_temperature(temperature)
+    if student_logits.shape != teacher_logits.shape:
+        raise WorkbenchError(
+            f"Student logits are {tuple(student_logits.shape)}, teacher logits {tuple(teacher_logits.shape)}: "
+            "both must be [rows, classes] over the same rows and classes."
+        )
 
 
 def _log_probabilities(logits: Tensor, temperature: float) -> Tensor:
@@ -39,12 +48,7 @@ def forward_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
     Raises:
         WorkbenchError: temperature ≤ 0, or shapes that differ.
     """
-    check_temperature(temperature)
-    if student_logits.shape != teacher_logits.shape:
-        raise WorkbenchError(
-            f"Student logits are {tuple(student_logits.shape)}, teacher logits {tuple(teacher_logits.shape)}: "
-            "both must be [rows, classes] over the same rows and classes."
-        )
+    _check(student_logits, teacher_logits, temperature)
     log_p = _log_probabilities(teacher_logits.detach(), temperature)
     log_q = _log_probabilities(student_logits, temperature)
     return (log_p.exp() * (log_p - log_q)).sum(-1)
@@ -55,7 +59,7 @@ def hard_labels(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
 
     `temperature` is accepted, so that it can stand wherever a divergence does, and plays no part.
     """
-    check_temperature(temperature)
+    _check(student_logits, teacher_logits, temperature)
     return cross_entropy(student_logits, teacher_logits.argmax(-1))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoConfig,
@@ -27,7 +28,7 @@ from transformers import (
 
 from workbench import weights
 from workbench.errors import WorkbenchError
-from workbench.store import Store, fingerprint, sha256_file
+from workbench.store import Store, code_fingerprint, fingerprint, sha256_file
 
 VOCABULARY = 1000
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -51,13 +52,16 @@ def build(
     weights.quiet_transformers()
     if small := SMALL.fullmatch(spec):
         layers, width = map(int, small.groups())
+        heads = max(1, width // 32)
+        if not layers or not width or width % (2 * heads):
+            raise WorkbenchError(f"Can't build student {spec!r}: give 1 layer or more and a width divisible by 32.")
         tokenizer = _learn_tokenizer(texts, max_length)
         config = ModernBertConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
             intermediate_size=2 * width,  # gated, so about the size of an ungated 4 * width
             num_hidden_layers=layers,
-            num_attention_heads=max(1, width // 32),
+            num_attention_heads=heads,
             global_attn_every_n_layers=1,
             pad_token_id=tokenizer.pad_token_id,
             cls_token_id=tokenizer.cls_token_id,
@@ -112,7 +116,7 @@ def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 def encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     """Token ids of each text, cut at the tokenizer's own `model_max_length`."""
-    return tokenizer(texts, truncation=True, padding=False)["input_ids"]
+    return tokenizer(list(texts), truncation=True, padding=False)["input_ids"]
 
 
 def pad(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
@@ -157,7 +161,8 @@ def describe(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[s
     rows = sorted(encode(tokenizer, texts), key=len)
     ids, mask = pad([rows[len(rows) // 2]], tokenizer.pad_token_id)
     device = next(model.parameters()).device
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    # The fused attention of the CPU has no FLOP formula; the plain one is counted as matrix products.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(input_ids=ids.to(device), attention_mask=mask.to(device))
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -189,9 +194,9 @@ def _hub(auto: type, name: str, **options):
     try:
         return auto.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0]
+        first = str(error).strip().split("\n")[0].rstrip(".")
         raise WorkbenchError(
-            f"Can't load {name!r}: {first} Give a folder with a saved model, or a hub name and a network."
+            f"Can't load {name!r} ({first}): give a folder with a saved model, or a hub name and a network."
         ) from None
 
 
@@ -221,20 +226,20 @@ def _cut_layers(model: PreTrainedModel, keep: int) -> None:
 
 
 def _limit_characters(backend: Tokenizer, limit: int) -> PreTrainedTokenizerFast:
-    """A tokenizer that itself drops what follows the first `limit` characters.
+    """A tokenizer that itself drops what follows the first `limit` characters, counted after normalisation.
 
     `transformers.pipeline` asks for no truncation, and a tokenizer's own truncation setting is then ignored: a long
     text would fail, or get another label than it got here. The plain class is used because a model's own class
     (BertTokenizer) builds its normaliser anew when it is loaded.
     """
     cut = normalizers.Replace(Regex(rf"(?m)(?<=\A.{{{limit}}}).+"), "")
-    backend.normalizer = normalizers.Sequence([cut, *([backend.normalizer] if backend.normalizer else [])])
+    backend.normalizer = normalizers.Sequence([*([backend.normalizer] if backend.normalizer else []), cut])
     backend.no_truncation()
     backend.no_padding()
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         model_input_names=["input_ids", "attention_mask"],
-        model_max_length=4 * limit + 2,  # a character is at most four bytes, so this never cuts
+        model_max_length=4 * limit + 3,  # four bytes a character, a leading space, two ends: this never cuts
         **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
     )
 
@@ -245,7 +250,12 @@ def _learn_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFa
     BPE and not WordPiece, whose trainer breaks ties in another order in every process.
     """
     digest = hashlib.sha256("\x00".join(texts).encode()).hexdigest()
-    inputs = {"texts": digest, "vocabulary": VOCABULARY, "max_length": max_length}
+    inputs = {
+        "texts": digest,
+        "vocabulary": VOCABULARY,
+        "max_length": max_length,
+        "code": code_fingerprint("models"),
+    }
 
     def train(folder: Path) -> None:
         backend = Tokenizer(models.BPE(unk_token="[UNK]"))

@@ -92,8 +92,8 @@ def run(
     if update and (budget != "laptop" or any(injected.values())):
         raise WorkbenchError("--update stores the default run: use the budget laptop and the default task.")
     data = data or data_dir()
-    changed = {key: value for values in injected.values() for key, value in values.items()}
-    special = [_slug(changed[key]) for key in ("task_name", "teacher_name") if key in changed]
+    asked = [key for key in ("task_name", "teacher_name") if key in (flags or {})]
+    special = [_slug(flags[key]) for key in asked if any(key in values for values in injected.values())]
     out = data / "reports" / "-".join([budget, *special])
     out.mkdir(parents=True, exist_ok=True)
     # The package that is running, not another one that happens to be installed.

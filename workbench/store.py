@@ -367,7 +367,7 @@ class Store:
         return sorted(entries, key=lambda entry: (entry.record["created"], entry.key))
 
     def runs(self, kind: str | None = None) -> pandas.DataFrame:
-        """One row an entry: kind, key, created, seconds, bytes, path, then flattened inputs and metrics.
+        """One row an entry: kind, key, created, seconds, bytes, path, then its inputs and what its maker recorded.
 
         Columns carry the shortest name that is unambiguous: `inputs.config.seed` becomes `seed`, or
         `config.seed` if there is another `seed`.
@@ -384,7 +384,7 @@ class Store:
         )
         base["created"] = pandas.to_datetime(base["created"], utc=True)
         details = pandas.json_normalize(
-            [{name: e.record[name] for name in ("inputs", "metrics") if e.record.get(name)} for e in entries]
+            [{k: v for k, v in e.record.items() if k not in ("created", "seconds", "versions", "commit")} for e in entries]
         )
         return base.join(details.rename(columns=_short_names([*details], taken=[*base])))
 

@@ -3,10 +3,11 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import joblib
+import numpy as np
 import pandas as pd
 import torch
 from joblib.externals.loky import get_reusable_executor
@@ -20,12 +21,29 @@ from workbench.training import Run, TrainConfig, find_run, train
 
 @dataclass(frozen=True)
 class Job:
-    """One run to make: what `train` takes, and the name of its arm in tables and figures."""
+    """One run to make: what `train` takes, its arm's name in tables and figures, and which of the arm's configs."""
 
     config: TrainConfig
     task: Task
     labels: SoftLabels | None = None
     arm: str = ""
+    number: int = 0
+
+
+def jobs(
+    arms: Mapping[str, TrainConfig | Sequence[TrainConfig]],
+    task: Task,
+    labels: SoftLabels | None,
+    seeds: Iterable[int],
+) -> list[Job]:
+    """Each config of each arm with each seed."""
+    listed = {arm: [c] if isinstance(c, TrainConfig) else c for arm, c in arms.items()}
+    return [
+        Job(replace(config, seed=seed), task, labels, arm, number)
+        for arm, configs in listed.items()
+        for number, config in enumerate(configs)
+        for seed in seeds
+    ]
 
 
 def run_all(
@@ -38,8 +56,8 @@ def run_all(
 ) -> pd.DataFrame:
     """Make every run and return one row each, in the order given.
 
-    Columns: arm, label_draw, the fields of `TrainConfig`, the scores (``validation.accuracy``, ``test.accuracy``…),
-    train_seconds, and run (a `Run`, with its logits and its student). Stopping with Ctrl-C keeps what is finished.
+    Columns: arm, config (its number in the arm), label_draw, the fields of `TrainConfig`, the scores
+    (``validation.accuracy``, ``test.accuracy``…), train_seconds, and run (a `Run`, with its logits and its student). Stopping with Ctrl-C keeps what is finished.
 
     Args:
         jobs: `Job`s, or configs that share `task` and `labels`.
@@ -61,12 +79,22 @@ def run_all(
     if missing:
         _make([jobs[i] for i in missing], store, workers, len(jobs) - len(missing))
         found |= {i: find_run(jobs[i].task, jobs[i].labels, jobs[i].config, store) for i in missing}
+        if None in found.values():
+            raise WorkbenchError("The package's code changed since this process started: restart it and run again.")
     return pd.DataFrame([_row(job, found[i]) for i, job in enumerate(jobs)])
+
+
+def hits(runs: pd.DataFrame, task: Task, split: str = "test") -> dict[str, np.ndarray]:
+    """Which items each arm got right: arm -> ``[seeds, N]`` of bool, as `workbench.verdicts.compare` takes them."""
+    labels = np.array(getattr(task, split)["label"])
+    arms = runs.groupby("arm", sort=False)["run"]
+    return {arm: np.stack([run.logits(split).argmax(-1) == labels for run in of_arm]) for arm, of_arm in arms}
 
 
 def _row(job: Job, run: Run) -> dict:
     return {
         "arm": job.arm,
+        "config": job.number,
         "label_draw": job.task.label_draw,
         **asdict(job.config),
         **run.metrics,

@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -29,7 +30,6 @@ from workbench.soft_labels import SoftLabels
 from workbench.store import Entry, Store, code_fingerprint, versions
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-SCORED = ("validation", "calibration", "test", "out_of_scope")
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Run:
         return pd.DataFrame(json.loads((self.entry.path / "history.json").read_text(encoding="utf-8")))
 
     def logits(self, split: str = "test") -> np.ndarray:
-        """The student's logits ``[N, C]`` on a split."""
+        """The student's logits ``[N, C]`` on ``"validation"`` or ``"test"``, as they were when it was scored."""
         with safe_open(self.entry.path / "logits.safetensors", framework="np") as file:
             return file.get_tensor(split)
 
@@ -247,23 +247,38 @@ def train(
         torch.set_num_threads(config.threads)
         try:
             trainer = _Trainer(task, labels, config, claim.folder)
-            saved = time.monotonic()
-            while trainer.step < config.steps:
+            given, saved = 0, time.monotonic()
+            while True:
+                for record in trainer.history[given:]:  # a resumed run gives its earlier records again
+                    with _apart(threads):
+                        yield dict(record)
+                given = len(trainer.history)
+                if trainer.step == config.steps:
+                    break
                 trainer.one_step()
+                if trainer.step % config.log_every == 0 or trainer.step == config.steps:
+                    trainer.record()  # before the checkpoint: a run resumed from it is past this step
                 if time.monotonic() - saved >= checkpoint_seconds:
                     trainer.save_checkpoint()
                     saved = time.monotonic()
-                if trainer.step % config.log_every == 0 or trainer.step == config.steps:
-                    record = trainer.record()
-                    # What the consumer does between records must not reach the run: it keeps its own random state.
-                    random_state = torch.get_rng_state()
-                    torch.set_num_threads(threads)
-                    yield record
-                    torch.set_num_threads(config.threads)
-                    torch.set_rng_state(random_state)
             claim.commit(trainer.finish())
+        except GeneratorExit:  # closed between two steps, where the state is whole
+            trainer.save_checkpoint()
+            raise
         finally:
             torch.set_num_threads(threads)
+
+
+@contextmanager
+def _apart(threads: int) -> Iterator[None]:
+    """What the consumer does between records must not reach the run, which keeps its own random state and threads."""
+    random_state, own_threads = torch.get_rng_state(), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(own_threads)
+        torch.set_rng_state(random_state)
 
 
 class _Trainer:
@@ -283,7 +298,6 @@ class _Trainer:
         self.labels = torch.from_numpy(known)
         self.soft, self.soft_rows = None, None
         if config.kd_weight:
-            labels.logits(texts[:1])  # opens the shards
             self.soft, self.soft_rows = labels, labels.find(texts)
             if (self.soft_rows < 0).any():
                 labels.logits(texts)  # raises, naming the first text without a label
@@ -302,6 +316,7 @@ class _Trainer:
         self.seconds = 0.0
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
+        self.best_logits = torch.empty(0)  # on validation
         self.best_score = (-1.0, 0.0)
         self.sums = torch.zeros(3, device=self.device)
         self.steps_since_record = 0
@@ -362,6 +377,7 @@ class _Trainer:
         if (score, -nll) > self.best_score:
             self.best_score = (score, -nll)
             self.best = {k: v.detach().cpu().clone() for k, v in self.distiller.student.state_dict().items()}
+            self.best_logits = torch.from_numpy(logits)
         ce, kd = (square**0.5 for square in squares)
         c = self.config
         weight = c.kd_weight * (c.temperature ** divergence(c.loss)[1] if c.scale_by_temperature else 1.0)
@@ -371,8 +387,8 @@ class _Trainer:
     def predict(self, split: str) -> np.ndarray:
         return models.predict(self.distiller.student, self.tokenizer, list(getattr(self.task, split)["text"]))
 
-    def record(self) -> dict[str, float]:
-        """Means since the last record; the only place where a step waits for the device."""
+    def record(self) -> None:
+        """Add the means since the last record to the history; the only place where a step waits for the device."""
         loss, ce, kd = (self.sums / self.steps_since_record).tolist()
         if not math.isfinite(loss):
             raise WorkbenchError(
@@ -386,7 +402,7 @@ class _Trainer:
                 "loss": loss,
                 "ce": ce if self.config.ce_weight else float("nan"),
                 "kd": kd if self.config.kd_weight else float("nan"),
-                "learning_rate": self.learning_rate(),
+                "learning_rate": self.optimizer.param_groups[0]["lr"],
                 "seconds": round(self.seconds, 3),
                 **missing,
                 **self.evaluation,
@@ -395,7 +411,6 @@ class _Trainer:
         self.sums.zero_()
         self.steps_since_record = 0
         self.evaluation = {}
-        return self.history[-1]
 
     def save_checkpoint(self) -> None:
         """One file, renamed into place: a kill leaves the old one or the new one, never half of one."""
@@ -403,7 +418,7 @@ class _Trainer:
         tensors = {f"model.{k}": v for k, v in self.distiller.student.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.items() for k, v in state.items()}
-        tensors |= {"random": torch.get_rng_state(), "sums": self.sums}
+        tensors |= {"random": torch.get_rng_state(), "sums": self.sums, "best_logits": self.best_logits}
         scalars = {name: getattr(self, name) for name in _SCALARS}
         folder = self.folder / "checkpoint"
         folder.mkdir(exist_ok=True)
@@ -426,8 +441,10 @@ class _Trainer:
                 parts[part][name] = tensor
             elif part == "random":
                 torch.set_rng_state(tensor)
-            else:
+            elif part == "sums":
                 self.sums = tensor.to(self.device)
+            else:
+                self.best_logits = tensor
         self.distiller.student.load_state_dict(parts["model"])
         self.best = parts["best"]
         state = self.optimizer.state_dict()
@@ -442,13 +459,13 @@ class _Trainer:
     def finish(self) -> dict:
         """Write the best student, its logits and the history; return what the run's record says beside its inputs."""
         self.distiller.student.load_state_dict(self.best)
-        logits = {split: self.predict(split) for split in SCORED if len(getattr(self.task, split))}
+        logits = {"validation": self.best_logits.numpy(), "test": self.predict("test")}
         save_numpy(logits, self.folder / "logits.safetensors")
         (self.folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
         self.distiller.student.save_pretrained(self.folder / "student")
         self.tokenizer.save_pretrained(self.folder / "student")
         scored = {}
-        for split in ("validation", "test"):
+        for split in logits:
             rows = getattr(self.task, split)
             values = metrics.scores(logits[split], np.array(rows["label"]), np.array(rows["group"]))
             scored |= {f"{split}.{name}": value for name, value in values.items()}

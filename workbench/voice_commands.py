@@ -26,7 +26,7 @@ from home_assistant_intents import get_intents
 SEED = 20261124
 MIN_TEMPLATES = 8  # an intent with fewer rules can't fill four disjoint splits: it becomes out-of-scope data
 TRIES = 60
-SENTENCES_PER_TEMPLATE = {"train": 10, "validation": 6, "calibration": 6, "test": 6}
+SENTENCES_PER_TEMPLATE = {"train": 10, "validation": 4, "calibration": 4, "test": 4}
 SHARES = {"test": 0.3, "validation": 0.125, "calibration": 0.125}  # of an intent's templates; the rest trains
 SOURCE = "home-assistant-intents==2026.10.27, sampled with hassil==3.12.1"
 LICENCE = "Apache-2.0"
@@ -139,6 +139,6 @@ def sample() -> tuple[list[str], dict[str, list[dict]]]:
         for i, (group, sentences) in enumerate(templates):
             split = "out_of_scope" if label < 0 else splits[i] if i < len(splits) else "train"
             keep = [s for s in sentences if s not in ambiguous and owner[s] == group]
-            keep = keep[: SENTENCES_PER_TEMPLATE.get(split, 6)]
+            keep = keep[: SENTENCES_PER_TEMPLATE.get(split, 4)]
             rows[split] += [{"text": s, "label": label, "group": group} for s in keep]
     return [spoken_name(i) for i in names], rows

