@@ -1,6 +1,6 @@
 """Run the notebooks in order; publish standalone pages and an index that opens on the answer."""
 
-from __future__ import annotations
+from __future__ import base64
 
 import os
 import re
@@ -326,6 +326,9 @@ def _update(notebooks: Path, out: Path, names: Iterable[str]) -> None:
         if [cell.source for cell in nb_.load(path).cells] != [cell.source for cell in executed.cells]:
             raise WorkbenchError(f"{path.name} was edited while it ran: run `report --update` again.")
         nb_.save(executed, path)
+        for output in [o for cell in nb_.tagged(executed, "headline") for o in cell.outputs]:
+            if picture := output.get("data", {}).get("image/png"):  # the last one stays: the README shows it
+                write_atomic(notebooks / "headline.png", base64.b64decode(picture))
     readme = notebooks.parent / "README.md"
     text = readme.read_text(encoding="utf-8")
     before, mark, rest = text.partition(MARKS[0])

@@ -383,9 +383,8 @@ class Store:
             columns=["kind", "key", "created", "seconds", "bytes", "path"],
         )
         base["created"] = pandas.to_datetime(base["created"], utc=True)
-        details = pandas.json_normalize(
-            [{k: v for k, v in e.record.items() if k not in ("created", "seconds", "versions", "commit")} for e in entries]
-        )
+        apart = ("created", "seconds", "versions", "commit")
+        details = pandas.json_normalize([{k: v for k, v in e.record.items() if k not in apart} for e in entries])
         return base.join(details.rename(columns=_short_names([*details], taken=[*base])))
 
     def _path(self, kind: str, key: str = "") -> Path:

@@ -57,7 +57,8 @@ def run_all(
     """Make every run and return one row each, in the order given.
 
     Columns: arm, config (its number in the arm), label_draw, the fields of `TrainConfig`, the scores
-    (``validation.accuracy``, ``test.accuracy``…), train_seconds, and run (a `Run`, with its logits and its student). Stopping with Ctrl-C keeps what is finished.
+    (``validation.accuracy``, ``test.accuracy``…), train_seconds, and run (a `Run`, with its logits and its student).
+    Stopping with Ctrl-C keeps what is finished.
 
     Args:
         jobs: `Job`s, or configs that share `task` and `labels`.
