@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import notebook as nb_
 from workbench.errors import WorkbenchError, unknown
-from workbench.store import _commit, data_dir, versions, write_atomic
+from workbench.store import commit, data_dir, versions, write_atomic
 
 if TYPE_CHECKING:
     import pandas
@@ -210,7 +210,7 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
         parameters={**nb_.parameters(original, source.stem), **values},
         device=device(),
         versions=versions(),
-        commit=_commit(),
+        commit=commit(),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         budget=budget,
         seconds=seconds,

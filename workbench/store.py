@@ -130,7 +130,8 @@ def versions() -> dict[str, str]:
 
 
 @functools.cache  # the code that runs is the code that was imported
-def _commit() -> str | None:
+def commit() -> str | None:
+    """The checkout's commit, with ``-dirty`` if files changed since; None outside a checkout."""
     if not (_REPO / ".git").exists():
         return None
     command = ["git", "-C", str(_REPO), "describe", "--always", "--dirty", "--exclude=*"]
@@ -216,7 +217,7 @@ class Claim:
             "created": datetime.now(UTC).isoformat(timespec="microseconds"),
             "seconds": round(time.monotonic() - self._started, 3),
             "versions": versions(),
-            "commit": _commit(),
+            "commit": commit(),
             **extra,
         }
         try:
