@@ -1,7 +1,8 @@
 """Run the notebooks in order; publish standalone pages and an index that opens on the answer."""
 
-from __future__ import base64
+from __future__ import annotations
 
+import base64
 import os
 import re
 import subprocess
