@@ -170,9 +170,16 @@ def test_arms_share_their_rows_when_they_share_the_seed():
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_first_record_is_the_loss_of_the_new_student_on_the_first_batch(task, labels, store, smoothing):
-    """By torch's own losses, so that weights, T², smoothing, both denominators and the pairing of rows are checked."""
+    """By torch's own losses: checks weights, T², smoothing, both denominators, gradients and the pairing of rows."""
     config = replace(
-        PLAIN, temperature=3.0, kd_weight=0.5, ce_weight=2.0, label_smoothing=smoothing, log_every=1, batch_size=12
+        PLAIN,
+        temperature=3.0,
+        kd_weight=0.5,
+        ce_weight=2.0,
+        label_smoothing=smoothing,
+        batch_size=12,
+        log_every=1,
+        eval_every=1,
     )
     record = next(train(task, labels, config, store=store))
 
@@ -181,16 +188,18 @@ def test_the_first_record_is_the_loss_of_the_new_student_on_the_first_batch(task
     student, tokenizer = models.build(config.student, task.label_names, texts)
     rows = training._Batches(9, 36, config).rows(0)
     chosen = [texts[i] for i in rows]
-    logits = torch.from_numpy(models.predict(student, tokenizer, chosen))
+    logits = torch.from_numpy(models.predict(student, tokenizer, chosen)).requires_grad_()
     known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
     target = torch.tensor([known.get(text, -100) for text in chosen])  # torch ignores -100
     teacher = torch.from_numpy(BagOfWords(task).logits(chosen))
     ce = F.cross_entropy(logits, target, label_smoothing=smoothing)
     kd = F.kl_div((logits / 3).log_softmax(-1), (teacher / 3).softmax(-1), reduction="batchmean")
     assert (target >= 0).sum() == 3
-    assert record["ce"] == pytest.approx(float(ce), abs=1e-5)
-    assert record["kd"] == pytest.approx(float(kd), abs=1e-5)
-    assert record["loss"] == pytest.approx(float(2.0 * ce + 0.5 * 9 * kd), abs=1e-5)
+    assert record["ce"] == pytest.approx(ce.item(), abs=1e-5)
+    assert record["kd"] == pytest.approx(kd.item(), abs=1e-5)
+    assert record["loss"] == pytest.approx((2.0 * ce + 0.5 * 9 * kd).item(), abs=1e-5)
+    (kd_gradient,), (ce_gradient,) = (torch.autograd.grad(term, logits) for term in (0.5 * 9 * kd, 2.0 * ce))
+    assert record["grad_ratio"] == pytest.approx(float(kd_gradient.norm() / ce_gradient.norm()), rel=1e-4)
 
 
 @pytest.mark.parametrize("accumulation", [4, 8])
@@ -332,6 +341,24 @@ def test_a_closed_run_resumes_where_it_was_closed(task, labels, store, whole, mo
     pd.testing.assert_frame_equal(untimed(resumed), untimed(whole.history), check_exact=True)
     check_same(find_run(task, labels, CONFIG, store), whole)
     assert not list(store.root.rglob("checkpoint"))
+
+
+def test_a_run_that_dies_after_every_step_ends_where_it_would_have_ended(task, labels, store, whole, monkeypatch):
+    one_step = training._Trainer.one_step
+    left = iter(())
+
+    def step_or_die(self) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        one_step(self)
+
+    monkeypatch.setattr(training._Trainer, "one_step", step_or_die)
+    for _ in range(CONFIG.steps - 1):
+        left = iter([1])
+        with pytest.raises(KeyboardInterrupt):
+            list(train(task, labels, CONFIG, store=store, checkpoint_seconds=0))
+    left = iter([1])
+    check_same(run(task, labels, CONFIG, store), whole)
 
 
 def test_what_the_consumer_does_between_records_does_not_reach_the_run(task, labels, store, whole):

@@ -31,7 +31,7 @@ models = {"teacher": (teacher.model, teacher.tokenizer), "student": (student, to
 arms = {name: lambda texts, pair=pair: predict(*pair, texts) for name, pair in models.items()}
 texts = random.Random(0).sample(list(task.test["text"]), len(task.test))
 sizes = pd.DataFrame({name: describe(*pair, texts) for name, pair in models.items()}).T
-print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {config.student}")
+print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {config.student}")
 print(sizes)
 
 speeds = {}
