@@ -384,7 +384,7 @@ class Store:
             columns=["kind", "key", "created", "seconds", "bytes", "path"],
         )
         base["created"] = pandas.to_datetime(base["created"], utc=True)
-        apart = ("created", "seconds", "versions", "commit")
+        apart = ("created", "seconds", "versions", "commit", "bytes")  # or columns of their own already
         details = pandas.json_normalize([{k: v for k, v in e.record.items() if k not in apart} for e in entries])
         return base.join(details.rename(columns=_short_names([*details], taken=[*base])))
 

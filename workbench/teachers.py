@@ -3,6 +3,7 @@
 `load_teacher` knows four by name and takes any sequence classifier by hub name or path.
 """
 
+import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -141,6 +142,8 @@ class ZeroShot:
 
     def _score(self, texts: list[str], size: int) -> np.ndarray:
         start = torch.tensor([self.tokenizer(self.start)["input_ids"]])
+        begun = start.shape[1]
+        cache = self.model.model(input_ids=start, use_cache=True).past_key_values
         branches = self._branches
         flat = torch.tensor([token for branch in branches for token in branch])
         owner = torch.tensor([i for i, branch in enumerate(branches) for _ in branch])
@@ -149,22 +152,24 @@ class ZeroShot:
         out: list[np.ndarray | None] = [None] * len(texts)
         for chosen, ids, mask in models.batches(self._prompts(texts), 0, size):
             rows, width = ids.shape
-            prompt = torch.cat([start.expand(rows, -1), ids], 1)
-            seen = torch.cat([torch.ones(rows, start.shape[1], dtype=torch.bool), mask.bool()], 1)
-            length = prompt.shape[1]
+            seen = torch.cat([torch.ones(rows, begun, dtype=torch.bool), mask.bool()], 1)
+            length = begun + width
             allowed = torch.zeros(rows, length + len(flat), length + len(flat), dtype=torch.bool)
             allowed[:, :length, :length] = torch.ones(length, length, dtype=torch.bool).tril() & seen[:, None]
             allowed[:, length:, :length] = seen[:, None]
             allowed[:, length:, length:] = same
             last = seen.sum(1)
             positions = torch.cat([torch.arange(length).expand(rows, -1), last[:, None] + depth], 1)
+            past = copy.deepcopy(cache)
+            past.batch_repeat_interleave(rows)
             hidden = self.model.model(
-                input_ids=torch.cat([prompt, flat.expand(rows, -1)], 1),
-                attention_mask=torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)[:, None],
-                position_ids=positions,
+                input_ids=torch.cat([ids, flat.expand(rows, -1)], 1),
+                attention_mask=torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)[:, None, begun:],
+                position_ids=positions[:, begun:],
+                past_key_values=past,
             ).last_hidden_state
             # A class's first token is predicted by the prompt's last, the others by the token before them.
-            before = torch.where(depth > 0, torch.arange(length - 1, length + len(flat) - 1), last[:, None] - 1)
+            before = torch.where(depth > 0, torch.arange(length - 1, length + len(flat) - 1), last[:, None] - 1) - begun
             states = hidden.gather(1, before.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
             scores = torch.stack([self._log_probability(row, flat) for row in states])
             means = torch.zeros(rows, len(branches)).index_add_(1, owner, scores) / torch.bincount(owner)
