@@ -7,7 +7,7 @@ CONDA  := $(if $(filter base,$(CONDA_DEFAULT_ENV)),,$(CONDA_PREFIX))
 ENV    := $(or $(VIRTUAL_ENV),$(CONDA),.venv)
 PYTHON := $(ENV)/bin/python
 READY  := $(ENV)/.workbench-installed
-PYTEST := $(PYTHON) -m pytest -q
+PYTEST := $(PYTHON) -m pytest -q -n 2 --dist worksteal
 
 .PHONY: help report report-all lab test test-fast test-long lint clean clean-data
 .DEFAULT_GOAL := help
