@@ -17,3 +17,28 @@ def own_data(tmp_path_factory):
             patch.setenv("WORKBENCH_CACHE", str(Path(__file__).parents[1] / "data" / "cache"))
         patch.setenv("WORKBENCH_DATA", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+# Imported inside the fixtures, so that the tests of the store start without torch.
+@pytest.fixture(scope="session")
+def task(tmp_path_factory, own_data):
+    """A small `workbench.data.Task`; it and its labels are never changed."""
+    from tiny import make_task
+
+    return make_task(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="session")
+def labels(task):
+    """Its soft labels, by a bag of words."""
+    from tiny import make_labels
+
+    return make_labels(task)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty store."""
+    from workbench.store import Store
+
+    return Store(tmp_path / "store")

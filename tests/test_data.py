@@ -291,6 +291,6 @@ def test_unknown_task_names_the_nearest():
     assert "csv:<path>" in refusal("hub")
 
 
-@pytest.mark.parametrize("count", [0, -3])
-def test_labels_per_class_below_one(count):
-    assert f"labels_per_class is {count}" in refusal("voice-commands", labels_per_class=count)
+@pytest.mark.parametrize("count", [0, -3, 2.5, "5"])
+def test_labels_per_class_that_is_no_count(count):
+    assert f"labels_per_class is {count!r}" in refusal("voice-commands", labels_per_class=count)

@@ -227,6 +227,11 @@ def test_predicting_turns_dropout_off_and_the_mode_back(spec, task):
     assert not model.training
 
 
+def test_no_texts_are_refused(small):
+    with pytest.raises(WorkbenchError, match="There are no texts to read: give at least one."):
+        models.predict(*small, [])
+
+
 def test_embeddings_have_length_one_and_ignore_padding(small, task):
     encoder, tokenizer = small[0].base_model, small[1]
     texts = [*task.test["text"][:10], LONG]

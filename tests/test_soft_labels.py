@@ -62,11 +62,6 @@ def sentence(error: pytest.ExceptionInfo) -> str:
     return text
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store")
-
-
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     """60 texts of three classes."""

@@ -54,11 +54,6 @@ def folders(root: Path) -> list[Path]:
     return [path for path in (root / ".partial").glob("*") if path.is_dir()]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store")
-
-
 # Names ------------------------------------------------------------------------------------------------------
 
 

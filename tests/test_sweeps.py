@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import PLAIN, make_labels, make_task
+from tiny import PLAIN
 
 from workbench import sweeps
 from workbench.data import Task
@@ -21,21 +21,6 @@ from workbench.sweeps import Job, hits, run_all
 from workbench.training import find_run, train
 
 CONFIGS = [replace(PLAIN, steps=4, temperature=temperature, seed=seed) for temperature in (1.0, 4.0) for seed in (1, 0)]
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory) -> Task:
-    return make_task(tmp_path_factory.mktemp("task"))
-
-
-@pytest.fixture(scope="module")
-def labels(task) -> SoftLabels:
-    return make_labels(task)
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store")
 
 
 def jobs(task: Task, labels: SoftLabels) -> list[Job]:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import CONFIG, PLAIN, make_labels, make_task
+from tiny import CONFIG, PLAIN
 
 from workbench import metrics, models, training
 from workbench.data import Task
@@ -26,21 +26,6 @@ from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
 from workbench.teachers import BagOfWords
 from workbench.training import Run, TrainConfig, find_run, train
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory) -> Task:
-    return make_task(tmp_path_factory.mktemp("task"))
-
-
-@pytest.fixture(scope="module")
-def labels(task) -> SoftLabels:
-    return make_labels(task)
-
-
-@pytest.fixture
-def store(tmp_path) -> Store:
-    return Store(tmp_path / "store")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +85,9 @@ def test_nothing_to_learn_from_and_unknown_losses_are_refused():
     with pytest.raises(WorkbenchError) as error:
         TrainConfig(kd_weight=0, ce_weight=0)
     check_sentence(str(error.value), "kd_weight and ce_weight are both 0")
+    with pytest.raises(WorkbenchError) as error:
+        TrainConfig(kd_weight=0, ce_weight=1, labelled_fraction=0)
+    check_sentence(str(error.value), "labelled_fraction is 0 and kd_weight 0")
     with pytest.raises(WorkbenchError) as error:
         TrainConfig(loss="forward_k")
     check_sentence(str(error.value), "Unknown loss 'forward_k': did you mean 'forward_kl'?")

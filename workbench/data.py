@@ -101,8 +101,10 @@ def load_task(
     Raises:
         WorkbenchError: unknown task, unreadable file, missing column, empty or missing cells, too few classes or rows.
     """
-    if labels_per_class is not None and labels_per_class < 1:
-        raise WorkbenchError(f"labels_per_class is {labels_per_class}: give at least 1, or None for every label.")
+    if labels_per_class is not None and not (isinstance(labels_per_class, int) and labels_per_class >= 1):
+        raise WorkbenchError(
+            f"labels_per_class is {labels_per_class!r}: give a whole number of at least 1, or None for every label."
+        )
     if name == "voice-commands":
         title, source, licence, names, rows = "voice-commands", *_voice_commands(store or Store())
     elif name.startswith("csv:"):

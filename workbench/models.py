@@ -172,6 +172,8 @@ def describe(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[s
 
 
 def _over_batches(model, tokenizer, texts, size, read) -> np.ndarray:
+    if not len(texts):
+        raise WorkbenchError("There are no texts to read: give at least one.")
     training = model.training
     model.eval()  # a teacher with dropout on would label at random
     device = next(model.parameters()).device

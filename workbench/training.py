@@ -106,6 +106,8 @@ class TrainConfig:
                 raise WorkbenchError(f"{name} is {getattr(self, name)}: it must be in [0, 1).")
         if self.labelled_fraction is not None and not 0 <= self.labelled_fraction <= 1:
             raise WorkbenchError(f"labelled_fraction is {self.labelled_fraction}: it must be in [0, 1].")
+        if self.labelled_fraction == 0 and not self.kd_weight:
+            raise WorkbenchError("labelled_fraction is 0 and kd_weight 0: there is nothing to learn from; raise one.")
         if self.precision not in PRECISIONS:
             raise WorkbenchError(f"precision is {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
 
