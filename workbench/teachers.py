@@ -154,18 +154,18 @@ class ZeroShot:
             rows, width = ids.shape
             seen = torch.cat([torch.ones(rows, begun, dtype=torch.bool), mask.bool()], 1)
             length = begun + width
-            allowed = torch.zeros(rows, length + len(flat), length + len(flat), dtype=torch.bool)
-            allowed[:, :length, :length] = torch.ones(length, length, dtype=torch.bool).tril() & seen[:, None]
-            allowed[:, length:, :length] = seen[:, None]
-            allowed[:, length:, length:] = same
+            allowed = torch.zeros(rows, width + len(flat), length + len(flat), dtype=torch.bool)
+            allowed[:, :width, :length] = torch.ones(width, length, dtype=torch.bool).tril(begun) & seen[:, None]
+            allowed[:, width:, :length] = seen[:, None]
+            allowed[:, width:, length:] = same
             last = seen.sum(1)
-            positions = torch.cat([torch.arange(length).expand(rows, -1), last[:, None] + depth], 1)
+            positions = torch.cat([torch.arange(begun, length).expand(rows, -1), last[:, None] + depth], 1)
             past = copy.deepcopy(cache)
             past.batch_repeat_interleave(rows)
             hidden = self.model.model(
                 input_ids=torch.cat([ids, flat.expand(rows, -1)], 1),
-                attention_mask=torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)[:, None, begun:],
-                position_ids=positions[:, begun:],
+                attention_mask=torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)[:, None],
+                position_ids=positions,
                 past_key_values=past,
             ).last_hidden_state
             # A class's first token is predicted by the prompt's last, the others by the token before them.
