@@ -146,7 +146,7 @@ def test_interrupting_a_sweep_keeps_what_is_finished(task, labels, store, tmp_pa
     os.killpg(sweep.pid, signal.SIGINT)
     error = sweep.communicate(timeout=60)[1]
     assert sweep.returncode in (1, -signal.SIGINT), error  # 1 if something is imported at exit
-    assert "/12 runs: stopped; finished runs are kept" in error and error.strip().endswith("KeyboardInterrupt")
+    assert "/12 runs: stopped; finished runs are kept" in error and "KeyboardInterrupt" in error
     with pytest.raises(ProcessLookupError):  # no worker goes on in the background
         for _ in range(100):
             os.killpg(sweep.pid, 0)
