@@ -4,17 +4,17 @@ Every loss takes student and teacher logits ``[N, C]`` and returns one value a r
 no T². What rows count, what they are divided by and the power of T are decided in `combine` alone. The gradient flows
 to the student only. With p the teacher's and q the student's tempered probabilities:
 
-| loss            | options           | T power | zero | swaps | splits | at most              |
-|-----------------|-------------------|---------|------|-------|--------|----------------------|
-| forward_kl      |                   | 2       | yes  | no    | yes    |                      |
-| reverse_kl      |                   | 2       | yes  | no    | yes    |                      |
-| jsd             | beta, normalise   | 2       | yes  | yes   | yes    | log 2                |
-| tvd             |                   | 1       | yes  | yes   | yes    | 1                    |
-| skew_kl         | alpha             | 2       | yes  | no    | yes    | -log alpha           |
-| skew_reverse_kl | alpha             | 2       | yes  | no    | yes    | -log alpha           |
-| dkd             | alpha, beta       | 2       | yes  | no    | yes    |                      |
-| dist            | beta, gamma, tau_squared | 0 | yes | yes   | no     | 2 beta + 2 gamma     |
-| hard_labels     |                   | 0       | no   | no    | yes    |                      |
+| loss            | options                  | T power | zero | swaps | splits | at most          |
+|-----------------|--------------------------|---------|------|-------|--------|------------------|
+| forward_kl      |                          | 2       | yes  | no    | yes    |                  |
+| reverse_kl      |                          | 2       | yes  | no    | yes    |                  |
+| jsd             | beta, normalise          | 2       | yes  | yes   | yes    | log 2            |
+| tvd             |                          | 1       | yes  | yes   | yes    | 1                |
+| skew_kl         | alpha                    | 2       | yes  | no    | yes    | -log alpha       |
+| skew_reverse_kl | alpha                    | 2       | yes  | no    | yes    | -log alpha       |
+| dkd             | alpha, beta              | 2       | yes  | no    | yes    |                  |
+| dist            | beta, gamma, tau_squared | 0       | yes  | yes   | no     | 2 beta + 2 gamma |
+| hard_labels     |                          | 0       | no   | no    | yes    |                  |
 
 T power: the factor T^power keeps the gradient's size when T changes. zero: 0 and flat where student = teacher. swaps:
 unchanged when student and teacher change places (jsd: at its default beta = 0.5). splits: a row's value depends on no
@@ -306,7 +306,7 @@ def find_loss(name: str, options: Options | None = None) -> Loss:
             )
         words, test = valid[option]
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not (test(value) if number or valid[option] is _SWITCH else False):
+        if not ((number or valid[option] is _SWITCH) and test(value)):
             raise WorkbenchError(f"{option} of loss {name!r} is {value!r}: it must be {words}.")
     return LOSSES[name]
 
