@@ -239,8 +239,9 @@ def cross_entropy(student_logits: Tensor, labels: Tensor, label_smoothing: float
     """
     log_q = _log_probabilities(student_logits, 1.0)
     target = -log_q.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    values = (1 - label_smoothing) * target - label_smoothing * log_q.mean(-1)
-    return values * (labels >= 0)
+    if label_smoothing:
+        target = (1 - label_smoothing) * target - label_smoothing * log_q.mean(-1)
+    return target * (labels >= 0)
 
 
 def standardise(logits: Tensor) -> Tensor:
@@ -355,10 +356,9 @@ def combine(
     spec, options = find_loss(loss, loss_options), dict(loss_options or {})
     rows = len(labels) if rows is None else rows
     labelled_rows = int((labels >= 0).sum()) if labelled_rows is None else labelled_rows
-    zero = student_logits.sum() * 0.0  # keeps a graph where a micro-batch has no row that counts
-    ce = kd = zero
-    if ce_weight and labelled_rows:
-        ce = cross_entropy(student_logits, labels, label_smoothing).sum() / labelled_rows
+    ce = kd = student_logits.new_zeros(())
+    if ce_weight:
+        ce = cross_entropy(student_logits, labels, label_smoothing).sum() / max(labelled_rows, 1)  # 0 where none counts
     if kd_weight:
         if teacher_logits is None:
             raise WorkbenchError(f"kd_weight is {kd_weight} but there are no soft labels: give some or set it to 0.")
