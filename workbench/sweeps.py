@@ -56,8 +56,9 @@ def run_all(
 ) -> pd.DataFrame:
     """Make every run and return one row each, in the order given.
 
-    Columns: arm, config (its number in the arm), label_draw, the fields of `TrainConfig`, the scores
-    (``validation.accuracy``, ``test.accuracy``…), train_seconds, and run (a `Run`, with its logits and its student).
+    Columns: arm, config (its number in the arm), label_draw, the fields of `TrainConfig`, its loss_options (each
+    a column), the scores (``validation.accuracy``, ``test.accuracy``…), train_seconds, and run (a `Run`, with its
+    logits and its student).
     Stopping with Ctrl-C keeps what is finished.
 
     Args:
@@ -93,11 +94,14 @@ def hits(runs: pd.DataFrame, task: Task, split: str = "test") -> dict[str, np.nd
 
 
 def _row(job: Job, run: Run) -> dict:
+    config = asdict(job.config)
+    options = config.pop("loss_options")
     return {
         "arm": job.arm,
         "config": job.number,
         "label_draw": job.task.label_draw,
-        **asdict(job.config),
+        **config,
+        **options,
         **run.metrics,
         "train_seconds": run.entry.record["seconds"],
         "run": run,
