@@ -138,7 +138,7 @@ def _card(
     settings = ", ".join(f"{name}={value!r}" for name, value in changed.items())
     checks = pd.DataFrame.from_dict(exported.record["checks"], orient="index").rename_axis("file").reset_index()
     checks["file"] = checks["file"].map(FILES)
-    built = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    built = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "platform")
     parts = [
         f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
         f"# {task.name}: a student of {record['parameters']:,} parameters",
