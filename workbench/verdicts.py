@@ -138,6 +138,32 @@ def arm_estimates(
     })  # fmt: skip
 
 
+def by_slice(
+    correct: dict[str, ArrayLike],
+    slices: pd.Categorical,
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+) -> pd.DataFrame:
+    """`arm_estimates` within each slice [N] of the items, in the order of its categories: slice, arm, ….
+
+    Each slice balances the classes it holds, so slices differ in their mix of classes. A slice of fewer than
+    two templates has no interval and is left out.
+    """
+    labels, tables = np.asarray(labels), []
+    groups = None if groups is None else np.asarray(groups)
+    for name in slices.categories:
+        of = np.flatnonzero(slices == name)
+        inside = {arm: np.atleast_2d(values)[:, of] for arm, values in correct.items()}
+        kept = None if groups is None else groups[of]
+        if len(of) and len(template_ids(labels[of], kept)[1]) > 1:
+            table = arm_estimates(inside, labels[of], kept)
+            table.insert(0, "slice", name)
+            tables.append(table)
+    if not tables:
+        raise WorkbenchError("No slice holds two templates: cut the items into fewer slices.")
+    return pd.concat(tables, ignore_index=True)
+
+
 def across_draws(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """What holds in every draw of the labelled rows: a row for each pair of the given tables of `compare`.
 
