@@ -579,7 +579,8 @@ def reliability(
     grid[1, 0].set_ylabel("items")
     for ax, when in zip(grid[0], ("before temperature scaling", "after") if after else ("",), strict=True):
         ax.set_title(when, loc="left", weight="bold")
-    fig.supxlabel("confidence: probability of the top class (%)", fontsize=9.5)
+    for ax in grid[1]:
+        ax.set_xlabel("confidence: probability of the top class (%)")
     fig.align_ylabels()
     handles = [_handle(f"{_shorten(name, 40)}: ECE {' → '.join(values)} %", *styles[name], line=True)
                for name, values in eces.items()]  # fmt: skip
