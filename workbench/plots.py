@@ -635,8 +635,9 @@ def flips(
     _need(table, ["label", "negative", "positive", "low", "high", "n_templates"], "the table of flips")
     shown = table.head(top)
     more = f"worst {len(shown)} of {len(table)} classes" if len(shown) < len(table) else ""
-    n, line = table["n_templates"].sum(), "line: interval of the negative ones, 95 % for all classes at once"
-    fig = _figure(0.6 + 0.2 * len(shown), title, _sentence(f"n = {n:,} templates", more, line, note))
+    n, line = table["n_templates"].sum(), "line: interval of the losses, 95 % for all classes at once"
+    subtitle = _sentence(f"n = {n:,} templates (of a class in brackets)", more, line, note)
+    fig = _figure(1.0 + 0.2 * len(shown), title, subtitle)
     ax = fig.subplots()
     y = np.arange(len(shown))
     kinds = {"negative": ("#D55E00", "teacher right, student wrong"),
@@ -651,7 +652,7 @@ def flips(
     ax.tick_params(axis="y", length=0)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
     ax.grid(axis="x")
-    ax.set(xlabel="share of the class's texts (%)", ylabel="class (test templates)")
+    ax.set_xlabel("share of the class's texts (%)")
     _legend(fig, [Patch(color=colour, label=label) for colour, label in kinds.values()])
     return fig
 
@@ -704,7 +705,8 @@ def difficulty(
     for name, table in tables.items():
         _need(table, ["slice", "arm", "estimate", "low", "high", "n_templates"], f"slices {name}")
     styles = arm_styles(pd.concat(tables.values())["arm"])
-    columns = min(2, len(tables))
+    crowded = max(table["slice"].nunique() for table in tables.values()) > 5
+    columns = 1 if crowded else min(2, len(tables))
     rows = -(-len(tables) // columns)
     fig = _figure(0.3 + 2.5 * rows, title, _sentence("bar: 95 % interval; n: templates", note))
     axes = fig.subplots(rows, columns, sharey=True, squeeze=False)
