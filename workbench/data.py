@@ -11,6 +11,8 @@ import json
 import math
 import random
 import re
+import urllib.error
+import urllib.request
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
+from datasets import Dataset, DatasetDict, config, disable_progress_bars, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
 
 from workbench.errors import WorkbenchError, unknown
 from workbench.store import Store, code_fingerprint, sha256_file
@@ -271,21 +274,24 @@ def _own_groups(texts: pd.Series) -> pd.Series:
 
 def _without_copies(where: object, frame: pd.DataFrame) -> pd.DataFrame:
     copies = frame["group"] != frame.groupby("text")["group"].transform("first")
-    if copies.any():
-        warnings.warn(f"{where}: left out {copies.sum()} rows whose text stands in an earlier group.", stacklevel=4)
-    return frame[~copies]
+    return _leave_out(where, frame, copies, "whose text stands in an earlier group")
+
+
+def _leave_out(where: object, frame: pd.DataFrame, rows: pd.Series, why: str) -> pd.DataFrame:
+    if rows.any():
+        warnings.warn(f"{where}: left out {rows.sum()} rows {why}.", stacklevel=5)
+    return frame[~rows]
 
 
 @cache  # asked once: without a network the hub's own retries take half a minute for every dataset
 def _hub_in_reach() -> bool:
-    import httpx
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
+    if config.HF_HUB_OFFLINE:
         return False
     try:
-        httpx.head(constants.ENDPOINT, timeout=5.0)
-    except httpx.HTTPError:
+        urllib.request.urlopen(urllib.request.Request(config.HF_ENDPOINT, method="HEAD"), timeout=5)
+    except urllib.error.HTTPError:  # an answer, if an unfriendly one
+        return True
+    except OSError:
         return False
     return True
 
@@ -293,29 +299,23 @@ def _hub_in_reach() -> bool:
 @contextmanager
 def _offline(offline: bool) -> Iterator[None]:
     """`datasets` then answers at once, from what it has downloaded before."""
-    from datasets import config
-    from huggingface_hub import constants
-
-    before = config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
-    config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = (offline or value for value in before)
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = offline or before
     try:
         yield
     finally:
-        config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+        config.HF_HUB_OFFLINE = before
 
 
 def _load_hub(name: str) -> tuple[str, dict[str, Dataset]]:
     """(what it is called, its splits, memory-mapped)."""
-    from datasets import DatasetDict, disable_progress_bars, load_dataset, load_from_disk
-    from datasets.exceptions import DatasetsError
-
     disable_progress_bars()
     path = Path(name).expanduser()
     local = path if path.is_dir() else path.parent if path.is_absolute() and path.parent.is_dir() else None
     if local:
-        dataset, config = str(local), None if local == path else path.name
+        dataset, part = str(local), None if local == path else path.name
     else:
-        dataset, config = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:]) or None
+        dataset, part = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:]) or None
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+){0,2}", name):
             raise WorkbenchError(
                 f"'hub:{name}' is no folder and no dataset: write hub:owner/name, hub:owner/name/config or hub:folder."
@@ -326,7 +326,7 @@ def _load_hub(name: str) -> tuple[str, dict[str, Dataset]]:
             found = load_from_disk(dataset)
         else:
             with _offline(offline):
-                found = load_dataset(dataset, config)
+                found = load_dataset(dataset, part)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         if configs := re.search(r"(?:configs|Available): (\[.*?\])", str(error)):
             raise WorkbenchError(f"{dataset} has the configs {configs[1]}: write hub:{dataset}/<config>.") from None
@@ -380,21 +380,16 @@ def _read_hub(
     if len(names) < 2:
         raise WorkbenchError(f"{title} has {len(names)} class(es) in column {label!r}: it needs at least two.")
 
-    joined = _join(table, texts)
-    frame = pd.DataFrame({"text": joined, "label": table[label], "split": table["split"]})
-    frame["group"] = table[group].astype(str) if group else _own_groups(joined.fillna(""))
+    frame = pd.DataFrame({"text": _join(table, texts), "label": table[label], "split": table["split"]})
     frame["split"] = frame["split"].replace("unsupervised", "train")
-    judges = frame["split"] != "train"
-    first = frame.groupby("text")["split"].transform("first"), frame.groupby("group")["split"].transform("first")
-    left_out = {
-        "without a text": joined.isna() | (joined.str.strip() == ""),
-        "without a label in a test or validation split": judges & (frame["label"] < 0),
-        "that stand in its test or validation split too": (frame["split"] != first[0]) | (frame["split"] != first[1]),
-    }
-    for why, rows in left_out.items():
-        if rows.any():
-            warnings.warn(f"{title}: left out {rows.sum()} rows {why}.", stacklevel=3)
-    frame = frame[~pd.concat(left_out, axis=1).any(axis=1)]
+    frame["group"] = table[group].astype(str) if group else _own_groups(frame["text"])
+    blank = frame["text"].isna() | (frame["text"].str.strip() == "")
+    frame = _leave_out(title, frame, blank, "without a text")
+    unlabelled = (frame["split"] != "train") & (frame["label"] < 0)
+    frame = _leave_out(title, frame, unlabelled, "without a label in a test or validation split")
+    for column in ("text", "group"):
+        torn = frame["split"] != frame.groupby(column)["split"].transform("first")
+        frame = _leave_out(title, frame, torn, f"whose {column} stands in its test or validation split")
     own = {split: frame[frame["split"] == split] for split in ("test", "validation")}
     own = {split: rows for split, rows in own.items() if len(rows)}
     train = _without_copies(title, frame[frame["split"] == "train"])
