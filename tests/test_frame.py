@@ -16,7 +16,7 @@ from workbench import report
 REPO = Path(__file__).parents[1]
 # Each module imports only from those before it.
 ORDER = (
-    "errors store weights voice_commands data losses metrics verdicts models soft_labels training teachers "
+    "errors store weights voice_commands data losses metrics verdicts models augment soft_labels training teachers "
     "sweeps benchmark plots notebook report __main__"
 ).split()
 MODULES = sorted(path.stem for path in (REPO / "workbench").glob("*.py") if path.stem != "__init__")
