@@ -306,8 +306,8 @@ class _Trainer:
         )
         self.distiller = Distiller(student, config).to(self.device).train()
         self.token_ids = models.encode(self.tokenizer, texts)
-        known = np.array([*task.labelled["label"], *task.unlabelled["label"]], dtype=np.int64)
-        self.labels = torch.from_numpy(known)
+        known = np.concatenate([rows.with_format("numpy")["label"][:] for rows in (task.labelled, task.unlabelled)])
+        self.labels = torch.from_numpy(known.astype(np.int64))
         self.soft, self.soft_rows = None, None
         if config.kd_weight:
             self.soft, self.soft_rows = labels, labels.find(texts)
