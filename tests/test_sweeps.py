@@ -83,6 +83,12 @@ def test_two_workers_give_in_order_what_one_process_gives_and_a_second_call_make
     assert list(again["test.accuracy"]) == list(table["test.accuracy"]) and made(store) == before
 
 
+def test_the_options_of_a_loss_are_columns(task, labels, store):
+    configs = [replace(PLAIN, steps=2, loss="jsd", loss_options={"beta": beta}) for beta in (0.1, 0.9)]
+    table = run_all([*configs, replace(PLAIN, steps=2)], task, labels, workers=1, store=store)
+    assert list(table["beta"][:2]) == [0.1, 0.9] and np.isnan(table["beta"][2]) and "loss_options" not in table
+
+
 def test_a_run_that_fails_loses_no_other(task, labels, store, capfd):
     bad = Job(replace(CONFIGS[0], seed=7), task, None, "no teacher")
     with pytest.raises(WorkbenchError) as error:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import joblib
 import numpy as np
@@ -23,7 +23,7 @@ from joblib.externals.loky import get_reusable_executor
 
 from workbench.data import Task
 from workbench.errors import WorkbenchError, unknown
-from workbench.losses import divergence
+from workbench.losses import LOSSES
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, fingerprint
 from workbench.training import Run, TrainConfig, find_run, run_inputs, train
@@ -47,7 +47,8 @@ def grid(space: Mapping[str, Sequence[Any]], base: TrainConfig | None = None) ->
     values there. So `hard_labels` appears once, not once a temperature.
 
     Args:
-        space: a field of `TrainConfig` (``"loss_options.<name>"`` for an option of the loss) -> its values.
+        space: a field of `TrainConfig`, or ``"loss_options.<name>"``, -> its values. A loss that lacks an option goes
+            without; `jsd` takes beta in its normalised form.
         base: gives all other fields.
 
     Raises:
@@ -94,9 +95,11 @@ def idle(config: TrainConfig) -> tuple[str, ...]:
     """Fields that play no part in a run of `config`, whatever their value: a cell that varies them means nothing."""
     names: list[str] = []
     if not config.kd_weight:
-        names += ["loss", "temperature", "scale_by_temperature"]
-    elif divergence(config.loss)[1] == 0:  # no power of T keeps its gradient's size: T isn't in it
-        names += ["temperature", "scale_by_temperature"]
+        names += ["loss", "loss_options", "temperature", "scale_by_temperature"]
+    elif LOSSES[config.loss].power == 0:
+        names += ["scale_by_temperature"]
+    if config.loss == "hard_labels" and config.kd_weight:
+        names += ["temperature"]
     if not config.ce_weight:
         names.append("label_smoothing")
     return tuple(names)
@@ -117,27 +120,34 @@ def _checked(space: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
 
 def _hint(name: str) -> Any:
     field, _, option = name.partition(".")
-    if field not in _HINTS or bool(option) != (field == "loss_options"):
-        raise unknown("field of TrainConfig", name, _HINTS)
-    return float | int | str | bool if option else _HINTS[name]
+    options = [f"loss_options.{name}" for name in sorted({o for loss in LOSSES.values() for o in loss.options})]
+    if name not in options and (option or name not in _HINTS or name == "loss_options"):
+        raise unknown("field of TrainConfig", name, [*(hint for hint in _HINTS if hint != "loss_options"), *options])
+    return float | bool if option else _HINTS[name]
 
 
 def _with(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
-    """`base` with fields changed; refuses a value of the wrong type, which `TrainConfig` itself may not notice."""
+    """`base` with fields changed; refuses a value of the wrong type, which `TrainConfig` itself may not notice.
+
+    Options that the loss doesn't have are dropped. A beta of `jsd` comes with normalise, unless something else is said.
+    """
     fields: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for name, value in changes.items():
         value = value.item() if isinstance(value, np.generic) else value
         hint = _hint(name)
-        kinds = get_args(hint) if isinstance(hint, UnionType) else (get_origin(hint) or hint,)
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         plain = (*kinds, int) if float in kinds else kinds
         if not isinstance(value, plain) or (isinstance(value, bool) and bool not in kinds):
             wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
             raise WorkbenchError(f"{name} is {value!r}, a {type(value).__name__}: give a value of type {wanted}.")
-        if option := name.partition(".")[2]:
-            fields["loss_options"] = {**fields.get("loss_options", base.loss_options), option: value}
-        else:
-            fields[name] = value
-    return replace(base, **fields)
+        (options if "." in name else fields)[name.rpartition(".")[2]] = value
+    loss = fields.get("loss", base.loss)
+    if loss == "jsd" and "beta" in options:  # the plain one vanishes at both ends: it would sweep the learning rate
+        options = {"normalise": base.loss_options.get("normalise", True), **options}
+    valid = LOSSES[loss].options if loss in LOSSES else ()
+    given = {name: value for name, value in (base.loss_options | options).items() if name in valid}
+    return replace(base, **fields, loss_options=given)
 
 
 def _without_idle(config: TrainConfig, base: TrainConfig) -> TrainConfig:
@@ -227,8 +237,8 @@ def table(
 ) -> pd.DataFrame:
     """One row a job, finished or not, in the order given; also while another process or thread makes the runs.
 
-    Columns: arm, config (its number in the arm), label_draw, the fields of `TrainConfig`, idle (those that play no
-    part, see `idle`), the scores (``validation.accuracy``, ``test.accuracy``…), ce, kd (unweighted terms, means over
+    Columns: arm, config (its number in the arm), label_draw, the fields of `TrainConfig`, its loss_options (each a
+    column), idle (fields that play no part, see `idle`), the scores (``validation.accuracy``, ``test.accuracy``…), ce, kd (unweighted terms, means over
     the last records), grad_ratio (see `training.train`), train_seconds, and run (a `Run`, with its logits and its
     student). An unfinished run has NaN scores, and None as its run.
     """
@@ -361,11 +371,14 @@ def hits(runs: pd.DataFrame, task: Task, split: str = "test", *, by: str = "arm"
 
 
 def _row(job: Job, run: Run | None) -> dict:
+    config = asdict(job.config)
+    options = config.pop("loss_options")
     row = {
         "arm": job.arm,
         "config": job.number,
         "label_draw": job.task.label_draw,
-        **asdict(job.config),
+        **config,
+        **options,
         "idle": ", ".join(idle(job.config)),
     }
     if run is None:
