@@ -82,7 +82,7 @@ def controls(base: TrainConfig, count: int = 1) -> dict[str, list[TrainConfig]]:
     rates = base.learning_rate * 2 ** (np.linspace(-2, 1, -(-count // 2)) if count > 2 else np.array([0.0]))
     cells = [(float(f"{rate:.3g}"), knob) for rate in rates for knob in (0, 1)][:count]
     supervised = replace(base, kd_weight=0.0, ce_weight=1.0, labelled_fraction=None)
-    hard = replace(base, loss="hard_labels", kd_weight=1.0, labelled_fraction=None)
+    hard = replace(base, loss="hard_labels", loss_options={}, kd_weight=1.0, labelled_fraction=None)
     rivals = {
         "labels only": [replace(supervised, learning_rate=r, weight_decay=(0.01, 0.1)[k]) for r, k in cells],
         "label smoothing": [replace(supervised, learning_rate=r, label_smoothing=(0.1, 0.3)[k]) for r, k in cells],
@@ -238,9 +238,9 @@ def table(
     """One row a job, finished or not, in the order given; also while another process or thread makes the runs.
 
     Columns: arm, config (its number in the arm), label_draw, the fields of `TrainConfig`, its loss_options (each a
-    column), idle (fields that play no part, see `idle`), the scores (``validation.accuracy``, ``test.accuracy``…), ce, kd (unweighted terms, means over
-    the last records), grad_ratio (see `training.train`), train_seconds, and run (a `Run`, with its logits and its
-    student). An unfinished run has NaN scores, and None as its run.
+    column), idle (fields that play no part, see `idle`), the scores (``validation.accuracy``, ``test.accuracy``…), ce,
+    kd (unweighted terms, means over the last records), grad_ratio (see `training.train`), train_seconds, and run (a
+    `Run`, with its logits and its student). An unfinished run has NaN scores, and None as its run.
     """
     store = store or Store()
     return pd.DataFrame([_row(j, find_run(j.task, j.labels, j.config, store)) for j in _jobs(jobs, task, labels)])
