@@ -10,6 +10,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from types import UnionType
@@ -155,8 +156,11 @@ def _without_idle(config: TrainConfig, base: TrainConfig) -> TrainConfig:
 
 
 def _distinct(base: TrainConfig, cells: Iterable[Mapping[str, Any]]) -> list[TrainConfig]:
-    configs = [_without_idle(_with(base, cell), base) for cell in cells]
-    return list({fingerprint(config): config for config in reversed(configs)}.values())[::-1]
+    distinct: dict[str, TrainConfig] = {}
+    for cell in cells:
+        config = _without_idle(_with(base, cell), base)
+        distinct.setdefault(fingerprint(config), config)
+    return list(distinct.values())
 
 
 # --- runs
@@ -342,8 +346,10 @@ def _jobs(jobs: Sequence[Job | TrainConfig], task: Task | None, labels: SoftLabe
 
 def _missing(jobs: Iterable[Job], store: Store) -> list[Job]:
     """Those without a finished run; of several that are the same run, the first."""
-    unique = {fingerprint(run_inputs(job.task, job.labels, job.config)): job for job in reversed(list(jobs))}
-    return [j for j in reversed(unique.values()) if find_run(j.task, j.labels, j.config, store) is None]
+    unique: dict[str, Job] = {}
+    for job in jobs:
+        unique.setdefault(_key(job), job)
+    return [j for j in unique.values() if find_run(j.task, j.labels, j.config, store) is None]
 
 
 def _workers(workers: int | None) -> int:
@@ -546,7 +552,9 @@ def _make(
             "kept; run it again, with fewer workers if memory is short."
         ) from None
     finally:
-        made.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib counts what it had to drop
+            made.close()
     progress.end("done" if not errors else f"{len(errors)} failed")
     if errors:
         raise WorkbenchError(f"{len(errors)} of {len(jobs)} runs failed, the others are kept; the first: {errors[0]}")
