@@ -581,7 +581,7 @@ def _on_cluster(calls: list[tuple], address: str) -> Iterator[Outcome]:
     except ImportError:
         raise WorkbenchError("A cluster needs dask: pip install distributed, here and on every worker.") from None
     try:
-        client = distributed.Client(address, timeout=10, set_as_default=False)
+        client = distributed.Client(address, timeout=10)
     except (OSError, ValueError) as error:
         raise WorkbenchError(
             f"No dask scheduler answers at {address!r} ({type(error).__name__}): start `dask scheduler` there and give "
