@@ -363,19 +363,22 @@ def test_class_means_are_the_mean_log_probabilities_of_rows_with_the_same_top_cl
 
 
 @pytest.mark.parametrize("control", CONTROLS)
-def test_derived_labels_are_stored_under_a_name_of_their_own_and_ask_nobody(task, labels, store, control):
-    texts = task.transfer_texts
+def test_derived_labels_are_stored_under_a_name_of_their_own_and_ask_nobody(task, store, control):
+    teacher, texts = FakeTeacher(), task.transfer_texts
+    labels = soft_labels(teacher, task, store=store)
     derived = derive(labels, task, control, store=store)
     np.testing.assert_allclose(derived.logits(texts), CONTROLS[control](labels.logits(texts)), rtol=1e-6)
     assert derived.fingerprint != labels.fingerprint and control in derived.teacher_name
     again = derive(labels, task, control, store=store)
     assert again.fingerprint == derived.fingerprint and again.rows_labelled == 0
+    assert teacher.asked == texts
     others = {derive(labels, task, name, store=store).fingerprint for name in CONTROLS}
     assert len(others) == len(CONTROLS)
     assert derive(labels, task.smaller(20), control, store=store).fingerprint not in others
 
 
-def test_an_unknown_control_names_the_nearest(task, labels, store):
+def test_an_unknown_control_names_the_nearest(task, store):
+    labels = soft_labels(FakeTeacher(), task, store=store)
     with pytest.raises(WorkbenchError) as error:
         derive(labels, task, "class mean", store=store)
-    assert "did you mean 'class means'?" in sentence(error)
+    assert "Unknown control 'class mean': did you mean 'class means'?" in str(error.value)

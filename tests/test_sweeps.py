@@ -383,6 +383,7 @@ def test_a_search_of_nothing_is_refused(task, labels, store, space, budget, part
 def cluster(tmp_path):
     """The address of a scheduler, and its two workers: processes as on machines of their own, restarted by nobody."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])}
+    env["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] = "1"  # deaths over one run before it is given up
     port = tmp_path / "scheduler.json"
     common = ["--scheduler-file", str(port)]
     quiet = {"env": env, "cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -434,7 +435,8 @@ class Killing:
 
 
 @pytest.mark.slow
-def test_a_run_that_kills_every_worker_ends_with_one_sentence(task, labels, store, cluster):
+def test_a_run_that_kills_every_worker_ends_with_one_sentence(task, labels, store, cluster, monkeypatch):
+    monkeypatch.setattr(sweeps, "NO_WORKER_SECONDS", 300.0)
     stop = threading.Event()
 
     def revive() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 SCORE = "validation.balanced_accuracy"  # what a search climbs: never a score on test
-NO_WORKER_SECONDS = 30.0  # how long a cluster may be without any worker
+NO_WORKER_SECONDS = 60.0  # how long a cluster may be without any worker
 PROBE_STEPS = 6
 _HINTS = get_type_hints(TrainConfig)
 
@@ -217,7 +217,8 @@ def run_all(
 
     Raises:
         WorkbenchError: a run failed (the others are finished and kept first; if the first few all fail, the rest is
-            not tried), a worker process died here, or one of the cluster's four times over the same run.
+            not tried), a worker process died here, or on a cluster every one that tried the same run (four, unless
+            the scheduler says otherwise).
     """
     store = store or Store()
     jobs = _jobs(jobs, task, labels)
