@@ -250,6 +250,15 @@ def test_a_sweep_whose_first_runs_all_fail_stops_and_shows_the_error(task, label
     )
 
 
+def test_a_store_that_is_not_shared_is_noticed(task, labels, store, tmp_path, monkeypatch):
+    elsewhere = Store(tmp_path / "elsewhere")
+    one = sweeps._one
+    monkeypatch.setattr(sweeps, "_in_processes", lambda calls, _: (one(c[0], elsewhere, *c[2:]) for c in calls))
+    with pytest.raises(WorkbenchError) as error:
+        run_all(CONFIGS[:2], task, labels, store=store)
+    check_sentence(str(error.value), "2 runs were made but are not in ", "one shared folder")
+
+
 def test_a_worker_that_would_make_another_run_says_so(task, labels, store, monkeypatch):
     job = Job(CONFIGS[0], task, labels)
     inputs = sweeps.run_inputs(task, labels, job.config) | {"code": "other", "device": "cuda"}

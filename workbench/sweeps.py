@@ -225,11 +225,6 @@ def run_all(
     missing = _missing(jobs, store)
     if missing:
         _make(missing, store, workers, len(jobs) - len(missing), cluster)
-        if lost := _missing(missing, store):
-            raise WorkbenchError(
-                f"{len(lost)} runs were made but are not in {store.root} as seen from here: give the workers and this "
-                "process a store in one shared folder, under the same path."
-            )
     return table(jobs, store=store)
 
 
@@ -559,6 +554,11 @@ def _make(
     progress.end("done" if not errors else f"{len(errors)} failed")
     if errors:
         raise WorkbenchError(f"{len(errors)} of {len(jobs)} runs failed, the others are kept; the first: {errors[0]}")
+    if lost := [job for job in _missing(jobs, store) if _key(job) not in stopped]:
+        raise WorkbenchError(
+            f"{len(lost)} runs were made but are not in {store.root} as seen from here: give the workers and this "
+            "process a store in one shared folder, under the same path."
+        )
     return stopped
 
 
@@ -589,20 +589,25 @@ def _on_cluster(calls: list[tuple], address: str) -> Iterator[Outcome]:
             "the address that it prints."
         ) from None
     with client:
-        futures = {client.submit(_one, *call, pure=False): call[0] for call in calls}
-        waiting, alone = set(futures), time.monotonic()
+        futures: dict[Any, Job] = {}  # few at a time: each carries its task
+        waiting, left, alone = set(), iter(calls), time.monotonic()
         try:
-            while waiting:
+            while True:
+                threads = sum(client.nthreads().values())
+                for call in itertools.islice(left, max(0, max(2, 2 * threads) - len(waiting))):
+                    futures[future := client.submit(_one, *call, pure=False)] = call[0]
+                    waiting.add(future)
+                if not waiting:
+                    break
                 try:
                     done, waiting = distributed.wait(waiting, timeout=1, return_when="FIRST_COMPLETED")
                 except TimeoutError:
                     done = set()
                 for future in done:
-                    if future.status == "finished":
-                        yield future.result()
-                    else:
-                        yield f"{_name(futures[future])}: {_cause(future.exception())}", {}
-                if done or client.nthreads():
+                    job = futures.pop(future)
+                    fine = future.status == "finished"
+                    yield future.result() if fine else (f"{_name(job)}: {_cause(future.exception())}", {})
+                if done or threads:
                     alone = time.monotonic()
                 elif time.monotonic() - alone > NO_WORKER_SECONDS:
                     raise WorkbenchError(
