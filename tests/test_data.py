@@ -448,3 +448,21 @@ def test_unknown_task_names_the_nearest():
 @pytest.mark.parametrize("count", [0, -3, 2.5, "5"])
 def test_labels_per_class_that_is_no_count(count):
     assert f"labels_per_class is {count!r}" in refusal("voice-commands", labels_per_class=count)
+
+
+# --- a smaller transfer set
+
+
+def test_a_smaller_transfer_set_keeps_the_labelled_rows_and_the_judges(tmp_path):
+    task = load_task(write(tmp_path / "a.csv", grouped(), "text,label,group"), group="group", labels_per_class=2)
+    total = len(task.transfer_texts)
+    small = task.smaller(20)
+    assert len(small.transfer_texts) == 20 and rows(small, "labelled") == rows(task, "labelled")
+    assert set(rows(small, "unlabelled")) < set(rows(task, "unlabelled"))
+    assert all(rows(small, split) == rows(task, split) for split in JUDGES)
+    assert task.smaller(20).fingerprint == small.fingerprint != task.fingerprint
+    assert task.smaller(20, draw=1).fingerprint != small.fingerprint
+    assert task.smaller(total).fingerprint == task.fingerprint
+    for wrong in (5, total + 1):
+        with pytest.raises(WorkbenchError, match=f"{wrong} rows: choose from 6 "):
+            task.smaller(wrong)

@@ -92,6 +92,29 @@ def make_slices(arms: list[str], names: tuple[str, ...] = ("1–5", "6", "7–9"
     return pd.concat(tables, ignore_index=True)
 
 
+def make_sweep(losses: list[str], temperatures: list[float], seeds: int = 2) -> pd.DataFrame:
+    """hard_labels has one temperature, which plays no part."""
+    rng = np.random.default_rng(0)
+    return pd.DataFrame([
+        {"loss": loss, "temperature": T, "seed": seed, "idle": "temperature, x" if loss == "hard_labels" else "x",
+         "validation.balanced_accuracy": rng.uniform(0.6, 0.9)}
+        for loss in losses for T in ([2.0] if loss == "hard_labels" else temperatures) for seed in range(seeds)
+    ])  # fmt: skip
+
+
+def make_effects(factors: dict[str, list[object]]) -> pd.DataFrame:
+    rows = [(factor, level, -0.01 * i, -0.01 * i - 0.02, -0.01 * i + 0.015) if i else
+            (factor, level, 0.0, np.nan, np.nan)
+            for factor, levels in factors.items() for i, level in enumerate(levels)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["factor", "level", "estimate", "low", "high"])
+    return table.assign(n_templates=190, n_seeds=5)
+
+
+def make_doses(arms: list[str], doses: list[float]) -> pd.DataFrame:
+    return pd.concat([make_estimates(arms).assign(x=x, n_seeds=5) for x in doses])
+
+
+SWEEP = make_sweep(["forward_kl", "jsd", "hard_labels"], [0.25, 1.0, 4.0, 16.0])
 N = "n = 190 templates, 5 seeds"
 PAIRS = [("distilled", baseline) for baseline in ARMS if baseline != "distilled"]
 LONG_PAIRS = [(LONG[0], other) for other in LONG[1:4]] + [(LONG[5], LONG[6])]
@@ -131,6 +154,13 @@ TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
                 ["in scope: n = 150 items", "out of scope: n = 60 items", "texts refused (%)", "AUROC", "guessing"]),
     "difficulty": (lambda: plots.difficulty({f"dial {i}": make_slices(ARMS[:4]) for i in range(4)}),
                    ["dial 3", "n = 48", "accuracy (%)", "95 % interval", *ARMS[:4]]),
+    "sweep map": (lambda: plots.sweep_map(SWEEP, note="validation split"),
+                  ["mean of 2 seeds", "hatched: temperature plays no part", "framed: the best", "validation (%)",
+                   "temperature", "0.25", "16", "forward_kl", "hard_labels", "validation split"]),
+    "main effects": (lambda: plots.main_effects(make_effects({"temperature": [1, 4, 16], "loss": ["jsd", "tvd"]})),
+                     [N, "95 % interval", "hollow: the reference", "percentage points", "temperature = 16"]),
+    "accuracy by": (lambda: plots.accuracy_by(make_doses(ARMS[:4], [300, 1000, 3239]), "transfer texts"),
+                    [N, "transfer texts, log scale", "accuracy, class-balanced (%)", "3239", *ARMS[:4]]),
 }  # fmt: skip
 NO_INTERVAL = {"low": np.nan, "high": np.nan}
 EXTREME: dict[str, Callable[[], Figure]] = {
@@ -148,6 +178,12 @@ EXTREME: dict[str, Callable[[], Figure]] = {
     "differences, long": lambda: plots.differences({name: make_verdicts(LONG_PAIRS) for name in LONG[:5]}),
     "quality, one": lambda: plots.quality_against_cost(make_costs(["distilled"]).assign(**NO_INTERVAL)),
     "quality, crowded": lambda: plots.quality_against_cost(make_costs(LONG[:16], spread=1.3)),
+    "sweep map, one cell": lambda: plots.sweep_map(make_sweep(["jsd"], [1.0], 1)),
+    "sweep map, only hard labels": lambda: plots.sweep_map(make_sweep(["hard_labels"], [])),
+    "sweep map, large": lambda: plots.sweep_map(make_sweep([*LONG[:12], "hard_labels"], list(2.0 ** np.arange(-2, 5)))),
+    "main effects, long": lambda: plots.main_effects(make_effects({name: LONG[:3] for name in LONG[3:9]})),
+    "accuracy by, one dose": lambda: plots.accuracy_by(make_doses(LONG[:5], [1]).assign(**NO_INTERVAL), "x"),
+    "accuracy by, linear": lambda: plots.accuracy_by(make_doses(ARMS, [0, 1, 2]), "x", log=False),
     "reliability, long": lambda: plots.reliability({name: (metrics.softmax(Z), LABELS) for name in LONG[:4]}),
     "reliability, long, after": lambda: plots.reliability(make_models(names=LONG[:3]),
                                                           after=make_models(3.0, LONG[:3])),
@@ -328,6 +364,19 @@ def test_panels_share_the_axis_and_the_order():
     fig = plots.comparison_by_draw({"1": COMPARED, "2": (other, None)})
     one, two = ([tick.get_text().split("  ")[0] for tick in ax.get_yticklabels()] for ax in fig.axes)
     assert one == two and fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
+
+
+def test_a_map_shows_means_of_seeds_frames_the_best_and_leaves_gaps():
+    table = SWEEP.copy()
+    score = "validation.balanced_accuracy"
+    table.loc[(table["loss"] == "jsd") & (table["temperature"] == 4), score] = np.nan
+    table.loc[(table["loss"] == "jsd") & (table["temperature"] == 16), score] = [0.93, 0.95]
+    fig = plots.sweep_map(table)
+    shown = np.ma.filled(fig.axes[0].images[0].get_array(), np.nan)
+    assert shown.shape == (3, 4) and np.isnan(shown[1, 2]) and shown[1, 3] == pytest.approx(94)
+    assert (shown[2] == shown[2, 0]).all(), "hard labels have one value"
+    frame = fig.axes[0].patches[-1]
+    assert frame.get_xy() == (2.5, 0.5) and frame.get_width() == 1
 
 
 def test_quality_draws_the_pareto_front():

@@ -17,7 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -80,6 +80,18 @@ class Task:
             digest.update(b"]")
         digest.update(b"}]")
         return digest.hexdigest()[:32]
+
+    def smaller(self, rows: int, draw: int = 0) -> "Task":
+        """This task with a transfer set of `rows` texts: all labelled ones and a random draw of the others.
+
+        Raises:
+            WorkbenchError: fewer rows than are labelled, or more than there are.
+        """
+        labelled, total = len(self.labelled), len(self.labelled) + len(self.unlabelled)
+        if not labelled <= rows <= total:
+            raise WorkbenchError(f"A transfer set of {rows} rows: choose from {labelled} (labelled) to {total} (all).")
+        order = random.Random(f"transfer draw {draw}").sample(range(total - labelled), rows - labelled)
+        return replace(self, unlabelled=self.unlabelled.select(sorted(order)))
 
     def describe(self) -> pd.DataFrame:
         """One row a split: rows, classes, groups, rows of the smallest class, median words."""

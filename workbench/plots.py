@@ -24,7 +24,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 from scipy import special
@@ -494,6 +494,130 @@ def quality_against_cost(
     _legend(fig, handles, title="model size", handleheight=2.4)
     fig.draw_without_rendering()
     _place_labels(ax, x, y, table, np.sqrt(area) / 2, front)
+    return fig
+
+
+@_styled
+def sweep_map(
+    table: pd.DataFrame,
+    x: str = "temperature",
+    y: str = "loss",
+    value: str = "validation.balanced_accuracy",
+    *,
+    title: str | None = None,
+    note: str = "",
+) -> Figure:
+    """Mean score over seeds (in %) of each cell of a grid; the best is framed, a band without x is hatched.
+
+    Table is one of `sweeps.run_all` with columns x, y, value, seed and idle. Where x plays no part in a row (idle
+    names it), the row's one cell spans all of x. Cells that were not run, or not finished, stay empty.
+    """
+    _need(table, [x, y, value, "seed", "idle"], "the table")
+    if table[value].isna().all():
+        raise WorkbenchError(f"No run of the table has a {value}: draw the map when some are finished.")
+    without = table["idle"].str.split(", ").map(lambda names: x in names)
+    spans = set(table.loc[without, y])
+    columns = sorted(set(table.loc[~without, x])) or sorted(set(table[x]))[:1]
+    means = 100 * table.groupby([y, x], sort=False)[value].mean()
+    rows = {name: np.full(len(columns), of_row.mean()) if name in spans else of_row.droplevel(y).reindex(columns)
+            for name, of_row in means.groupby(level=y, sort=False)}  # fmt: skip
+    shown = pd.DataFrame([np.asarray(row) for row in rows.values()], index=list(rows), columns=columns)
+    hatched = f"hatched: {x} plays no part" if spans else ""
+    seeds = table.dropna(subset=[value])["seed"].nunique()
+    subtitle = _sentence(f"mean of {seeds} seed{'s' * (seeds > 1)}", hatched, "framed: the best", note)
+    fig = _figure(0.9 + 0.36 * len(shown), title or f"Score by {y} and {x}", subtitle)
+    ax = fig.subplots()
+    colours = matplotlib.colormaps["cividis"]
+    image = ax.imshow(shown, cmap=colours, aspect="auto")
+    for (i, j), score in np.ndenumerate(shown.to_numpy()):
+        if np.isnan(score) or (shown.index[i] in spans and j):
+            continue
+        span = shown.index[i] in spans
+        at = (len(shown.columns) - 1) / 2 if span else j
+        dark = image.norm(score) < 0.55
+        ax.text(at, i, f"{score:.1f}", ha="center", va="center", color="white" if dark else INK,
+                bbox={"fc": colours(image.norm(score)), "ec": "none", "pad": 1.5} if span else None)  # fmt: skip
+        if span:
+            ax.add_patch(Rectangle((-0.5, i - 0.5), len(shown.columns), 1, fill=False, hatch="///", ec=GREY, lw=0))
+    i, j = np.unravel_index(np.nanargmax(shown.to_numpy()), shown.shape)
+    wide = len(shown.columns) if shown.index[i] in spans else 1
+    left = -0.5 if wide > 1 else j - 0.5
+    ax.add_patch(Rectangle((left, i - 0.5), wide, 1, fill=False, ec="#D55E00", lw=2.2, clip_on=False))
+    ax.set_xticks(range(len(shown.columns)), [f"{v:g}" if np.isreal(v) else str(v) for v in shown.columns])
+    ax.set_yticks(range(len(shown)), [_shorten(str(name), 30) for name in shown.index])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel(x.replace("_", " "))
+    fig.colorbar(image, ax=ax, label="validation (%)" if value.startswith("validation") else f"{value} (%)")
+    return fig
+
+
+@_styled
+def main_effects(table: pd.DataFrame, *, title: str = "What each choice costs", note: str = "") -> Figure:
+    """Difference of each level of each factor to that factor's reference, with its interval, in points.
+
+    Columns factor, level, estimate, low, high (fractions); estimate 0 with NaN bounds marks the reference.
+    """
+    _need(table, ["factor", "level", "estimate", "low", "high"], "the table")
+    factors = list(dict.fromkeys(table["factor"]))
+    line, gap = 0.21, 0.16  # inches; y counts inches
+    bar = "bar: 95 % interval, Holm-adjusted; hollow: the reference"
+    fig = _figure(
+        0.75 + line * len(table) + gap * len(factors), title, _sentence(_evidence(table.assign(arm="all")), bar, note)
+    )
+    ax = fig.subplots()
+    ax.axvline(0, color=INK, lw=1, zorder=1)
+    y, ticks = gap, []
+    for factor, rows in table.groupby("factor", sort=False):
+        for row in rows.itertuples():
+            reference = np.isnan(row.low)
+            colour = GREY if reference or row.low <= 0 <= row.high else VERDICT_COLOURS["WORSE"]
+            colour = VERDICT_COLOURS["BEATS"] if row.low > 0 else colour
+            ax.plot([100 * row.low, 100 * row.high], [y, y], color=colour, lw=2, solid_capstyle="butt")
+            ax.plot(100 * row.estimate, y, color="white" if reference else colour, marker="o", ms=6.5, mec=colour)
+            ticks.append((y, f"{_shorten(str(factor), 22)} = {_shorten(str(row.level), 18)}"))
+            y += line
+        y += gap
+        if factor != factors[-1]:
+            ax.axhline(y - gap / 2 - line / 2, color=PALE, lw=0.8, zorder=0)
+    ax.set_yticks([at for at, _ in ticks], [text for _, text in ticks])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(y - gap, 0)
+    ax.grid(axis="x")
+    ax.set_xlabel("difference in accuracy (percentage points)")
+    return fig
+
+
+@_styled
+def accuracy_by(
+    table: pd.DataFrame, label: str, *, log: bool = True, title: str | None = None, note: str = ""
+) -> Figure:
+    """Accuracy of each arm over an axis, with intervals: a dose and its response.
+
+    Columns arm, x (a number), estimate, low, high (fractions); n_templates, n_seeds if known. Label names x and its
+    unit. Arms are moved a little apart, so that their bars can be told from each other.
+    """
+    _need(table, ["arm", "x", "estimate", "low", "high"], "the table")
+    bars = "" if table[["low", "high"]].isna().all(axis=None) else "bar: 95 % interval"
+    fig = _figure(3.3, title or f"Accuracy by {label}", _sentence(_evidence(table), bars, note))
+    ax = fig.subplots()
+    styles, ticks = arm_styles(dict.fromkeys(table["arm"])), sorted(set(table["x"]))
+    span = np.log(ticks[-1] / ticks[0]) if log else ticks[-1] - ticks[0]
+    for i, (arm, rows) in enumerate(table.sort_values("x", kind="stable").groupby("arm", sort=False)):
+        colour, marker = styles[arm]
+        shift = 0.012 * span * (i - (len(styles) - 1) / 2)
+        x = rows["x"] * np.exp(shift) if log else rows["x"] + shift
+        ax.vlines(x, 100 * rows["low"], 100 * rows["high"], color=colour, lw=1.6)
+        ax.plot(x, 100 * rows["estimate"], color=colour, lw=1.6, **_marker(marker, 7))
+    if log:
+        ax.set_xscale("log")
+        _log_axis(ax, ticks)
+    else:
+        ax.set_xticks(ticks)
+    ax.set(xlabel=label + (", log scale" if log else ""), ylabel="accuracy, class-balanced (%)")
+    ax.margins(x=0.05)
+    ax.grid(axis="y")
+    _legend(fig, [_handle(arm, *styles[arm], line=True) for arm in styles])
     return fig
 
 
