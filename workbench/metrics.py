@@ -178,14 +178,14 @@ def disagreements(student: ArrayLike, teacher: ArrayLike, labels: ArrayLike) -> 
 def slices(values: ArrayLike, count: int = 4, unit: str = "") -> pd.Categorical:
     """Items [N] cut by a value into at most `count` slices of equal mass, named "2–5" by what they hold.
 
-    Equal values always share a slice, so that there may be fewer slices, even one. Names have the fewest
-    digits that tell the slices apart, and the unit behind them.
+    Equal values always share a slice, so that there may be fewer slices, even one. Names have three
+    digits, or as many as tell the slices apart, and the unit behind them.
     """
     values = _vector(values, "values").astype(float)
     edges = np.quantile(values, np.linspace(0, 1, count + 1)[1:-1])
     number = np.unique(np.searchsorted(edges, values), return_inverse=True)[1]
     ends = [(values[number == i].min(), values[number == i].max()) for i in range(number.max() + 1)]
-    for digits in range(2, 18):
+    for digits in range(3, 18):
         shown = [[np.format_float_positional(end, digits, fractional=False, trim="-") for end in pair]
                  for pair in ends]  # fmt: skip
         names = ["–".join(dict.fromkeys(pair)) + unit for pair in shown]

@@ -759,7 +759,7 @@ def flips(
     _need(table, ["label", "negative", "positive", "low", "high", "n_templates"], "the table of flips")
     shown = table.head(top)
     more = f"worst {len(shown)} of {len(table)} classes" if len(shown) < len(table) else ""
-    n, line = table["n_templates"].sum(), "line: interval of the losses, 95 % for all classes at once"
+    n, line = table["n_templates"].sum(), "line: joint 95 % interval of the losses"
     subtitle = _sentence(f"n = {n:,} templates (of a class in brackets)", more, line, note)
     fig = _figure(1.0 + 0.2 * len(shown), title, subtitle)
     ax = fig.subplots()
