@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_data import write
 
+from workbench import models
 from workbench.data import SPLITS, load_task
 from workbench.training import TrainConfig, train
 
@@ -63,6 +64,19 @@ def test_a_large_csv_trains_in_bounded_memory(tmp_path, rows, megabytes):
     found = json.loads(done.stdout)
     assert found["rows"] == 0.6 * rows and np.isfinite(found["loss"])
     assert found["added"] < megabytes, found
+
+
+def test_long_texts_are_read_few_at_a_time():
+    """A padded batch of 64 texts of 8,000 tokens has attention masks of 16 gigabytes."""
+    lengths = np.random.default_rng(0).permutation([10] * 100 + [700] * 40 + [2000] * 9 + [8000] * 3)
+    rows = [[1] * length for length in lengths]
+    batches = list(models.batches(rows, 0, size=64))
+    assert sorted(np.concatenate([chosen for chosen, _, _ in batches])) == list(range(len(rows)))
+    shapes = [tuple(ids.shape) for _, ids, _ in batches]
+    assert shapes[0] == (64, 10) and (1, 8000) in shapes  # short ones as ever
+    assert max(count * width**2 for count, width in shapes) <= models.ATTENTION
+    for chosen, ids, mask in batches:
+        assert mask.sum(1).tolist() == lengths[chosen].tolist() and ids.shape == mask.shape
 
 
 @pytest.mark.slow

@@ -32,6 +32,7 @@ from workbench.errors import WorkbenchError
 from workbench.store import Store, code_fingerprint, fingerprint, sha256_file
 
 VOCABULARY = 1000
+ATTENTION = 64 * 1024**2  # entries of a batch's attention mask: a quarter of a gigabyte as float32
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SMALL = re.compile(r"(\d+)x(\d+)")  # layers x width
 MINILM = re.compile(r"minilm(?:-(\d+))?")
@@ -168,11 +169,17 @@ def pad(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
 def batches(
     token_ids: Sequence[list[int]], pad_token_id: int, size: int = 64
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """(row numbers, input_ids, attention_mask) of like-sized rows: sorted by length, little is padding."""
-    lengths = token_ids.lengths() if isinstance(token_ids, Tokens) else [len(row) for row in token_ids]
+    """(row numbers, input_ids, attention_mask) of like-sized rows: sorted by length, little is padding.
+
+    At most `size` rows, and fewer where their tokens squared would pass `ATTENTION`.
+    """
+    lengths = token_ids.lengths() if isinstance(token_ids, Tokens) else np.array([len(row) for row in token_ids])
     order = np.argsort(lengths, kind="stable")
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
+    while len(order):
+        count = min(size, len(order))
+        while count > 1 and count * int(lengths[order[count - 1]]) ** 2 > ATTENTION:
+            count //= 2
+        chosen, order = order[:count], order[count:]
         yield chosen, *pad([token_ids[i] for i in chosen], pad_token_id)
 
 
