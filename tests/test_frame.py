@@ -17,7 +17,7 @@ REPO = Path(__file__).parents[1]
 # Each module imports only from those before it.
 ORDER = (
     "errors store weights voice_commands data losses metrics verdicts models soft_labels training teachers "
-    "sweeps benchmark plots notebook report __main__"
+    "sweeps benchmark plots widgets notebook report __main__"
 ).split()
 MODULES = sorted(path.stem for path in (REPO / "workbench").glob("*.py") if path.stem != "__init__")
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "IPython": "ipython", "yaml": "pyyaml"}
