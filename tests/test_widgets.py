@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib import image as mpl_image
 from tiny import PLAIN
 
 from workbench import widgets
 from workbench.errors import WorkbenchError
+from workbench.sweeps import run_all
 from workbench.training import TrainConfig, find_run
 
 NAMES = ["lights on", "lights off", "play <music>", "stop"]
@@ -37,6 +39,34 @@ def training_panel(task, labels, **options) -> widgets.TrainingPanel:
     return widgets.TrainingPanel({"3 labels a class": (task, labels)}, PLAIN, **options)
 
 
+def sweep_panel() -> widgets.SweepPanel:
+    rows = [
+        {"arm": arm, "loss": loss, "temperature": t, "seed": seed, "steps": 5,
+         "validation.accuracy": t / 20 + seed / 100, "test.nll": seed - t}
+        for arm, loss in (("distilled", "forward_kl"), ("rival", "hard_labels")) for t in (1.0, 4.0, 16.0)
+        for seed in (0, 1)
+    ]  # fmt: skip
+    return widgets.SweepPanel(pd.DataFrame(rows))
+
+
+def compare_panel() -> widgets.ComparePanel:
+    measures = {"accuracy": [0.9, 0.8, 0.7], "p50_ms": [100.0, 5.0, 9.0], "bytes": [9e7, 6e5, 7e5]}
+    table = pd.DataFrame(measures, index=["teacher", "distilled", "labels only"])
+    arms = {"teacher": logits(), "distilled": logits()[::-1]}
+    return widgets.ComparePanel(table, arms, [f"text {i}" for i in range(60)], np.arange(60) % 4, NAMES)
+
+
+def traces_panel() -> widgets.TracesPanel:
+    table = pd.DataFrame({
+        "question": ["Ann has 3 boxes of 4 pens and gives 5 away. How many are left?", "What is 2 + 2?"],
+        "answer": [7, 4],
+        "teacher": ["3 x 4 = 12\n12 - 5 = 7\nThe answer is 7.", "2 + 2 = 4"],
+        "student": [["3 x 4 = 12", "12 - 5 = 8", "The answer is 8."], ["2 + 2 = 4"]],
+        "student first wrong": [1, None],
+    })  # fmt: skip
+    return widgets.TracesPanel(table, ["teacher", "student"])
+
+
 def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "workbench-train"]
 
@@ -52,6 +82,9 @@ def test_every_control_has_a_unit_a_tooltip_and_the_keyboard(task, labels):
         temperature_panel(),
         training_panel(task, labels),
         widgets.TryItPanel({"teacher": lambda texts: logits(len(texts))}, NAMES, "hello"),
+        sweep_panel(),
+        compare_panel(),
+        traces_panel(),
     ]
     for panel in panels:
         for control in panel.controls:
@@ -146,6 +179,9 @@ def test_missing_inputs_name_the_notebook_that_makes_them():
     for panel, number in [
         (widgets.TryItPanel({}, NAMES, "hello"), "03"),
         (widgets.TrainingPanel({}), "02"),
+        (widgets.SweepPanel(None), "04"),
+        (widgets.ComparePanel(None, {}, [], [], NAMES), "05"),
+        (widgets.TracesPanel(None, []), "07"),
     ]:
         assert f"notebook {number}" in panel.note.value and panel.children == (panel.note,)
         assert panel._repr_mimebundle_()[0]["image/png"]
@@ -276,3 +312,48 @@ def test_a_config_of_another_type_gets_controls_for_what_it_shares():
     panel.settings["steps"].value = 5
     assert len(panel.run()) == 5 and panel.config == Other(steps=5)
     assert widgets.config_code(replace(panel.config, rank=2)) == "Other(steps=5, rank=2)"
+
+
+def test_a_sweep_is_sliced_and_its_best_run_offered_first(task, labels):
+    panel = sweep_panel()
+    assert panel.x.options == ("loss", "temperature") and panel.slice.value == "arm"
+    assert panel.metric.options == ("validation.accuracy", "test.nll")
+    assert panel.chosen.options[0][0].startswith("0.81:")
+    shown = panel.image.value
+    panel.x.value = "temperature"
+    assert panel.image.value != shown
+    panel.metric.value = "test.nll"  # less is better
+    assert panel.chosen.options[0][0].startswith("-16:")
+    runs = run_all([replace(PLAIN, steps=2, temperature=t) for t in (1.0, 4.0)], task, labels, workers=1)
+    panel = widgets.SweepPanel(runs)
+    panel.chosen.value = 1
+    assert "temperature=4," in panel.code.value
+
+
+def test_arms_are_compared_by_two_measures_and_by_what_they_disagree_on():
+    panel = compare_panel()
+    assert (panel.x.value, panel.y.value) == ("p50_ms", "accuracy")
+    assert panel.front() == ["teacher", "distilled"]  # "labels only" is slower and worse than "distilled"
+    table = panel.disagreements()
+    assert len(table) == (logits().argmax(1) != logits()[::-1].argmax(1)).sum()
+    panel.only.value = 2
+    assert set(panel.disagreements()["truth"]) == {"play <music>"} and "&lt;music&gt;" in panel.table.value
+    panel.x.value = panel.y.value = "bytes"
+    assert panel.front() == ["distilled"]
+    with pytest.raises(WorkbenchError, match="1 measures and 2 arms"):
+        widgets.ComparePanel(panel.measures[["bytes"]], {"a": logits(), "b": logits()}, [], [], NAMES)
+
+
+def test_traces_are_stepped_through_and_filtered():
+    panel = traces_panel()
+    assert panel.number.max == 1 and panel.wrong(0, "student") == 1 and panel.wrong(1, "student") is None
+    first = panel.image.value
+    panel.number.value = 1
+    second = panel.image.value
+    assert second != first
+    panel.only.value = "one is wrong"
+    assert panel.number.max == 0 and panel.image.value == first
+    panel.only.value = "all are right"
+    assert panel.image.value == second
+    with pytest.raises(WorkbenchError, match="no column 'rival'"):
+        widgets.TracesPanel(panel.problems, ["rival"])

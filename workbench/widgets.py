@@ -7,6 +7,7 @@ lock, from the values its controls have by then, into figures that pyplot doesn'
 
 import html
 import io
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -201,7 +202,7 @@ class TemperaturePanel(Panel):
             if not len(found):
                 self.note.value = _alert("No such text: the one below stays.")
                 return
-            self.note.value = f"<p style='margin:0.3em 0'>{len(found):,} of {len(self.texts):,} texts</p>"
+            self.note.value = _line(f"{len(found):,} of {len(self.texts):,} texts")
             offered = found[: self.CHOICES]
             kept = self.example.value if self.example.value in offered and wanted else int(offered[0])
             self.example.options = [(_shorten(self.texts[i], 60), int(i)) for i in offered]
@@ -521,7 +522,7 @@ class TrainingPanel(Panel):
         except WorkbenchError as error:
             self.status.value = _alert(str(error))
             return
-        self.code.value = f'<pre style="white-space:pre-wrap;user-select:all">{html.escape(config_code(config))}</pre>'
+        self.code.value = _code(config_code(config))
         if self.running:
             return
         task, labels = self.data[self.case.value]
@@ -718,5 +719,300 @@ def _scores(history: list[dict[str, float]]) -> str:
     return f"{loss}; validation {seen[-1]:.1f} % (best {max(seen):.1f} %)." if seen else f"{loss}."
 
 
+def _code(text: str) -> str:
+    return f'<pre style="white-space:pre-wrap;user-select:all">{html.escape(text)}</pre>'
+
+
 def _line(text: str) -> str:
     return f'<p style="line-height:1.4;margin:0.3em 0">{html.escape(text)}</p>'
+
+
+_LESS_IS_BETTER = set("ms seconds bytes parameters flops nll brier ece kl errors loss negative".split())
+
+
+def _lower_is_better(measure: str) -> bool:
+    return bool(set(measure.lower().replace(".", "_").split("_")) & _LESS_IS_BETTER)
+
+
+class SweepPanel(Panel):
+    """Finished runs of a sweep: choose axes, metric and slice, then look into a single run."""
+
+    def __init__(self, runs: pd.DataFrame | None) -> None:
+        """Show the table of `sweeps.run_all`.
+
+        Args:
+            runs: a row a run: the fields of its config, its scores (names with a dot) and, for its curve, ``run``.
+        """
+        about = "A score of finished runs against a setting, and one run's curve"
+        if runs is None or not len(runs):
+            super().__init__(about, [])
+            self.lack("No finished runs to explore: run notebook 04, which makes a sweep.")
+            return
+        self.runs = runs.reset_index(drop=True)
+        scores = [name for name in self.runs if "." in str(name) and pd.api.types.is_numeric_dtype(self.runs[name])]
+        scores += [name for name in ("score", "train_seconds") if name in self.runs]
+        plain = [name for name in self.runs if name not in (*scores, "run", "config")]
+        varied = [name for name in plain if 1 < self.runs[name].astype(str).nunique()]
+        if not scores:
+            raise WorkbenchError("The runs have no scores: give the table that sweeps.run_all returns.")
+        axes = [name for name in varied if name not in ("arm", "seed")] or varied or plain
+        slices = ["(none)", *[name for name in varied if name != "seed"]]
+        self.x = _control(ipw.Dropdown, "x axis", "a setting", "What varies from left to right", options=axes)
+        self.metric = _control(ipw.Dropdown, "y axis", "a score", "What is compared", options=scores)
+        first = "arm" if "arm" in slices else slices[0]
+        self.slice = _control(
+            ipw.Dropdown, "colour", "a setting", "One line for each of its values", options=slices, value=first
+        )
+        self.chosen = _control(ipw.Dropdown, "run", "its settings", "The run whose curve is drawn", options=[])
+        self.code = ipw.HTML()
+        super().__init__(about, [self.x, self.metric, self.slice, self.chosen], [self.code])
+        self._list()
+        self.metric.observe(lambda change: self._list(), names="value")
+        self.watch(self.x, self.metric, self.slice, self.chosen)
+        self.redraw()
+
+    def _list(self) -> None:
+        """Offer the runs, the best first; keep the chosen one."""
+        with self.lock:
+            kept, metric = self.chosen.value, self.metric.value
+            ranked = self.runs[metric].sort_values(ascending=_lower_is_better(metric), kind="stable")
+            names = [name for name in ("arm", "loss", "temperature", "ce_weight", "learning_rate", "seed")
+                     if name in self.runs]  # fmt: skip
+            told = self.runs[names].astype(str).agg(", ".join, axis=1)
+            self.chosen.options = [(f"{value:.4g}: {told[i]}", int(i)) for i, value in ranked.items()]
+            self.chosen.value = kept if kept is not None else int(ranked.index[0])
+
+    def draw(self) -> bytes:
+        """Means over what is not told apart, with a dot a run; to the right the chosen run."""
+        x, metric, by, chosen = self.x.value, self.metric.value, self.slice.value, self.chosen.value
+        fig = _figure(3.5)
+        left, right = fig.subplots(1, 2, width_ratios=[3, 2])
+        fig.subplots_adjust(left=0.1, right=0.985, top=0.9, bottom=0.34, wspace=0.25)
+        numeric = pd.api.types.is_numeric_dtype(self.runs[x])
+        values = self.runs[x] if numeric else self.runs[x].astype(str)
+        levels = sorted(values.dropna().unique())
+        spread = numeric and levels and levels[0] > 0 and levels[-1] / levels[0] >= 8
+        at = values.astype(float) if numeric else values.map({level: i for i, level in enumerate(levels)})
+        groups = self.runs[by].astype(str) if by != "(none)" else pd.Series("all runs", self.runs.index)
+        styles = plots.arm_styles(sorted(groups.unique()))
+        for group, rows in self.runs.groupby(groups, sort=True):
+            colour, marker = styles[group]
+            mean = rows[metric].groupby(at[rows.index]).mean()
+            left.plot(at[rows.index], rows[metric], marker, color=colour, ms=4, alpha=0.4, mew=0)
+            left.plot(mean.index, mean, color=colour, marker=marker, lw=1.8, label=_shorten(group, 26))
+        row = self.runs.loc[chosen]
+        left.plot(at[chosen], row[metric], "o", ms=12, mfc="none", mec=plots.INK, mew=1.4)
+        if spread:
+            left.set_xscale("log")
+            ticks = levels[:: max(1, len(levels) // 8)]
+            left.set_xticks(ticks, [f"{level:g}" for level in ticks])
+            left.minorticks_off()
+        elif not numeric:
+            left.set_xticks(range(len(levels)), [_shorten(level, 12) for level in levels])
+        left.set(xlabel=f"{x}{' (log scale)' if spread else ''}")
+        left.set_title(f"{metric}, {len(self.runs)} runs; ring: the chosen run", loc="left")
+        left.grid(axis="y")
+        fig.legend(*left.get_legend_handles_labels(), loc="lower left", ncols=3, bbox_to_anchor=(0.01, 0), fontsize=8.5)
+        right.set_title("its validation accuracy (%)", loc="left")
+        right.set(xlabel="optimizer step", ylim=(0, 100))
+        right.grid(axis="y")
+        run = row.get("run")
+        if run is not None:
+            seen = run.history.dropna(subset="validation")
+            right.plot(seen["step"], 100 * seen["validation"], "-o", ms=4, color=styles[groups[chosen]][0])
+            self.code.value = _code(config_code(run.config))
+        return _png(fig)
+
+
+class ComparePanel(Panel):
+    """Two measures of every arm with their Pareto front, accuracy by difficulty, and where two arms disagree."""
+
+    SLICES = 4
+
+    def __init__(
+        self,
+        measures: pd.DataFrame | None,
+        logits: Mapping[str, ArrayLike],
+        texts: Sequence[str],
+        truth: ArrayLike,
+        label_names: Sequence[str],
+        *,
+        difficulty: ArrayLike | None = None,
+    ) -> None:
+        """Compare arms on the same N texts.
+
+        Args:
+            measures: a row an arm, numeric columns such as ``accuracy`` and ``p50_ms``. Less is better for times,
+                sizes, losses and errors, by their names.
+            logits: arm -> ``[N, C]``, for at least two of the arms.
+            texts: N of them.
+            truth: ``[N]`` true classes.
+            label_names: C of them.
+            difficulty: ``[N]``, greater is harder; default: how unsure the first of `logits` is, such as the teacher.
+
+        Raises:
+            WorkbenchError: fewer than two measures or arms.
+        """
+        about = "Two measures of each arm, accuracy by difficulty, and the texts on which two arms disagree"
+        if measures is None or not len(measures):
+            super().__init__(about, [])
+            self.lack("No measured arms to compare: run notebook 05, which measures them.")
+            return
+        self.measures = measures.select_dtypes("number")
+        if len(self.measures.columns) < 2 or len(logits) < 2:
+            count = f"{len(self.measures.columns)} measures and {len(logits)} arms"
+            raise WorkbenchError(f"There are {count}: a comparison needs two of each.")
+        self.probabilities = {name: metrics.softmax(values) for name, values in logits.items()}
+        self.predicted = {name: p.argmax(1) for name, p in self.probabilities.items()}
+        self.texts, self.truth = list(texts), np.asarray(truth)
+        self.label_names = list(label_names)
+        first = next(iter(self.probabilities.values()))
+        hard = 1 - first.max(1) if difficulty is None else np.asarray(difficulty, float)
+        ranks = np.argsort(np.argsort(hard, kind="stable"), kind="stable")
+        self.part = ranks * self.SLICES // len(ranks)
+        columns, arms = list(self.measures.columns), list(logits)
+        cheap = next((name for name in columns if _lower_is_better(name)), columns[1])
+        self.x = _control(ipw.Dropdown, "x axis", "a measure", "From left to right", options=columns, value=cheap)
+        best = next(name for name in columns if name != cheap)
+        self.y = _control(ipw.Dropdown, "y axis", "a measure", "From bottom to top", options=columns, value=best)
+        self.one = _control(ipw.Dropdown, "one", "an arm", "Disagrees with the other", options=arms)
+        self.other = _control(ipw.Dropdown, "other", "an arm", "Disagrees with the one", options=arms, value=arms[1])
+        classes = [("all classes", -1), *((name, i) for i, name in enumerate(self.label_names))]
+        self.only = _control(ipw.Dropdown, "true class", "of the texts", "Disagreements to list", options=classes)
+        self.table = ipw.HTML()
+        super().__init__(about, [self.x, self.y, self.one, self.other, self.only], [self.table])
+        self.watch(self.x, self.y, self.one, self.other, self.only)
+        self.redraw()
+
+    def disagreements(self) -> pd.DataFrame:
+        """The texts of the chosen class on which the two arms differ: text, truth and both answers."""
+        a, b = self.one.value, self.other.value
+        rows = np.flatnonzero(self.predicted[a] != self.predicted[b])
+        if self.only.value >= 0:
+            rows = rows[self.truth[rows] == self.only.value]
+        names = np.array([*self.label_names, "none of them"])
+        told = {"text": [self.texts[i] for i in rows], "truth": names[self.truth[rows]]}
+        return pd.DataFrame(told | {arm: names[self.predicted[arm][rows]] for arm in (a, b)})
+
+    def front(self) -> list[str]:
+        """The arms that no other arm beats in both measures."""
+        table = pd.DataFrame({0: self.measures[self.x.value], 1: self.measures[self.y.value]}).dropna()
+        signs = [-1 if _lower_is_better(name) else 1 for name in (self.x.value, self.y.value)]
+        points = table.to_numpy() * signs
+        beaten = [((points >= p).all(1) & (points > p).any(1)).any() for p in points]
+        return list(table.index[~np.array(beaten)])
+
+    def draw(self) -> bytes:
+        """The plane of two measures, and the accuracy in each slice of difficulty."""
+        table, front = self.disagreements(), self.front()
+        self.note.value = _line(f"{len(table):,} of {len(self.texts):,} texts in the table below")
+        self.table.value = table.head(30).to_html(index=False, border=0)
+        fig = _figure(3.8)
+        left, right = fig.subplots(1, 2)
+        fig.subplots_adjust(left=0.09, right=0.985, top=0.91, bottom=0.32, wspace=0.22)
+        styles = plots.arm_styles(self.measures.index.union(list(self.predicted), sort=False))
+        x, y = self.measures[self.x.value], self.measures[self.y.value]
+        for name in self.measures.index:
+            colour, marker = styles[name]
+            left.plot(x[name], y[name], marker, color=colour, ms=9 if name in front else 6, label=_shorten(name, 28))
+        order = x[front].sort_values().index
+        left.plot(x[order], y[order], color="#aaaaaa", lw=1.2, zorder=0)
+        if (x > 0).all() and x.max() / x.min() >= 8:
+            left.set_xscale("log")
+        left.set(xlabel=f"{self.x.value}{' (log scale)' if left.get_xscale() == 'log' else ''}")
+        left.set_title(f"{self.y.value}; line: Pareto front", loc="left")
+        left.margins(0.1)
+        left.grid()
+        for name, predicted in self.predicted.items():
+            right_of = [100 * (predicted == self.truth)[self.part == part].mean() for part in range(self.SLICES)]
+            colour, marker = styles[name]
+            right.plot(range(self.SLICES), right_of, color=colour, marker=marker)
+        right.set_xticks(range(self.SLICES), ["easiest\nquarter", "2nd", "3rd", "hardest\nquarter"])
+        right.set(ylim=(0, 103))
+        right.set_title("accuracy by difficulty (%)", loc="left")
+        right.grid(axis="y")
+        fig.legend(*left.get_legend_handles_labels(), loc="lower left", ncols=3, bbox_to_anchor=(0.01, 0), fontsize=8.5)
+        return _png(fig)
+
+
+class TracesPanel(Panel):
+    """Step through problems: what each model writes side by side, the first wrong step marked."""
+
+    COLUMNS, LINES = 92, 26  # characters and lines a picture has room for
+
+    def __init__(self, problems: pd.DataFrame | None, models: Sequence[str], question: str = "question") -> None:
+        """Show a table of problems.
+
+        Args:
+            problems: a row a problem: the question; for each model a column with its steps, a list or text with a line
+                a step; optionally ``answer``, and for each model ``<model> first wrong``: the number of the first wrong
+                step from 0, missing or -1 where all are right.
+            models: the columns of steps, at most three.
+            question: the column of the question.
+
+        Raises:
+            WorkbenchError: a column that is missing.
+        """
+        about = "A problem and what each model writes about it, the first wrong step marked"
+        if problems is None or not len(problems):
+            super().__init__(about, [])
+            self.lack("No traces to read: run notebook 07, which makes them.")
+            return
+        if absent := [name for name in (question, *models) if name not in problems]:
+            raise WorkbenchError(f"The problems have no column {absent[0]!r}: they have {', '.join(problems.columns)}.")
+        self.problems, self.models, self.question = problems.reset_index(drop=True), list(models), question
+        last = len(problems) - 1
+        self.number = _control(ipw.IntSlider, "problem", "number", "Left and right step through", min=0, max=last)
+        kinds = ["all", "one is wrong", "all are right"]
+        self.only = _control(ipw.Dropdown, "show", "problems", "Which to step through", options=kinds)
+        super().__init__(about, [self.number, self.only])
+        self._shown = list(range(len(problems)))
+        self.only.observe(lambda change: self._filter(), names="value")
+        self.watch(self.number)
+        self.redraw()
+
+    def wrong(self, row: int, model: str) -> int | None:
+        """The first wrong step of a model, None where there is none or it is not known."""
+        value = self.problems.get(f"{model} first wrong", pd.Series(dtype=float)).get(row)
+        return None if value is None or pd.isna(value) or value < 0 else int(value)
+
+    def _filter(self) -> None:
+        with self.lock:
+            bad = [any(self.wrong(i, m) is not None for m in self.models) for i in range(len(self.problems))]
+            wanted = {"all": (True, False), "one is wrong": (True,), "all are right": (False,)}[self.only.value]
+            shown = [i for i, is_bad in enumerate(bad) if is_bad in wanted]
+            if not shown:
+                self.note.value = _alert("There are no such problems: the one below stays.")
+                return
+            self.note.value = _line(f"{len(shown):,} of {len(self.problems):,} problems")
+            self._shown = shown
+            self.number.value, self.number.max = 0, len(shown) - 1
+            self.redraw()
+
+    def draw(self) -> bytes:
+        """Columns of numbered steps; red and bold is the first wrong one, grey what follows from it."""
+        row = self._shown[min(self.number.value, len(self._shown) - 1)]
+        problem = self.problems.loc[row]
+        fig = _figure(5.2)
+        head = textwrap.wrap(str(problem[self.question]), self.COLUMNS, max_lines=3, placeholder=" …")
+        answer = f"\nanswer: {problem['answer']}" if "answer" in problem else ""
+        fig.text(0.01, 0.985, "\n".join(head) + answer, weight="bold", va="top")
+        width = self.COLUMNS // len(self.models)
+        for column, model in enumerate(self.models):
+            x, first = 0.01 + column / len(self.models), self.wrong(row, model)
+            verdict = "" if first is None else f": step {first + 1} is wrong"
+            fig.text(x, 0.8, f"{_shorten(model, 24)}{verdict}", va="top", color=plots.GREY, weight="bold")
+            steps = problem[model]
+            steps = [line for line in steps.splitlines() if line.strip()] if isinstance(steps, str) else list(steps)
+            line = 0
+            for i, step in enumerate(steps):
+                text = textwrap.wrap(f"{i + 1}. {step}", width, subsequent_indent="    ") or [f"{i + 1}."]
+                if line + len(text) > self.LINES:
+                    fig.text(x, 0.75 - 0.0285 * line, f"… {len(steps) - i} more steps", va="top", color=plots.GREY)
+                    break
+                style = {} if first is None or i < first else {"color": "#B3261E", "weight": "bold"}
+                style = style if first is None or i <= first else {"color": plots.GREY}
+                said = ("✗ " if i == first else "") + "\n".join(text)
+                fig.text(x, 0.75 - 0.0285 * line, said, va="top", fontsize=8, linespacing=1.25, **style)
+                line += len(text)
+        return _png(fig)
