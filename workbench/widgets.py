@@ -668,7 +668,7 @@ class TrainingPanel(Panel):
         """Loss terms on the left, validation accuracy on the right; dashed what is laid over."""
         fig = _figure(3.0)
         left, right = fig.subplots(1, 2)
-        fig.subplots_adjust(left=0.085, right=0.985, top=0.9, bottom=0.3, wspace=0.24)
+        fig.subplots_adjust(left=0.085, right=0.965, top=0.9, bottom=0.3, wspace=0.24)
         runs = {name: self.finished[name][1] for name in self.overlay.value if name in self.finished}
         if len(self.live) and not any(history is self.live for history in runs.values()):
             runs["this run"] = self.live
@@ -787,7 +787,7 @@ class SweepPanel(Panel):
         x, metric, by, chosen = self.x.value, self.metric.value, self.slice.value, self.chosen.value
         fig = _figure(3.5)
         left, right = fig.subplots(1, 2, width_ratios=[3, 2])
-        fig.subplots_adjust(left=0.1, right=0.985, top=0.9, bottom=0.34, wspace=0.25)
+        fig.subplots_adjust(left=0.1, right=0.965, top=0.9, bottom=0.3, wspace=0.25)
         numeric = pd.api.types.is_numeric_dtype(self.runs[x])
         values = self.runs[x] if numeric else self.runs[x].astype(str)
         levels = sorted(values.dropna().unique())
@@ -820,6 +820,7 @@ class SweepPanel(Panel):
         if run is not None:
             seen = run.history.dropna(subset="validation")
             right.plot(seen["step"], 100 * seen["validation"], "-o", ms=4, color=styles[groups[chosen]][0])
+            right.set_xlim(0, run.config.steps)
             self.code.value = _code(config_code(run.config))
         return _png(fig)
 
@@ -909,7 +910,7 @@ class ComparePanel(Panel):
         self.table.value = table.head(30).to_html(index=False, border=0)
         fig = _figure(3.8)
         left, right = fig.subplots(1, 2)
-        fig.subplots_adjust(left=0.09, right=0.985, top=0.91, bottom=0.32, wspace=0.22)
+        fig.subplots_adjust(left=0.09, right=0.955, top=0.91, bottom=0.3, wspace=0.22)
         styles = plots.arm_styles(self.measures.index.union(list(self.predicted), sort=False))
         x, y = self.measures[self.x.value], self.measures[self.y.value]
         for name in self.measures.index:
@@ -919,6 +920,7 @@ class ComparePanel(Panel):
         left.plot(x[order], y[order], color="#aaaaaa", lw=1.2, zorder=0)
         if (x > 0).all() and x.max() / x.min() >= 8:
             left.set_xscale("log")
+            left.xaxis.set_major_formatter("{x:g}")
         left.set(xlabel=f"{self.x.value}{' (log scale)' if left.get_xscale() == 'log' else ''}")
         left.set_title(f"{self.y.value}; line: Pareto front", loc="left")
         left.margins(0.1)
@@ -938,7 +940,7 @@ class ComparePanel(Panel):
 class TracesPanel(Panel):
     """Step through problems: what each model writes side by side, the first wrong step marked."""
 
-    COLUMNS, LINES = 92, 26  # characters and lines a picture has room for
+    COLUMNS, LINES = 92, 40  # characters across the picture, and lines a model gets at most
 
     def __init__(self, problems: pd.DataFrame | None, models: Sequence[str], question: str = "question") -> None:
         """Show a table of problems.
@@ -967,6 +969,8 @@ class TracesPanel(Panel):
         self.only = _control(ipw.Dropdown, "show", "problems", "Which to step through", options=kinds)
         super().__init__(about, [self.number, self.only])
         self._shown = list(range(len(problems)))
+        longest = max(sum(map(len, self._steps(row, model))) for row in self._shown for model in self.models)
+        self._lines = min(longest + 1, self.LINES)
         self.only.observe(lambda change: self._filter(), names="value")
         self.watch(self.number)
         self.redraw()
@@ -993,26 +997,32 @@ class TracesPanel(Panel):
         """Columns of numbered steps; red and bold is the first wrong one, grey what follows from it."""
         row = self._shown[min(self.number.value, len(self._shown) - 1)]
         problem = self.problems.loc[row]
-        fig = _figure(5.2)
+        height = 1.25 + 0.155 * self._lines  # inches: the same for every problem
+        fig = _figure(height)
         head = textwrap.wrap(str(problem[self.question]), self.COLUMNS, max_lines=3, placeholder=" …")
         answer = f"\nanswer: {problem['answer']}" if "answer" in problem else ""
-        fig.text(0.01, 0.985, "\n".join(head) + answer, weight="bold", va="top")
-        width = self.COLUMNS // len(self.models)
+        fig.text(0.01, 1 - 0.08 / height, "\n".join(head) + answer, weight="bold", va="top")
         for column, model in enumerate(self.models):
             x, first = 0.01 + column / len(self.models), self.wrong(row, model)
             verdict = "" if first is None else f": step {first + 1} is wrong"
-            fig.text(x, 0.8, f"{_shorten(model, 24)}{verdict}", va="top", color=plots.GREY, weight="bold")
-            steps = problem[model]
-            steps = [line for line in steps.splitlines() if line.strip()] if isinstance(steps, str) else list(steps)
+            told = {"x": x, "va": "top", "fontsize": 8, "linespacing": 1.25}
+            fig.text(y=1 - 0.9 / height, s=f"{_shorten(model, 24)}{verdict}", weight="bold", color=plots.GREY, **told)
             line = 0
-            for i, step in enumerate(steps):
-                text = textwrap.wrap(f"{i + 1}. {step}", width, subsequent_indent="    ") or [f"{i + 1}."]
-                if line + len(text) > self.LINES:
-                    fig.text(x, 0.75 - 0.0285 * line, f"… {len(steps) - i} more steps", va="top", color=plots.GREY)
+            steps = self._steps(row, model)
+            for i, lines in enumerate(steps):
+                y = 1 - (1.15 + 0.155 * line) / height
+                if line + len(lines) >= self._lines and i < len(steps) - 1 or line + len(lines) > self._lines:
+                    fig.text(y=y, s=f"… {len(steps) - i} more steps", color=plots.GREY, **told)
                     break
-                style = {} if first is None or i < first else {"color": "#B3261E", "weight": "bold"}
-                style = style if first is None or i <= first else {"color": plots.GREY}
-                said = ("✗ " if i == first else "") + "\n".join(text)
-                fig.text(x, 0.75 - 0.0285 * line, said, va="top", fontsize=8, linespacing=1.25, **style)
-                line += len(text)
+                style = {} if first is None or i < first else {"color": plots.GREY}
+                if i == first:
+                    style = {"color": "#B3261E", "weight": "bold"}
+                fig.text(y=y, s="✗ " * (i == first) + "\n".join(lines), **told, **style)
+                line += len(lines)
         return _png(fig)
+
+    def _steps(self, row: int, model: str) -> list[list[str]]:
+        """The lines of each step of a model."""
+        steps, width = self.problems.loc[row, model], self.COLUMNS // len(self.models)
+        steps = [line for line in steps.splitlines() if line.strip()] if isinstance(steps, str) else steps
+        return [textwrap.wrap(f"{i}. {step}", width, subsequent_indent="    ") for i, step in enumerate(steps, 1)]
