@@ -111,7 +111,8 @@ class _Figure(Figure):
         png = io.BytesIO()
         self.savefig(png, format="png")
         width, height = (round(100 * inches) for inches in self.get_size_inches())
-        data = {"image/png": png.getvalue(), "text/plain": repr(self)}
+        said = " – ".join(" ".join(text.get_text().split()) for text in self.texts)  # title and subtitle
+        data = {"image/png": png.getvalue(), "text/plain": said or repr(self)}
         return data, {"image/png": {"width": width, "height": height}}
 
 
