@@ -31,9 +31,9 @@ FLAGS = (
 ).split()
 MINUTE = 60_000  # milliseconds, as playwright counts
 NAMES = [path.stem for path in sorted(report.NOTEBOOKS.glob("*.ipynb"))]
-# Wider than the notebooks need: a panel is scrolled to, whatever cells Lab would rather not render.
+# All cells are rendered, so that a panel can be scrolled to.
 SETTINGS = {
-    "notebook-extension/tracker": {"windowingMode": "none", "autosave": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 PANEL = """import sys, time
@@ -89,7 +89,8 @@ def lab(browser, tmp_path_factory) -> Iterator[tuple[str, str, Path]]:
             code.outputs, code.execution_count = [], None
         nb_.save(nb, root / f"{name}.ipynb")
     cells = [PANEL.format(tests=str(Path(__file__).parent)), *SOURCES.values()]
-    nb_.save(v4.new_notebook(cells=[v4.new_code_cell(source) for source in cells]), root / "panel.ipynb")
+    made = nb_.clean(v4.new_notebook(cells=[v4.new_code_cell(source) for source in cells]))  # names its kernel
+    nb_.save(made, root / "panel.ipynb")
     for name, values in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)

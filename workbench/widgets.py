@@ -462,10 +462,10 @@ class TrainingPanel(Panel):
         )
         button = {"layout": {"width": "7em"}}
         tip = "Finish this step, keep a checkpoint and stop. The kernel's Interrupt doesn't reach this training"
-        self.train = ipw.Button(description="Train", tooltip="Train with these settings", icon="play", **button)
-        self.stop = ipw.Button(description="Stop", tooltip=tip, icon="stop", disabled=True, **button)
+        self.train = ipw.Button(description="Train", tooltip="Train with these settings", **button)
+        self.stop = ipw.Button(description="Stop", tooltip=tip, disabled=True, **button)
         tip = "First settings again, no runs shown; the store keeps them"
-        self.reset = ipw.Button(description="Reset", tooltip=tip, icon="undo", **button)
+        self.reset = ipw.Button(description="Reset", tooltip=tip, **button)
         self.bar = ipw.IntProgress(layout={"width": "16em"}, tooltip="Steps done")
         self.overlay = ipw.SelectMultiple(
             description="overlay (runs)", tooltip="Finished runs to draw too: arrows and Ctrl choose", style=_LABEL,
