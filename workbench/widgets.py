@@ -425,7 +425,7 @@ class TrainingPanel(Panel):
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._number = 0
-        self.live: pd.DataFrame = pd.DataFrame()
+        self.live, self._live_name = pd.DataFrame(), ""
         self.finished: dict[str, tuple[Any, pd.DataFrame]] = {}
         names = {field.name for field in fields(self.base)}
         whole = {"min": 0, "max": 1_000_000}
@@ -589,6 +589,7 @@ class TrainingPanel(Panel):
     def _work(self, config: Any, case: str, stop: threading.Event) -> str:
         """Consume one run's records; the text of what went wrong: an exception would hold its frames in memory."""
         history: list[dict[str, float]] = []
+        self._live_name = f"{case}, {_changes(config, self.base) or 'as given'}"
         drawn, pause, text, ended = 0.0, self.STEP_SECONDS, "", False
         try:
             records = self.train_function(*self.data[case], config)
@@ -634,7 +635,7 @@ class TrainingPanel(Panel):
                 self.status.value = _alert(text)
             elif ended:
                 self._number += 1
-                name = f"{self._number}: {case}, {_changes(config, self.base) or 'as given'}"
+                name = f"{self._number}: {self._live_name}"
                 self.finished[name] = config, self.live
                 self.overlay.options = list(self.finished)
                 self._tabulate()
@@ -671,7 +672,7 @@ class TrainingPanel(Panel):
         fig.subplots_adjust(left=0.085, right=0.965, top=0.9, bottom=0.3, wspace=0.24)
         runs = {name: self.finished[name][1] for name in self.overlay.value if name in self.finished}
         if len(self.live) and not any(history is self.live for history in runs.values()):
-            runs["this run"] = self.live
+            runs[self._live_name] = self.live
         names = {"kd": "distillation", "ce": "cross-entropy", "loss": "loss"}
         palette = [colour for colour, _ in plots.ARM_STYLES.values()]
         for i, (name, history) in enumerate(reversed(runs.items())):
