@@ -33,8 +33,8 @@ from workbench.losses import LOSSES
 from workbench.store import Store
 
 DPI = 144  # pixels an inch: sharp at 700 CSS pixels, and quick
-_LABEL = {"description_width": "11.5em"}
-_LAYOUT = {"width": "29em", "max_width": "100%"}
+_LABEL = {"description_width": "13em"}
+_LAYOUT = {"width": "31em", "max_width": "100%"}
 
 
 class Panel(ipw.VBox):
@@ -44,13 +44,14 @@ class Panel(ipw.VBox):
         """Lay out; a subclass then observes its controls and calls `redraw`.
 
         Args:
-            about: a sentence that says what the picture shows: its text alternative.
+            about: what the picture shows: its text alternative in static pages.
             controls: in the order in which Tab reaches them.
             below: what stands under the picture.
         """
         self.about, self.controls = about, list(controls)
         self.lock = threading.RLock()
-        self.image = ipw.Image(format="png", tooltip=about, layout={"width": "700px", "max_width": "100%"})
+        # No tooltip: in ipywidgets 8.1 an Image with one fails to show itself in the browser.
+        self.image = ipw.Image(format="png", layout={"width": "700px", "max_width": "100%"})
         self.note = ipw.HTML()
         rows = ipw.Box(self.controls, layout={"flex_flow": "row wrap", "grid_gap": "2px 12px", "margin": "0 0 6px"})
         super().__init__([rows, self.note, self.image, *below])
@@ -98,10 +99,13 @@ def _control(kind: type[ipw.Widget], name: str, unit: str, tooltip: str, **optio
     return kind(description=description, tooltip=tooltip, style=_LABEL, **options)
 
 
-def _temperature_slider(value: float) -> ipw.FloatLogSlider:
-    tooltip = "What logits are divided by before the softmax: below 1 sharpens, above 1 softens (.25 to 16)"
-    span = {"base": 2, "min": -2, "max": 4, "step": 0.125, "readout_format": ".2f"}
-    return _control(ipw.FloatLogSlider, "temperature T", "no unit", tooltip, value=value, **span)
+_SOFTER = "What logits are divided by before the softmax: below 1 sharpens, above 1 softens (.25 to 16)"
+
+
+def _scale(name: str, unit: str, tooltip: str, values: Sequence[float], start: float) -> ipw.SelectionSlider:
+    """A slider over a logarithmic scale of round values: a FloatLogSlider would turn 0.004 into 0.003981…"""
+    options = [(f"{value:g}", value) for value in sorted({*values, start})]
+    return _control(ipw.SelectionSlider, name, unit, tooltip, options=options, value=start)
 
 
 def _alert(text: str) -> str:
@@ -174,10 +178,11 @@ class TemperaturePanel(Panel):
             ipw.Text, "text contains", "words", "Only texts that contain this; empty for all", placeholder="any"
         )
         self.order = _control(
-            ipw.Dropdown, "order", "by certainty at T = 1", "Which texts to offer first", options=self._ORDERS
+            ipw.Dropdown, "order", "certainty at T = 1", "Which texts to offer first", options=self._ORDERS
         )
         self.example = _control(ipw.Dropdown, "example", "a text", "The text whose soft label is drawn", options=[])
-        self.temperature = _temperature_slider(temperature)
+        span = {"base": 2, "min": -2, "max": 4, "step": 0.125, "readout_format": ".2f", "value": temperature}
+        self.temperature = _control(ipw.FloatLogSlider, "temperature T", "no unit", _SOFTER, **span)
         controls = [self.search, self.order, self.example, self.temperature]
         super().__init__("One text's soft label at a temperature T, its neighbours and the classes' likeness", controls)
         self._build_map()
@@ -339,7 +344,7 @@ class TryItPanel(Panel):
         """
         self.models, self.label_names = dict(models), list(label_names)
         tooltip = "A sentence for the models; press Enter to ask them"
-        layout = {"width": "59em", "max_width": "100%"}
+        layout = {"width": "63em", "max_width": "100%"}
         self.text = _control(
             ipw.Text, "sentence", "press Enter", tooltip, value=text, continuous_update=False, layout=layout
         )
@@ -429,23 +434,22 @@ class TrainingPanel(Panel):
         self.finished: dict[str, tuple[Any, pd.DataFrame]] = {}
         names = {field.name for field in fields(self.base)}
         whole = {"min": 0, "max": 1_000_000}
-        log = {"base": 10, "min": -5, "max": -1.5, "step": 0.1, "readout_format": ".1e"}
+        rates = [float(f"{digit}e{power}") for power in range(-5, -1) for digit in (1, 1.5, 2, 3, 4, 5, 7)]
+        temperatures = [0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0, 11.0, 16.0]
         weight = {"min": 0, "max": 4, "step": 0.1}
         b = self.base
         offered = {
             "loss": lambda: _control(
                 ipw.Dropdown, "loss", "distillation", "How student and teacher are compared", options=list(LOSSES)
             ),
-            "temperature": lambda: _temperature_slider(b.temperature),
+            "temperature": lambda: _scale("temperature T", "no unit", _SOFTER, temperatures, b.temperature),
             "kd_weight": lambda: _control(
-                ipw.FloatSlider, "weight of teacher", "factor", "kd_weight: of the distillation term", **weight
+                ipw.FloatSlider, "teacher weight", "factor", "kd_weight: of the distillation term", **weight
             ),
             "ce_weight": lambda: _control(
-                ipw.FloatSlider, "weight of labels", "factor", "ce_weight: of the true labels' cross-entropy", **weight
+                ipw.FloatSlider, "label weight", "factor", "ce_weight: of the true labels' cross-entropy", **weight
             ),
-            "learning_rate": lambda: _control(
-                ipw.FloatLogSlider, "learning rate", "a step, log", "AdamW's peak rate", value=b.learning_rate, **log
-            ),
+            "learning_rate": lambda: _scale("learning rate", "a step", "AdamW's peak rate", rates, b.learning_rate),
             "steps": lambda: _control(
                 ipw.BoundedIntText, "steps", "batches", "How many optimizer steps", **whole | {"min": 1}
             ),
@@ -507,8 +511,6 @@ class TrainingPanel(Panel):
             WorkbenchError: values that no run could mean.
         """
         values = {name: control.value for name, control in self.settings.items()}
-        for name in {"temperature", "learning_rate"} & values.keys():  # a log slider's own value is no round number
-            values[name] = float(f"{values[name]:.3g}")
         values = {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
         # A record a step, so that Stop acts at the next one; ten looks at validation, so that the curve has a shape.
         often = {"log_every": 1, "eval_every": max(1, values.get("steps", 10) // 10)}
@@ -653,7 +655,7 @@ class TrainingPanel(Panel):
             best = f"{100 * seen.max():.1f}" if len(seen) else "–"
             seconds = f"{history['seconds'].iloc[-1]:.1f}" if "seconds" in history else "–"
             rows[name] = {"best validation accuracy (%)": best, "steps": config.steps, "training (s)": seconds}
-        self.table.value = pd.DataFrame(rows).T.rename_axis("run").reset_index().to_html(index=False, border=0)
+        self.table.value = _table(pd.DataFrame(rows).T.rename_axis("run").reset_index())
 
     def _reset(self) -> None:
         with self.lock:
@@ -722,6 +724,12 @@ def _scores(history: list[dict[str, float]]) -> str:
 
 def _code(text: str) -> str:
     return f'<pre style="white-space:pre-wrap;user-select:all">{html.escape(text)}</pre>'
+
+
+def _table(rows: pd.DataFrame) -> str:
+    with pd.option_context("display.max_colwidth", None):
+        page = rows.to_html(index=False, border=0, justify="left")
+    return page.replace("<td>", '<td style="padding:0 1.5em 0.3em 0">')
 
 
 def _line(text: str) -> str:
@@ -908,7 +916,7 @@ class ComparePanel(Panel):
         """The plane of two measures, and the accuracy in each slice of difficulty."""
         table, front = self.disagreements(), self.front()
         self.note.value = _line(f"{len(table):,} of {len(self.texts):,} texts in the table below")
-        self.table.value = table.head(30).to_html(index=False, border=0)
+        self.table.value = _table(table.head(30))
         fig = _figure(3.8)
         left, right = fig.subplots(1, 2)
         fig.subplots_adjust(left=0.09, right=0.955, top=0.91, bottom=0.3, wspace=0.22)
