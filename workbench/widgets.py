@@ -759,7 +759,7 @@ class SweepPanel(Panel):
             return
         self.runs = runs.reset_index(drop=True)
         scores = [name for name in self.runs if "." in str(name) and pd.api.types.is_numeric_dtype(self.runs[name])]
-        scores += [name for name in ("score", "train_seconds") if name in self.runs]
+        scores += [name for name in ("score", "train_seconds", "ce", "kd", "grad_ratio") if name in self.runs]
         plain = [name for name in self.runs if name not in (*scores, "run", "config")]
         varied = [name for name in plain if 1 < self.runs[name].astype(str).nunique()]
         if not scores:
