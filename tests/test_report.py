@@ -301,3 +301,22 @@ def test_doctor_tells_what_is_missing_and_how_to_mend_it(capsys, monkeypatch, tm
     assert "Store: 0 entries" in shown and sys.prefix in shown
     assert "not fetched" in shown and "python -m workbench fetch" in shown
     assert not (tmp_path / "data").exists(), "a look changed something"
+
+
+def test_names_from_the_hub_and_paths_reach_the_notebooks(tmp_path, monkeypatch):
+    """Notebooks run in their own folder: a relative path would not be found there."""
+    given = []
+    monkeypatch.setattr(report, "run", lambda **options: given.append(options["flags"]) or [])
+    monkeypatch.setattr("workbench.data.load_task", lambda name, **columns: given.append((name, columns)))
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    assert main(["report", "--task", "hub:mine", "--text", "a,b", "--teacher", "finetune:mine"]) == 0
+    assert given == [
+        (f"hub:{mine}", {"text": "a,b"}),
+        {"task_name": f"hub:{mine}", "text_column": "a,b", "teacher_name": f"finetune:{mine}"},
+    ]
+    assert main(["report", "--task", "hub:nyu-mll/glue/mrpc", "--teacher", "finetune:owner/encoder"]) == 0
+    assert given[-1] == {"task_name": "hub:nyu-mll/glue/mrpc", "teacher_name": "finetune:owner/encoder"}
+    shown = {name: report._slug(name) for name in ("hub:nyu-mll/glue/mrpc", f"hub:{tmp_path}", "finetune:owner/En.c")}
+    assert list(shown.values())[::2] == ["nyu-mll-glue-mrpc", "en"] and "/" not in shown[f"hub:{tmp_path}"]

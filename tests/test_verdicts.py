@@ -1,19 +1,23 @@
 """The procedure that reaches verdicts, put to the test on data whose truth is known."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.metrics import balanced_accuracy
+from workbench.metrics import balanced_accuracy, slices
 from workbench.verdicts import (
     _holm,
     _strata,
     _verdict,
     across_draws,
     arm_estimates,
+    by_slice,
     choose,
     compare,
+    decision,
     share_of_gap,
 )
 
@@ -338,6 +342,49 @@ def validation_scores():
          for seed in range(3)],
         columns=["arm", "config", "seed", "score"],
     )  # fmt: skip
+
+
+def test_by_slice_is_arm_estimates_of_each_slice():
+    rng = np.random.default_rng(0)
+    labels, groups = np.repeat([0, 1, 2], 40), np.repeat(np.arange(30), 4)
+    correct = {"new": rng.random((3, 120)) < 0.8, "old": rng.random((1, 120)) < 0.7}
+    cut = slices(rng.random(120), 3)
+    table = by_slice(correct, cut, labels, groups)
+    assert table["slice"].unique().tolist() == list(cut.categories) and len(table) == 6
+    for name, part in table.groupby("slice"):
+        of = cut == name
+        alone = arm_estimates({arm: hits[:, of] for arm, hits in correct.items()}, labels[of], groups[of])
+        pd.testing.assert_frame_equal(part.drop(columns="slice").reset_index(drop=True), alone)
+    rare = pd.Categorical(np.where(groups == 7, "one template", "the rest"))
+    assert by_slice(correct, rare, labels, groups)["slice"].unique().tolist() == ["the rest"]
+    with pytest.raises(WorkbenchError, match="No slice holds two templates"):
+        by_slice(correct, pd.Categorical(groups), labels, groups)
+
+
+@pytest.mark.parametrize(
+    ("change", "word", "sentence"),
+    [
+        ({"replaces": True, "low": -0.01}, "REPLACES", "settle it"),
+        ({"high": -0.03}, "DOES NOT REPLACE", "settle it"),
+        ({}, "NOT SHOWN TO REPLACE", r"About 400 test templates \(1,600 texts\) in place of 200 \(800\)"),
+        ({"items_needed": np.inf}, "NOT SHOWN TO REPLACE", "more seeds"),
+        ({"verdict": "no verdict (smoke run)", "replaces": None}, "NO DECISION", "real run"),
+    ],
+)
+def test_decision_says_what_is_decided_and_what_would_settle_it(change, word, sentence):
+    row = {"baseline": "teacher", "verdict": "INCONCLUSIVE", "replaces": False, "low": -0.04, "high": 0.02,
+           "items_needed": 400.0, "n_templates": 200}  # fmt: skip
+    decided, remains = decision(pd.Series(row | change), 800, 0.02)
+    assert decided.startswith(word)
+    assert re.search(sentence, remains)
+
+
+def test_decision_agrees_with_compare():
+    hits, labels, _ = gaussian_hits(np.random.default_rng(5), EVEN)
+    table = compare(hits, labels, declared=PAIR, teacher="old", replace_margin=0.3)
+    assert decision(table.iloc[0], len(labels), 0.3)[0] == "REPLACES"
+    with pytest.raises(WorkbenchError, match="not the teacher"):
+        decision(compare(hits, labels, declared=PAIR).iloc[0], len(labels))
 
 
 def test_choose_takes_the_best_mean_and_the_first_of_equals():

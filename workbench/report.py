@@ -273,8 +273,9 @@ def duration(seconds: float) -> str:
 
 
 def _slug(value: str) -> str:
-    """A folder name: the stem of a CSV, the end of a path or hub name."""
-    stem = Path(value.removeprefix("csv:")).stem
+    """A folder name: a hub data set, the stem of a CSV, the end of a path or of a model's hub name."""
+    path = Path(value[4:])
+    stem = value[4:] if value.startswith("hub:") and not path.is_absolute() else Path(value.removeprefix("csv:")).stem
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
 
 

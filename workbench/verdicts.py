@@ -117,6 +117,30 @@ def compare(
     return table
 
 
+def decision(found: pd.Series, n_items: int, replace_margin: float = 0.02) -> tuple[str, str]:
+    """A (student, teacher) row of `compare` in words: what is decided, and what would settle what is open.
+
+    REPLACES; DOES NOT REPLACE where the whole interval lies below −replace_margin; NOT SHOWN TO REPLACE
+    between the two; of a smoke run NO DECISION. The second is a sentence: how many of the task's n_items test
+    items and their templates it would take. Raises WorkbenchError for a row without an answer to "replaces".
+    """
+    if found["verdict"] == SMOKE:
+        return "NO DECISION (smoke run)", "A real run would tell how many test texts it takes."
+    if found["replaces"] is None:
+        raise WorkbenchError(f"The baseline {found['baseline']!r} is not the teacher: give the row against it.")
+    if found["replaces"]:
+        return "REPLACES", "These test texts settle it."
+    if found["high"] < -replace_margin:
+        return "DOES NOT REPLACE", "These test texts settle it."
+    needed, have = found["items_needed"], found["n_templates"]
+    settle = "More test texts alone would not settle it: it takes more seeds, or another margin."
+    if np.isfinite(needed):
+        settle = (f"About {needed:,.0f} test templates ({needed * n_items / have:,.0f} texts) in place of {have:,} "
+                  f"({n_items:,}) would settle it four times in five, if the difference is what it seems."
+                  )  # fmt: skip
+    return "NOT SHOWN TO REPLACE", settle
+
+
 def arm_estimates(
     correct: dict[str, ArrayLike], labels: ArrayLike, groups: ArrayLike | None = None
 ) -> pd.DataFrame:
@@ -136,6 +160,32 @@ def arm_estimates(
         "n_templates": len(template_class),
         "n_seeds": [len(d) for d in hits.values()],
     })  # fmt: skip
+
+
+def by_slice(
+    correct: dict[str, ArrayLike],
+    slices: pd.Categorical,
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+) -> pd.DataFrame:
+    """`arm_estimates` within each slice [N] of the items, in the order of its categories: slice, arm, ….
+
+    Each slice balances the classes it holds, so slices differ in their mix of classes. A slice of fewer than
+    two templates has no interval and is left out.
+    """
+    labels, tables = np.asarray(labels), []
+    groups = None if groups is None else np.asarray(groups)
+    for name in slices.categories:
+        of = np.flatnonzero(slices == name)
+        inside = {arm: np.atleast_2d(values)[:, of] for arm, values in correct.items()}
+        kept = None if groups is None else groups[of]
+        if len(of) and len(template_ids(labels[of], kept)[1]) > 1:
+            table = arm_estimates(inside, labels[of], kept)
+            table.insert(0, "slice", name)
+            tables.append(table)
+    if not tables:
+        raise WorkbenchError("No slice holds two templates: cut the items into fewer slices.")
+    return pd.concat(tables, ignore_index=True)
 
 
 def across_draws(tables: list[pd.DataFrame]) -> pd.DataFrame:
