@@ -493,7 +493,7 @@ class TrainingPanel(Panel):
             control.observe(lambda change: self._describe(), names="value")
         self.watch(self.overlay)
         self.train.on_click(lambda _: self._start())
-        self.stop.on_click(lambda _: self._stop.set())
+        self.stop.on_click(lambda _: self._halt())
         self.reset.on_click(lambda _: self._reset())
         self._describe()
         self.redraw()
@@ -572,6 +572,12 @@ class TrainingPanel(Panel):
             arguments = (config, self.case.value, stop)
             self._thread = threading.Thread(target=self._work, args=arguments, daemon=True, name="workbench-train")
             self._thread.start()
+
+    def _halt(self) -> None:
+        self._stop.set()  # before the lock, which a picture being drawn may hold
+        with self.lock:
+            if not self.stop.disabled:
+                self.status.value = _line("Stopping…")
 
     def _begin(self) -> tuple[Any, threading.Event]:
         with self.lock:
@@ -685,7 +691,8 @@ class TrainingPanel(Panel):
                 left.plot(history["step"], smooth, dashes, label=names[term] if i == 0 else None, **style)
             if "validation" in history:
                 seen = history.dropna(subset="validation")
-                right.plot(seen["step"], 100 * seen["validation"], "-o", ms=4, label=_shorten(name, 90), **style)
+                style |= {"ms": 4, "clip_on": False, "label": _shorten(name, 90)}
+                right.plot(seen["step"], 100 * seen["validation"], "-o", **style)
         steps = max([history["step"].max() for history in runs.values()] + [self.bar.max if runs else 1])
         for ax in (left, right):
             ax.set(xlim=(0, steps), xlabel="optimizer step")
@@ -819,16 +826,17 @@ class SweepPanel(Panel):
         elif not numeric:
             left.set_xticks(range(len(levels)), [_shorten(level, 12) for level in levels])
         left.set(xlabel=f"{x}{' (log scale)' if spread else ''}")
-        left.set_title(f"{metric}, {len(self.runs)} runs; ring: the chosen run", loc="left")
+        left.set_title(f"{_shorten(metric, 28)}, {len(self.runs)} runs; ring: one run", loc="left")
         left.grid(axis="y")
         fig.legend(*left.get_legend_handles_labels(), loc="lower left", ncols=3, bbox_to_anchor=(0.01, 0), fontsize=8.5)
-        right.set_title("its validation accuracy (%)", loc="left")
+        right.set_title("the one run: validation (%)", loc="left")
         right.set(xlabel="optimizer step", ylim=(0, 100))
         right.grid(axis="y")
         run = row.get("run")
         if run is not None:
             seen = run.history.dropna(subset="validation")
-            right.plot(seen["step"], 100 * seen["validation"], "-o", ms=4, color=styles[groups[chosen]][0])
+            style = {"ms": 4, "clip_on": False, "color": styles[groups[chosen]][0]}
+            right.plot(seen["step"], 100 * seen["validation"], "-o", **style)
             right.set_xlim(0, run.config.steps)
             self.code.value = _code(config_code(run.config))
         return _png(fig)
