@@ -22,7 +22,7 @@ report: $(READY)  ## run the notebooks and publish them as pages
 report-all: report  ## every notebook (today the same)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	cd notebooks && $(abspath $(PYTHON)) -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
+	cd notebooks && $(abspath $(PYTHON)) -m jupyter lab 00_overview.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(READY)  ## all tests but the long ones
 	$(PYTEST) -m 'not long'

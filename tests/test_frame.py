@@ -17,7 +17,7 @@ REPO = Path(__file__).parents[1]
 # Each module imports only from those before it.
 ORDER = (
     "errors store noise weights voice_commands data losses metrics verdicts models augment soft_labels training "
-    "teachers sweeps export benchmark plots notebook ship report __main__"
+    "teachers sweeps export benchmark plots widgets notebook ship report __main__"
 ).split()
 MODULES = sorted(path.stem for path in (REPO / "workbench").glob("*.py") if path.stem != "__init__")
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "IPython": "ipython", "yaml": "pyyaml"}

@@ -467,5 +467,6 @@ def test_save_and_notebook_show_the_same_figure_at_twice_700_px(tmp_path):
     data, size = fig._repr_mimebundle_()
     path = plots.save(fig, tmp_path / "new" / "figure.png")
     assert path.read_bytes() == data["image/png"]
+    assert data["text/plain"] == "Is the confidence justified? – n = 150 items; 15 bins"
     assert int.from_bytes(path.read_bytes()[16:20]) == 1400 and size["image/png"]["width"] == 700
     assert plots.save(fig, tmp_path / "figure.svg").read_text().startswith("<?xml")

@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--label", dest="label_column", help="its label column (default: label)")
     report.add_argument("--group", dest="group_column", help="its column of near copies")
     report.add_argument("--teacher", dest="teacher_name", help="the teacher (default: minilm-finetuned)")
+    report.add_argument("--hide-code", action="store_true", help="fold the code of the pages away")
     report.add_argument("--update", action="store_true", help="maintainers: store outputs in notebooks/")
 
     doctor = commands.add_parser("doctor", help="say what is installed, fetched, free and missing")
@@ -79,7 +80,8 @@ def _report(options: argparse.Namespace) -> int:
 
             if "/" not in teacher and teacher not in TEACHERS:
                 raise unknown("teacher", teacher, TEACHERS)
-    failed = report.run(budget=options.budget, only=options.only, flags=flags, update=options.update)
+    chosen = {"budget": options.budget, "only": options.only, "update": options.update, "hide_code": options.hide_code}
+    failed = report.run(flags=flags, **chosen)
     return 1 if failed else 0
 
 

@@ -14,7 +14,8 @@ import io
 import textwrap
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec
 
@@ -87,11 +88,18 @@ def arm_styles(arms: Iterable[str]) -> dict[str, tuple[str, str]]:
     return styles | {arm: ARM_STYLES[arm] for arm in styles if arm in ARM_STYLES}
 
 
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the workbench's style, one thread at a time: matplotlib's settings are the whole process's."""
+    with _LOCK, matplotlib.rc_context(STYLE):
+        yield
+
+
 def save(fig: Figure, path: str | Path) -> Path:
     """Write a figure as path's suffix says (png, svg, pdf), making the folder if need be; returns path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _LOCK, matplotlib.rc_context(STYLE):
+    with style():
         fig.savefig(path)
     return path
 
@@ -103,7 +111,8 @@ class _Figure(Figure):
         png = io.BytesIO()
         self.savefig(png, format="png")
         width, height = (round(100 * inches) for inches in self.get_size_inches())
-        data = {"image/png": png.getvalue(), "text/plain": repr(self)}
+        said = " – ".join(" ".join(text.get_text().split()) for text in self.texts)  # title and subtitle
+        data = {"image/png": png.getvalue(), "text/plain": said or repr(self)}
         return data, {"image/png": {"width": width, "height": height}}
 
 
@@ -112,7 +121,7 @@ def _styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @functools.wraps(plot)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with _LOCK, matplotlib.rc_context(STYLE):
+        with style():
             fig = plot(*args, **kwargs)
             fig.draw_without_rendering()
             fig.set_layout_engine("none")
@@ -282,13 +291,7 @@ def class_similarity(
     for label in np.unique(predicted):
         table[label] = p[predicted == label].mean(0)
     np.fill_diagonal(table, np.nan)
-    ranks = np.arange(classes)
-    if order and classes > 2:
-        similarity = np.nan_to_num(table)
-        distance = similarity.max() - (similarity + similarity.T) / 2
-        np.fill_diagonal(distance, 0)
-        links = hierarchy.linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
-        ranks = hierarchy.leaves_list(links)
+    ranks = similarity_order(table) if order else np.arange(classes)
     numbered = classes > 24
     size = 8.5 if not numbered else 6.5
     names = [_shorten(label_names[i], 40 if numbered else 28) for i in ranks]
@@ -314,6 +317,17 @@ def class_similarity(
     bar = fig.colorbar(image, ax=ax, label="mean probability of the other class (%)", aspect=30, pad=0.02)
     bar.outline.set_visible(False)
     return fig
+
+
+def similarity_order(table: np.ndarray) -> np.ndarray:
+    """The rows of a table ``[C, C]`` of probabilities, NaN counting as 0, with similar ones side by side ``[C]``."""
+    if len(table) < 3:
+        return np.arange(len(table))
+    similarity = np.nan_to_num(table)
+    distance = similarity.max() - (similarity + similarity.T) / 2
+    np.fill_diagonal(distance, 0)
+    links = hierarchy.linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
+    return hierarchy.leaves_list(links)
 
 
 @_styled
