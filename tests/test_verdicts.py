@@ -425,3 +425,48 @@ def test_bad_input_is_one_sentence(change, sentence):
     compare(**good)
     with pytest.raises(WorkbenchError, match=sentence):
         compare(**(good | change))
+
+
+# --- many settings, few seeds
+
+
+def make_settings(rng, effect: float, templates: float = 0.02, seeds: float = 0.03) -> dict[str, np.ndarray]:
+    """Nine settings' chances [2 seeds, items]: 6 classes of 8 templates; the spread of templates and of seeds."""
+    chance = 0.7 + rng.normal(0, templates, (9, 1, 48)) + rng.normal(0, seeds, (9, 2, 1))
+    chance[0] += effect
+    return {f"setting {i}": np.clip(hits, 0, 1) for i, hits in enumerate(chance)}
+
+
+def wrong_and_found(templates: float, pool_seeds: bool) -> tuple[int, float]:
+    """Of 200 sweeps: those with a false verdict where nothing differs; mean share found of eight true differences."""
+    rng, classes = np.random.default_rng(0), np.repeat(np.arange(6), 8)
+    pairs = [(f"setting {i}", "setting 0") for i in range(1, 9)]
+    judge = {"labels": classes, "declared": pairs, "bootstraps": 0, "pool_seeds": pool_seeds}
+    wrong = found = 0
+    for _ in range(200):
+        null, real = make_settings(rng, 0.0, templates), make_settings(rng, 0.15, templates)
+        wrong += compare(null, **judge)["verdict"].isin(["BEATS", "WORSE"]).any()
+        found += (compare(real, **judge)["verdict"] == "WORSE").mean() / 200
+    return wrong, found
+
+
+@pytest.mark.parametrize("templates", [0.02, 0.1])
+def test_pooled_seeds_keep_the_error_rate(templates):
+    assert wrong_and_found(templates, pool_seeds=True)[0] <= 16  # of 200: 5 % and two standard errors
+
+
+def test_pooled_seeds_find_what_two_seeds_alone_cannot_where_seeds_are_most_of_the_noise():
+    assert wrong_and_found(0.02, pool_seeds=False)[1] < 0.4 < 0.8 < wrong_and_found(0.02, pool_seeds=True)[1]
+
+
+def test_pooled_seeds_are_the_residual_of_arm_and_seed():
+    classes = np.repeat(np.arange(2), 5)
+    level = np.array([[0.5, 0.5], [0.6, 0.8], [0.3, 0.3]])  # [arms, seeds]
+    correct = {name: np.repeat(row[:, None], 10, axis=1) for name, row in zip("abc", level, strict=True)}
+    found = compare(correct, classes, declared=[("b", "a"), ("c", "a")], pool_seeds=True)
+    residual = level - level.mean(1, keepdims=True) - level.mean(0) + level.mean()
+    expected = np.sqrt(2 * (residual**2).sum() / 2 / 2)  # no spread between templates
+    np.testing.assert_allclose(found["se"], expected)
+    np.testing.assert_allclose(found["dof"], 2)
+    with pytest.raises(WorkbenchError, match="one baseline"):
+        compare(correct, classes, declared=[("b", "a"), ("c", "b")], pool_seeds=True)

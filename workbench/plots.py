@@ -523,6 +523,8 @@ def sweep_map(
 ) -> Figure:
     """Mean score over seeds (in %) of each cell of a grid; the best is framed, a band without x is hatched.
 
+    All cells 10 points or more below the best share the darkest colour.
+
     Table is one of `sweeps.run_all` with columns x, y, value, seed and idle. Where x plays no part in a row (idle
     names it), the row's one cell spans all of x. Cells that were not run, or not finished, stay empty.
     """
@@ -542,13 +544,15 @@ def sweep_map(
     fig = _figure(0.9 + 0.36 * len(shown), title or f"Score by {y} and {x}", subtitle)
     ax = fig.subplots()
     colours = matplotlib.colormaps["cividis"]
-    image = ax.imshow(shown, cmap=colours, aspect="auto")
+    top, bottom = np.nanmax(shown), np.nanmin(shown)
+    floor = max(bottom, top - 10)  # one failed cell must not hide the differences between the others
+    image = ax.imshow(shown, cmap=colours, aspect="auto", vmin=floor)
     for (i, j), score in np.ndenumerate(shown.to_numpy()):
         if np.isnan(score) or (shown.index[i] in spans and j):
             continue
         span = shown.index[i] in spans
         at = (len(shown.columns) - 1) / 2 if span else j
-        dark = image.norm(score) < 0.55
+        dark = image.norm(score) < 0.4
         ax.text(at, i, f"{score:.1f}", ha="center", va="center", color="white" if dark else INK,
                 bbox={"fc": colours(image.norm(score)), "ec": "none", "pad": 1.5} if span else None)  # fmt: skip
         if span:
@@ -562,7 +566,9 @@ def sweep_map(
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_xlabel(x.replace("_", " "))
-    fig.colorbar(image, ax=ax, label="validation (%)" if value.startswith("validation") else f"{value} (%)")
+    extend = "min" if floor > bottom else "neither"
+    label = "validation (%)" if value.startswith("validation") else f"{value} (%)"
+    fig.colorbar(image, ax=ax, extend=extend, label=label)
     return fig
 
 

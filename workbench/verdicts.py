@@ -47,6 +47,7 @@ def compare(
     bootstraps: int = 10_000,
     seed: int = 0,
     budget: str = "laptop",
+    pool_seeds: bool = False,
 ) -> pd.DataFrame:
     """Judge the declared (arm, baseline) pairs, chosen before the test set was looked at: one row a pair.
 
@@ -68,6 +69,10 @@ def compare(
     Only the teacher may have one seed where others have more; it is then compared with each. Templates are
     resampled bootstraps times, the same resamples for every pair; 0, and any class of more than 1,000
     templates, takes the closed form that this converges to.
+
+    pool_seeds, for sweeps of many settings with two or three seeds: the variance between seeds is taken to be the
+    same in all arms and estimated from all of them (the residual of arm × seed, K·(S − 1) degrees of freedom for K
+    pairs that share their baseline). One setting that fails in some seeds then widens all intervals.
     Raises WorkbenchError for unknown arms, unequal seeds or items, hits outside [0, 1], groups that span
     classes.
     """
@@ -81,7 +86,9 @@ def compare(
             raise WorkbenchError(f"{name}={value} is not a fraction between 0 and 1: one point is 0.01.")
     hits, template_class = _template_means(correct, labels, groups)
     differences = [_difference(hits, arm, baseline, teacher) for arm, baseline in declared]
-    found = _estimate(differences, template_class, bootstraps, seed)
+    if pool_seeds and len({baseline for _, baseline in declared}) > 1:
+        raise WorkbenchError("pool_seeds needs pairs with one baseline: compare each group of them apart.")
+    found = _estimate(differences, template_class, bootstraps, seed, pool_seeds)
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(found.value) / found.se, found.dof)
     p = np.where(found.se > 0, p, np.where(found.value == 0, 1.0, 0.0))  # the same hits everywhere: p = 1
@@ -293,7 +300,11 @@ class _Estimate(NamedTuple):
 
 
 def _estimate(
-    values: list[np.ndarray], template_class: np.ndarray, bootstraps: int = 0, seed: int = 0
+    values: list[np.ndarray],
+    template_class: np.ndarray,
+    bootstraps: int = 0,
+    seed: int = 0,
+    pool_seeds: bool = False,
 ) -> _Estimate:
     """Estimates from P arrays [S, G] of values over seeds and templates; S may differ between them."""
     sizes = np.bincount(template_class)
@@ -301,9 +312,15 @@ def _estimate(
     by_seed = [v @ weight for v in values]
     seeds = np.array([v.var(ddof=1) / len(v) if len(v) > 1 else 0.0 for v in by_seed])
     rest = np.array([max(len(v) - 1, 1) for v in by_seed])
+    rest_of_seeds = rest
+    if pool_seeds:
+        arms = np.stack([np.zeros_like(by_seed[0]), *by_seed])  # the baseline's difference to itself, then the others'
+        residual = arms - arms.mean(1, keepdims=True) - arms.mean(0) + arms.mean()
+        rest_of_seeds = np.full(len(values), rest.sum())
+        seeds = np.full(len(values), 2 * (residual**2).sum() / rest.sum() / arms.shape[1])
     mean = np.stack([v.mean(0) for v in values])  # [P, G]
     rng = np.random.default_rng(seed)
-    templates, noise, spread = np.zeros(len(values)), np.zeros(len(values)), seeds**2 / rest
+    templates, noise, spread = np.zeros(len(values)), np.zeros(len(values)), seeds**2 / rest_of_seeds
     for stratum in _strata(template_class):
         n, w, x = len(stratum), weight[stratum], mean[:, stratum]
         parts = w * (x - (x @ w / w.sum())[:, None])  # [P, n]: what each template adds to the error

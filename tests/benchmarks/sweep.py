@@ -12,10 +12,8 @@ import json
 import tempfile
 import time
 from dataclasses import replace
-from functools import cached_property
 
 import numpy as np
-import torch
 
 from workbench.data import Task, load_task
 from workbench.soft_labels import SoftLabels, soft_labels
@@ -33,19 +31,17 @@ class InTheLoop:
     def __init__(self, task: Task, labels: SoftLabels):
         self.task, self.texts = task, task.transfer_texts
         self.fingerprint = "in the loop: " + labels.fingerprint
-
-    @cached_property
-    def teacher(self):
-        torch.set_num_threads(1)
-        return load_teacher(TEACHER, self.task)
+        self.teacher = None
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name != "teacher"}
+        return self.__dict__ | {"teacher": None}  # each worker loads its own
 
     def find(self, texts: list[str]) -> np.ndarray:
         return np.arange(len(texts))
 
     def take(self, rows: np.ndarray) -> np.ndarray:
+        if self.teacher is None:
+            self.teacher = load_teacher(TEACHER, self.task)
         return self.teacher.logits([self.texts[row] for row in rows])
 
 
