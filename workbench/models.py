@@ -240,12 +240,15 @@ def _labels(label_names: tuple[str, ...]) -> dict[str, dict]:
 def _hub(auto: type, name: str, **options):
     """`auto.from_pretrained`, never with remote code, and one sentence when there is no such model."""
     try:
-        return auto.from_pretrained(name, **options)
+        loaded = auto.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         first = str(error).strip().split("\n")[0].rstrip(".")
         raise WorkbenchError(
             f"Can't load {name!r} ({first}): give a folder with a saved model, or a hub name and a network."
         ) from None
+    if isinstance(loaded, PreTrainedTokenizerBase):
+        loaded.init_kwargs.pop("local_files_only", None)  # else saved with it, and a hash depends on being offline
+    return loaded
 
 
 def _pretrained(name: str | Path, label_names: tuple[str, ...], dropout: float):
