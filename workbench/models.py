@@ -247,7 +247,8 @@ def _hub(auto: type, name: str, **options):
             f"Can't load {name!r} ({first}): give a folder with a saved model, or a hub name and a network."
         ) from None
     if isinstance(loaded, PreTrainedTokenizerBase):
-        loaded.init_kwargs.pop("local_files_only", None)  # else saved with it, and a hash depends on being offline
+        for key in ("local_files_only", "is_local"):  # saved with the others, so that a hash would depend on them
+            loaded.init_kwargs.pop(key, None)
     return loaded
 
 
