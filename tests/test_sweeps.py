@@ -304,7 +304,7 @@ run_all(many(), task, make_labels(task), workers=2, store=Store(sys.argv[3]))
 
 
 def many() -> list:
-    return [replace(PLAIN, steps=60, seed=seed) for seed in range(6)]
+    return [replace(PLAIN, steps=200, seed=seed) for seed in range(12)]  # seconds: the signal must come in time
 
 
 @pytest.mark.slow
@@ -316,16 +316,16 @@ def test_interrupting_a_sweep_keeps_what_is_finished(task, labels, store, tmp_pa
         time.sleep(0.02)
     os.killpg(sweep.pid, signal.SIGINT)
     error = sweep.communicate(timeout=60)[1]
-    assert sweep.returncode == -signal.SIGINT
-    assert "/6 runs: stopped; finished runs are kept" in error and error.strip().endswith("KeyboardInterrupt")
+    assert sweep.returncode in (1, -signal.SIGINT), error  # 1 if something is imported at exit
+    assert "/12 runs: stopped; finished runs are kept" in error and error.strip().endswith("KeyboardInterrupt")
     with pytest.raises(ProcessLookupError):  # no worker goes on in the background
         for _ in range(100):
             os.killpg(sweep.pid, 0)
             time.sleep(0.1)
     before = made(store)
-    assert 1 <= len(before) < 6
+    assert 1 <= len(before) < 12
     run_all(many(), task, labels, workers=2, store=store)
-    assert before.items() <= made(store).items() and len(made(store)) == 6
+    assert before.items() <= made(store).items() and len(made(store)) == 12
 
 
 # --- search
