@@ -490,9 +490,9 @@ def test_a_worker_killed_in_the_middle_costs_nothing(task, labels, store, tmp_pa
     thread.start()
     runs = run_all(many(), task, labels, store=store, cluster=address)
     thread.join()
-    assert 1 <= killed[0] < 6, "the kill came after the end: it proves nothing"
+    assert 1 <= killed[0] < len(many()), "the kill came after the end: it proves nothing"
     entries = store.list("runs")
-    assert len(entries) == len({entry.key for entry in entries}) == 6
+    assert len(entries) == len({entry.key for entry in entries}) == len(many())
     assert sorted(entry.path for entry in entries) == sorted(run.entry.path for run in runs["run"])
     assert not [*store.root.glob(".partial/*/")] and not [*store.root.glob(".damaged/*")]
     alone = run_all(many(), task, labels, workers=2, store=Store(tmp_path / "alone"))
