@@ -16,13 +16,14 @@ help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
 	@echo 'Options: BUDGET=quick|laptop|gpu (now $(BUDGET)), TORCH=cpu (a smaller download). Environment: $(ENV)'
 
-report: $(READY)  ## run the notebooks and publish them as pages
+report: $(READY)  ## run the core walk, notebooks 00 to 03, and publish it as pages
+	$(PYTHON) -m workbench report --budget $(BUDGET) --only 00 01 02 03
+
+report-all: $(READY)  ## every notebook
 	$(PYTHON) -m workbench report --budget $(BUDGET)
 
-report-all: report  ## every notebook (today the same)
-
 lab: $(READY)  ## open the notebooks in JupyterLab
-	cd notebooks && $(abspath $(PYTHON)) -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
+	cd notebooks && $(abspath $(PYTHON)) -m jupyter lab 00_overview.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
 test: $(READY)  ## all tests but the long ones
 	$(PYTEST) -m 'not long'

@@ -1,11 +1,15 @@
 """The stopwatch: what is timed, in which order, and what is not counted."""
 
+import itertools
+import os
 import time
 
+import numpy as np
 import pytest
 import torch
 
-from workbench.benchmark import measure
+from workbench import benchmark, models
+from workbench.benchmark import footprint, grid, measure, to_length
 from workbench.errors import WorkbenchError
 
 TEXTS = [str(i) for i in range(10)]
@@ -43,8 +47,118 @@ def test_latency_is_of_one_text_and_throughput_of_a_batch_without_the_warm_up():
         ({"arm": len}, [], {}, "1 arms and 0 texts"),
         ({"arm": len}, TEXTS, {"repeats": 0}, "repeats is 0"),
         ({"arm": len}, TEXTS, {"batch_size": 0}, "batch_size is 0"),
+        ({"arm": len}, TEXTS, {"reference": "amr"}, "did you mean 'arm'"),
     ],
 )
 def test_nothing_to_measure_is_refused(arms, texts, options, message):
     with pytest.raises(WorkbenchError, match=message):
         measure(arms, texts, **options)
+
+
+class Clock:
+    """Time that only the arms make pass."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def arm(self, *seconds: float):
+        """An arm that takes each of these in turn, for each text."""
+        calls = itertools.count()
+
+        def classify(texts: list[str]) -> None:
+            self.now += seconds[next(calls) % len(seconds)] * len(texts)
+
+        return classify
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def test_the_ratio_is_of_the_same_turn_and_has_an_interval(clock):
+    slow = [1.0, 1.0, 5.0, 5.0, 2.0, 2.0]  # a busy machine slows both arms alike; each call comes in two sizes
+    arms = {"teacher": clock.arm(*slow), "student": clock.arm(*(s / 4 for s in slow)), "same": clock.arm(*slow)}
+    table = measure(arms, TEXTS, repeats=9, batch_size=4, reference="teacher")
+    for kind in ("latency", "throughput"):
+        found = table[[f"{kind}_ratio", f"{kind}_ratio_low", f"{kind}_ratio_high"]]
+        assert found.loc["student"].tolist() == pytest.approx([4, 4, 4])
+        assert found.loc["same"].tolist() == found.loc["teacher"].tolist() == pytest.approx([1, 1, 1])
+    noisy = {"teacher": clock.arm(1.0), "student": clock.arm(*np.random.default_rng(0).uniform(0.2, 0.3, 60))}
+    row = measure(noisy, TEXTS, repeats=29, batch_size=4, reference="teacher").loc["student"]
+    assert 1 / 0.3 < row["latency_ratio_low"] < row["latency_ratio"] < row["latency_ratio_high"] < 1 / 0.2
+    again = measure(noisy, TEXTS, repeats=29, batch_size=4, reference="teacher").loc["student"]
+    assert again["throughput_ratio"] == pytest.approx(row["throughput_ratio"], rel=0.1)
+
+
+def test_percentiles_are_of_the_timed_calls(clock):
+    row = measure({"arm": clock.arm(*range(1000))}, TEXTS, repeats=101, batch_size=1).loc["arm"]
+    calls = np.arange(4, 206, 2)  # four calls warm up; single texts and batches alternate
+    assert row[["p50_ms", "p95_ms", "p99_ms"]].tolist() == [1000 * np.percentile(calls, p) for p in (50, 95, 99)]
+    assert row["rows_per_second"] == 1 / 105
+
+
+def test_grid_has_a_row_an_arm_and_cell(clock):
+    seen = set()
+
+    def arm(texts: list[str]) -> None:
+        seen.add((len(texts), *{len(text.split()) for text in texts}))
+        clock.now += 1.0 if len(texts[0].split()) == 2 else 3.0
+
+    arms = {"teacher": arm, "student": clock.arm(0.25)}
+    table = grid(arms, ["a b c", "d"], batch_sizes=(1, 4), words=(2, 5), repeats=3, reference="teacher")
+    assert seen == {(1, 2), (1, 5), (4, 2), (4, 5)}
+    assert table[["arm", "batch_size", "words"]].values.tolist() == [
+        [name, size, words] for size in (1, 4) for words in (2, 5) for name in arms
+    ]
+    student = table[table["arm"] == "student"]
+    assert student["ratio"].tolist() == pytest.approx([4, 12, 1, 3])
+    assert student["rows_per_second"].tolist() == pytest.approx([4, 4, 4, 4])
+    assert student["p50_ms"].tolist() == pytest.approx([250, 250, 1000, 1000])
+
+
+def test_to_length_crops_and_repeats():
+    assert to_length(["a b c d", " e\nf ", "g"], 3) == ["a b c", "e f e", "g g g"]
+    for texts, words in ((["a"], 0), (["a", " "], 3)):
+        with pytest.raises(WorkbenchError, match="at least one of each"):
+            to_length(texts, words)
+
+
+@pytest.mark.parametrize("before", [None, "true"])
+def test_one_thread_is_one_for_the_tokenizer_too(monkeypatch, before):
+    seen = []
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    if before:
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", before)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    measure({"arm": lambda texts: seen.append(os.environ.get("TOKENIZERS_PARALLELISM"))}, TEXTS, repeats=1)
+    assert set(seen) == {"false"} and os.environ.get("TOKENIZERS_PARALLELISM") == before
+
+
+def test_footprint_is_of_a_process_of_its_own():
+    held = np.ones(50_000_000)  # 400 MB that a forked child would seem to have
+    small = "def classify(texts): return len(texts)"
+    large = "a = bytearray(200_000_000)\ndef classify(texts): return len(texts)"
+    table = footprint({"small": small, "large": large}, TEXTS, repeats=1)
+    assert held.nbytes / 1e6 > table["peak_mb"]["small"] and table["peak_mb"]["small"] > 3
+    assert 190 < table["peak_mb"]["large"] - table["peak_mb"]["small"] < 210
+    assert (0 < table["start_seconds"]).all() and (table["start_seconds"] <= table["first_answer_seconds"]).all()
+
+
+@pytest.mark.slow
+def test_footprint_of_a_saved_student_counts_its_files(task, tmp_path):
+    for part in models.build("1x32", task.label_names, task.transfer_texts):
+        part.save_pretrained(tmp_path)
+    files = sum(file.stat().st_size for file in tmp_path.iterdir())
+    (tmp_path / "model.onnx").write_bytes(b"another arm")
+    row = footprint({"student": tmp_path}, TEXTS, repeats=1).loc["student"]
+    assert row["disk_mb"] == files / 1e6 and row["peak_mb"] > 100
+
+
+def test_an_arm_that_fails_is_named_with_its_reason(tmp_path):
+    with pytest.raises(WorkbenchError, match=r"Arm 'a' failed in a fresh process \(ValueError: no\): run"):
+        footprint({"a": "def classify(texts): raise ValueError('no')"}, TEXTS)
+    with pytest.raises(WorkbenchError, match="absent is missing"):
+        footprint({"a": tmp_path / "absent"}, TEXTS)

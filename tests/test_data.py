@@ -5,13 +5,17 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
-from workbench.data import SPLITS, Task, load_task
+from workbench import data
+from workbench.data import PAIR, SPLITS, Task, load_task
 from workbench.errors import WorkbenchError
+from workbench.store import fingerprint
 
 REPO = Path(__file__).resolve().parents[1]
 # Of the embedded task with its default arguments: another machine must sample the very same rows. It changes only
@@ -95,6 +99,12 @@ def test_describe_counts_what_is_there(task):
         assert table.loc[split, "groups"] == len(set(getattr(task, split)["group"]))
     assert table["classes"].to_dict() == dict(zip(SPLITS, (19, 0, 19, 19, 19, 0), strict=True))
     assert table.loc["labelled", "smallest class"] == 5
+
+
+def test_the_fingerprint_is_the_stores_of_all_columns(task, monkeypatch):
+    columns = {s: [getattr(task, s)[c][:] for c in ("text", "label", "group")] for s in SPLITS}
+    monkeypatch.setattr(data, "ROWS", 7)  # computed in batches, which must not show
+    assert replace(task).fingerprint == fingerprint([list(task.label_names), columns]) == FINGERPRINT
 
 
 # Who may see which labels
@@ -228,6 +238,149 @@ def test_csv_as_spreadsheets_write_it(tmp_path, encoding, end):
     assert task.label_names == CLASSES and all(text.startswith("café") for text in task.labelled["text"])
 
 
+def test_csv_pairs_become_one_text_each(tmp_path):
+    table = [(f"{c} {i}", f"is it {c}, or not", c) for i in range(8) for c in CLASSES]
+    name = write(tmp_path / "a.csv", table, "premise,hypothesis,label")
+    task = load_task(name, text="premise,hypothesis", labels_per_class=None)
+    texts = {text for split in SPLITS for text in getattr(task, split)["text"]}
+    assert texts == {f"{first}{PAIR}{second}" for first, second, _ in table}
+    assert load_task(name, text=("premise", "hypothesis"), labels_per_class=None).fingerprint == task.fingerprint
+    turned = load_task(name, text=("hypothesis", "premise"), labels_per_class=None)
+    assert turned.fingerprint != task.fingerprint
+
+
+def test_csv_a_comma_in_a_columns_name_is_no_pair(tmp_path):
+    frame = pd.DataFrame([(f"{c} {i}", c) for i in range(8) for c in CLASSES], columns=["a,b", "label"])
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    assert "light 0" in load_task(f"csv:{tmp_path / 'a.csv'}", text="a,b", labels_per_class=None).transfer_texts
+
+
+# Datasets in hub format: from folders here, which `datasets` reads as it reads the hub's
+
+FEATURES = Features({"text": Value("string"), "label": ClassLabel(names=["music", "light", "lock"])})
+
+
+def part(count: int, start: int = 0, **columns) -> Dataset:
+    texts = [f"text {i}" for i in range(start, start + count)]
+    return Dataset.from_dict({"text": texts, "label": [i % 3 for i in range(count)], **columns}, FEATURES)
+
+
+def save(folder: Path, splits: dict[str, Dataset], how: str = "parquet") -> str:
+    folder.mkdir(exist_ok=True)
+    if how == "save_to_disk":
+        DatasetDict(splits).save_to_disk(folder)
+    for split, rows in splits.items():
+        if how == "parquet":
+            rows.to_parquet(folder / f"{split}.parquet")
+        elif how == "jsonl":
+            rows.to_json(folder / f"{split}.jsonl")
+    return f"hub:{folder}"
+
+
+@pytest.mark.parametrize("how", ["parquet", "save_to_disk"])
+def test_hub_keeps_class_names_and_its_own_splits(tmp_path, how):
+    splits = {"train": part(60), "test": part(9, 100), "validation": part(6, 200)}
+    task = load_task(save(tmp_path / "mine", splits, how), labels_per_class=2)
+    assert task.name == "mine" and task.label_names == ("music", "light", "lock")  # the order of the ClassLabel
+    assert list(task.test["text"]) == splits["test"]["text"][:] and task.test["label"][:] == splits["test"]["label"][:]
+    assert task.validation["text"][:] == splits["validation"]["text"][:]
+    assert Counter(task.calibration["label"]) == {0: 2, 1: 2, 2: 2}  # what it lacks is held out of its training rows
+    assert Counter(task.labelled["label"]) == {0: 2, 1: 2, 2: 2} and len(task.unlabelled) == 60 - 6 - 6
+    assert {*task.transfer_texts, *task.calibration["text"]} == set(splits["train"]["text"])
+
+
+def test_hub_without_splits_is_split_as_a_csv_is(tmp_path):
+    rows = [(f"{c} {i}", c) for i in range(20) for c in CLASSES]
+    frame = pd.DataFrame(rows, columns=["text", "label"])
+    name = save(tmp_path / "mine", {"train": Dataset.from_pandas(frame)}, "jsonl")
+    csv = load_task(write(tmp_path / "mine.csv", rows))
+    assert load_task(name).fingerprint == csv.fingerprint
+
+
+def test_hub_numbers_are_classes_in_their_order(tmp_path):
+    frame = pd.DataFrame({"text": [f"text {i}" for i in range(48)], "label": [i % 12 for i in range(48)]})
+    task = load_task(save(tmp_path / "mine", {"train": Dataset.from_pandas(frame)}))
+    assert task.label_names == tuple(map(str, range(12)))
+
+
+def test_hub_rows_without_a_label_are_unlabelled_and_judge_nothing(tmp_path):
+    hidden = part(9, 100).map(lambda row: {"label": -1}, features=FEATURES)
+    more = part(5, 300).map(lambda row: {"label": -1}, features=FEATURES)
+    name = save(tmp_path / "mine", {"train": part(60), "test": hidden, "unsupervised": more}, "save_to_disk")
+    with pytest.warns(UserWarning, match="mine: left out 9 rows without a label in a test or validation split"):
+        task = load_task(name)
+    assert len(task.test) == 12 and set(task.test["label"]) == {0, 1, 2}  # held out, as there is no other
+    assert set(more["text"]) < set(task.unlabelled["text"])
+
+
+def test_hub_a_text_in_two_splits_stays_with_the_judge(tmp_path):
+    name = save(tmp_path / "mine", {"train": part(60), "test": part(9), "dev2": part(3, 500)}, "save_to_disk")
+    with pytest.warns(UserWarning) as warned:
+        task = load_task(name)
+    told = [str(w.message) for w in warned]
+    assert "mine: left out 9 rows whose text stands in its test or validation split." in told
+    assert "mine: the splits 'dev2' are not used." in told
+    assert len(task.test) == 9 and not set(task.test["text"]) & set(task.transfer_texts)
+
+
+def test_hub_rows_without_a_text_are_left_out(tmp_path):
+    rows = part(60).map(lambda row, i: {"text": None if i == 3 else " " if i == 4 else row["text"]}, with_indices=True)
+    with pytest.warns(UserWarning, match="mine: left out 2 rows without a text"):
+        task = load_task(save(tmp_path / "mine", {"train": rows}))
+    assert sum(len(getattr(task, split)) for split in SPLITS) == 58
+
+
+def test_hub_pairs(tmp_path):
+    rows = {"a": [f"a {i}" for i in range(60)], "b": [f"b {i}" for i in range(60)], "label": [i % 3 for i in range(60)]}
+    features = Features({"a": Value("string"), "b": Value("string"), "label": FEATURES["label"]})
+    task = load_task(save(tmp_path / "mine", {"train": Dataset.from_dict(rows, features)}), text="a,b")
+    assert task.label_names == ("music", "light", "lock") and f"a 7{PAIR}b 7" in {
+        text for split in SPLITS for text in getattr(task, split)["text"]
+    }
+
+
+def test_hub_configs_are_told_apart(tmp_path):
+    for config in "xy":
+        (tmp_path / config).mkdir()
+        frame = pd.DataFrame([(f"{config} {i}", CLASSES[i % 3]) for i in range(60)], columns=["text", "label"])
+        frame.to_csv(tmp_path / config / "train.csv", index=False)
+    listed = "".join(f"- config_name: {c}\n  data_files: {c}/train.csv\n" for c in "xy")
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{listed}---\n")
+    assert set(text[0] for text in load_task(f"hub:{tmp_path}/y").transfer_texts) == {"y"}
+    assert f"has the configs ['x', 'y']: write hub:{tmp_path}/<config>" in refusal(f"hub:{tmp_path}")
+
+
+def test_hub_refuses_what_is_no_classification(tmp_path):
+    several = Features({"text": Value("string"), "label": List(FEATURES["label"])})
+    lists = Dataset.from_dict({"text": ["a", "b"], "label": [[0, 1], [2]]}, several)
+    assert "'label' holds several labels a row (multi-label)" in refusal(save(tmp_path / "lists", {"train": lists}))
+    scores = Dataset.from_dict({"text": ["a", "b"], "label": [0.5, 1.5]})
+    assert "holds float64 values, not classes" in refusal(save(tmp_path / "scores", {"train": scores}))
+    assert "'text' holds no texts" in refusal(
+        save(tmp_path / "numbers", {"train": Dataset.from_dict({"text": [1, 2], "label": ["a", "b"]})})
+    )
+    assert "has no column 'intent'; it has 'text', 'label'" in refusal(
+        save(tmp_path / "named", {"train": part(9)}), label="intent"
+    )
+    assert "has no split 'train'" in refusal(save(tmp_path / "test", {"test": part(9)}))
+    one = save(tmp_path / "one", {"train": part(31).select([*range(0, 30, 3), *range(1, 30, 3), 2])})
+    assert "class 'lock' has 1 distinct row(s)" in refusal(one)
+    (tmp_path / "nothing").mkdir()
+    assert "doesn't contain any data files" in refusal(f"hub:{tmp_path / 'nothing'}")
+
+
+def test_hub_out_of_reach_is_said_at_once(monkeypatch):
+    monkeypatch.setattr(data.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(data.config, "HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    data._hub_in_reach.cache_clear()
+    for name in ("nobody/nothing", "nobody/nothing/config", "nothing"):
+        text = refusal(f"hub:{name}")
+        assert "The hub is out of reach and n" in text and "hub:<folder>" in text
+    assert not data.config.HF_HUB_OFFLINE  # only while it was asked
+    data._hub_in_reach.cache_clear()
+    assert "write hub:owner/name" in refusal("hub:a/b/c/d")
+
+
 # Refusals: one sentence that names the file and what to do
 
 GOOD = "text,label\n" + "".join(f"text {i} {c},{c}\n" for i in range(10) for c in "ab")
@@ -240,6 +393,7 @@ BAD = {
     "NaN label": (GOOD + "hello,nan\nhello,\n", "row 22 and 1 more rows: column 'label'", "fill it in"),
     "cell missing": (GOOD + "hello\n", "row 22: column 'label'", "fill it in"),
     "one class": ("text,label\n" + "".join(f"text {i},a\n" for i in range(9)), "one class ('a'", "add rows"),
+    "lists of labels": (GOOD.replace(",a", ",[a b]").replace(",b", ",[b]"), "several labels a row", "one class a row"),
     "class with one row": (GOOD + "hello,c\n", "class 'c' has 1", "add rows or drop the class"),
     "class with copies of one row": (GOOD + "hello,c\n" * 9, "class 'c' has 1", "add rows or drop the class"),
     "latin-1": (GOOD.encode() + "café,a\n".encode("latin-1"), "not UTF-8", "save it again as UTF-8"),
@@ -288,9 +442,27 @@ def test_no_group_column(tmp_path):
 
 def test_unknown_task_names_the_nearest():
     assert "did you mean 'voice-commands'?" in refusal("voice-comands")
-    assert "csv:<path>" in refusal("hub")
+    assert "csv:<path>, hub:<dataset>[/<config>]" in refusal("huub")
 
 
 @pytest.mark.parametrize("count", [0, -3, 2.5, "5"])
 def test_labels_per_class_that_is_no_count(count):
     assert f"labels_per_class is {count!r}" in refusal("voice-commands", labels_per_class=count)
+
+
+# --- a smaller transfer set
+
+
+def test_a_smaller_transfer_set_keeps_the_labelled_rows_and_the_judges(tmp_path):
+    task = load_task(write(tmp_path / "a.csv", grouped(), "text,label,group"), group="group", labels_per_class=2)
+    total = len(task.transfer_texts)
+    small = task.smaller(20)
+    assert len(small.transfer_texts) == 20 and rows(small, "labelled") == rows(task, "labelled")
+    assert set(rows(small, "unlabelled")) < set(rows(task, "unlabelled"))
+    assert all(rows(small, split) == rows(task, split) for split in JUDGES)
+    assert task.smaller(20).fingerprint == small.fingerprint != task.fingerprint
+    assert task.smaller(20, draw=1).fingerprint != small.fingerprint
+    assert task.smaller(total).fingerprint == task.fingerprint
+    for wrong in (5, total + 1):
+        with pytest.raises(WorkbenchError, match=f"{wrong} rows: choose from 6 "):
+            task.smaller(wrong)

@@ -103,6 +103,87 @@ def test_flip_interval_is_wilson_with_templates_as_unit():
     assert (row["low"], row["high"]) == (pytest.approx(0.1078, abs=1e-4), pytest.approx(0.6032, abs=1e-4))
 
 
+def test_flips_of_several_seeds_are_means(data):
+    seeds = np.stack([data["student"], data["teacher"]])  # the second never flips
+    one, both = (metrics.flip_table(z, data["teacher"], data["labels"], data["groups"]).set_index("label")
+                 for z in (data["student"], seeds))  # fmt: skip
+    assert both["negative"].sort_index().tolist() == pytest.approx((one["negative"] / 2).sort_index().tolist())
+    assert metrics.flip_table(seeds[:1], data["teacher"], data["labels"], data["groups"]).set_index(
+        "label"
+    ).equals(one)
+
+
+def test_confusions_by_hand():
+    labels = [0, 0, 0, 0, 1, 1]
+    table = metrics.confusions([1, 1, 2, 0, 0, 1], labels)
+    assert table.to_dict("list") == {
+        "label": [0, 1, 0], "predicted": [1, 0, 2], "share": [0.5, 0.5, 0.25], "example": [0, 4, 2]
+    }  # fmt: skip
+    # Two seeds: the first errs on items 0 and 1, the second on 1 alone, which is the better example.
+    seeds = np.eye(3)[[[1, 1, 0, 0, 1, 1], [0, 1, 0, 0, 1, 1]]]
+    assert metrics.confusions(seeds, labels).to_dict("records") == [
+        {"label": 0, "predicted": 1, "share": 3 / 8, "example": 1}
+    ]
+    assert metrics.confusions(labels, labels).empty
+
+
+def test_confusions_are_those_of_scikit_learn(data):
+    matrix = sk.confusion_matrix(data["labels"], data["student"].argmax(1))
+    table = metrics.confusions(data["student"], data["labels"])
+    ours = np.zeros_like(matrix, float)
+    ours[table["label"], table["predicted"]] = table["share"]
+    assert ours == pytest.approx(matrix * ~np.eye(6, dtype=bool) / np.maximum(matrix.sum(1, keepdims=True), 1))
+    wrong = data["student"].argmax(1)[table["example"]]
+    assert (data["labels"][table["example"]] == table["label"]).all() and (wrong == table["predicted"]).all()
+
+
+def test_disagreements_name_the_flips(data):
+    labels, teacher = [0, 0, 1, 2, 1], [0, 1, 1, 2, 0]
+    seeds = np.eye(3)[[[0, 0, 2, 2, 2], [1, 0, 2, 2, 0]]]
+    table = metrics.disagreements(seeds, teacher, labels)
+    assert table[["item", "teacher", "student", "share"]].to_numpy().tolist() == [
+        [1, 1, 0, 1], [2, 1, 2, 1], [0, 0, 1, 0.5], [4, 0, 2, 0.5]
+    ]  # fmt: skip
+    assert table["kind"].tolist() == ["positive flip", "negative flip", "negative flip", "both wrong"]
+    table = metrics.disagreements(data["student"], data["teacher"], data["labels"])
+    assert 1 - len(table) / 400 == pytest.approx(metrics.agreement(data["student"], data["teacher"]))
+    rates = [(table["kind"] == f"{sign} flip").sum() / 400 for sign in ("negative", "positive")]
+    assert rates == pytest.approx(metrics.negative_flips(data["student"], data["teacher"], data["labels"]))
+    assert metrics.disagreements(labels, labels, labels).empty
+
+
+def test_slices_hold_equal_shares_and_never_tear_equal_values():
+    cut = metrics.slices(np.random.default_rng(0).random(400))
+    assert len(cut.categories) == 4 and (np.bincount(cut.codes) == 100).all()
+    assert list(metrics.slices([1, 2, 3, 4, 5, 6, 7, 8]).categories) == ["1–2", "3–4", "5–6", "7–8"]
+    assert metrics.slices([5, 5, 5, 5, 9], unit=" words").tolist() == ["5 words"] * 4 + ["9 words"]
+    assert list(metrics.slices([3] * 7).categories) == ["3"]
+    close = metrics.slices([0.991, 0.992, 0.993, 0.994], 2)
+    assert list(close.categories) == ["0.991–0.992", "0.993–0.994"]
+
+
+def test_refusal_threshold_bounds_the_share_refused():
+    confidence = np.arange(1, 101) / 100
+    threshold = metrics.refusal_threshold(confidence, 0.1)
+    k = (confidence < threshold).sum()  # exact one-sided bounds: 4 of 100 are at most 8.9 %, 5 10.2 %
+    assert k == 4
+    # With four copies of each text the evidence is the same, but only if it is told so.
+    copies, groups = np.repeat(confidence, 4), np.repeat(np.arange(100), 4)
+    assert metrics.refusal_threshold(copies, 0.1, groups) == threshold
+    assert metrics.refusal_threshold(copies, 0.1) > threshold
+    assert metrics.refusal_threshold(confidence[:20], 0.1) == 0  # 20 texts can't vouch for 10 %
+    assert metrics.refusal_threshold(np.full(100, 0.7), 0.1) == 0.7  # refuses nothing: none is below
+    with pytest.raises(WorkbenchError, match="refused=10"):
+        metrics.refusal_threshold(confidence, 10)
+
+
+def test_refusal_threshold_keeps_its_promise():
+    rng = np.random.default_rng(4)
+    costs = [metrics.refusal_threshold(rng.random(150), 0.1) for _ in range(400)]  # uniform: cost = threshold
+    assert np.mean(np.array(costs) > 0.1) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 400)
+    assert np.mean(costs) > 0.04, "a threshold that refuses nothing keeps every promise"
+
+
 def test_ece_by_hand():
     probabilities = np.array([[0.95, 0.05], [0.95, 0.05], [0.65, 0.35], [0.45, 0.55]])
     labels = [0, 1, 0, 1]

@@ -38,11 +38,11 @@ def outputs(path: Path) -> str:
     return "\n".join(shown + [output.get("text", "") for cell in cells for output in cell.outputs])
 
 
-def test_there_are_notebooks_in_an_unbroken_order():
+def test_there_are_notebooks_in_order():
     assert PATHS, "notebooks/ is empty"
     assert all(re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb", path.name) for path in PATHS)
     numbers = [int(path.name[:2]) for path in PATHS]
-    assert numbers == list(range(len(PATHS)))
+    assert numbers == sorted(set(numbers)) and numbers[0] == 0
 
 
 @each

@@ -66,6 +66,55 @@ def make_costs(names: list[str], spread: float = 100.0) -> pd.DataFrame:
                          "bytes": 10 ** rng.uniform(5, 9, n)})  # fmt: skip
 
 
+def make_models(temperature: float = 1.0, names: tuple[str, ...] = ("teacher", "distilled")) -> dict:
+    return {name: (metrics.softmax(Z, temperature * (i + 1)), LABELS) for i, name in enumerate(names)}
+
+
+def make_fidelity(arms: list[str]) -> pd.DataFrame:
+    rows = [(arm, seed, 0.5 + 0.04 * i + 0.01 * seed, 0.4 + 0.07 * i, 2.0 - 0.2 * i)
+            for i, arm in enumerate(arms) for seed in range(1 if arm == "teacher" else 5)]  # fmt: skip
+    return pd.DataFrame(rows, columns=["arm", "seed", "accuracy", "agreement", "mean_kl"])
+
+
+def make_flips(classes: int) -> pd.DataFrame:
+    rate = np.linspace(0.3, 0, classes)
+    return pd.DataFrame({"label": np.arange(classes), "negative": rate, "positive": rate[::-1] / 2,
+                         "low": rate / 3, "high": rate + 0.1, "n_templates": 10})  # fmt: skip
+
+
+def make_refusals(names: list[str]) -> dict:
+    rng = np.random.default_rng(2)
+    return {name: (rng.beta(5, 1 + i / 2, 150), rng.beta(2, 2, 60), 0.5) for i, name in enumerate(names)}
+
+
+def make_slices(arms: list[str], names: tuple[str, ...] = ("1–5", "6", "7–9", "10–31")) -> pd.DataFrame:
+    tables = [make_estimates(arms).assign(slice=name, n_templates=48) for name in names]
+    return pd.concat(tables, ignore_index=True)
+
+
+def make_sweep(losses: list[str], temperatures: list[float], seeds: int = 2) -> pd.DataFrame:
+    """hard_labels has one temperature, which plays no part."""
+    rng = np.random.default_rng(0)
+    return pd.DataFrame([
+        {"loss": loss, "temperature": T, "seed": seed, "idle": "temperature, x" if loss == "hard_labels" else "x",
+         "validation.balanced_accuracy": rng.uniform(0.6, 0.9)}
+        for loss in losses for T in ([2.0] if loss == "hard_labels" else temperatures) for seed in range(seeds)
+    ])  # fmt: skip
+
+
+def make_effects(factors: dict[str, list[object]]) -> pd.DataFrame:
+    rows = [(factor, level, -0.01 * i, -0.01 * i - 0.02, -0.01 * i + 0.015) if i else
+            (factor, level, 0.0, np.nan, np.nan)
+            for factor, levels in factors.items() for i, level in enumerate(levels)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["factor", "level", "estimate", "low", "high"])
+    return table.assign(n_templates=190, n_seeds=5)
+
+
+def make_doses(arms: list[str], doses: list[float]) -> pd.DataFrame:
+    return pd.concat([make_estimates(arms).assign(x=x, n_seeds=5) for x in doses])
+
+
+SWEEP = make_sweep(["forward_kl", "jsd", "hard_labels"], [0.25, 1.0, 4.0, 16.0])
 N = "n = 190 templates, 5 seeds"
 PAIRS = [("distilled", baseline) for baseline in ARMS if baseline != "distilled"]
 LONG_PAIRS = [(LONG[0], other) for other in LONG[1:4]] + [(LONG[5], LONG[6])]
@@ -94,6 +143,24 @@ TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
                 ["latency (ms a text, log scale)", "accuracy (%)", N, "MB", *ARMS]),
     "reliability": (lambda: plots.reliability({"teacher": (metrics.softmax(Z), LABELS)}),
                     ["n = 150 items", "accuracy (%)", "confidence", "items", "teacher: ECE"]),
+    "reliability_after": (lambda: plots.reliability(make_models(), after=make_models(2.0)),
+                          ["before temperature scaling", "after", "teacher: ECE", " → "]),
+    "fidelity": (lambda: plots.fidelity(make_fidelity(ARMS)),
+                 ["5 seeds (teacher 1)", "agreement with the teacher (%)", "KL", "(nats)", "accuracy", *ARMS]),
+    "flips": (lambda: plots.flips(make_flips(19), NAMES, note="5 seeds"),
+              ["n = 190 templates", "5 seeds", "share of the class's texts (%)", "teacher right, student wrong",
+               f"{NAMES[0]} (10)"]),
+    "refusal": (lambda: plots.refusal(make_refusals(["teacher", "distilled", "labels only"])),
+                ["in scope: n = 150 items", "out of scope: n = 60 items", "texts refused (%)", "AUROC", "guessing"]),
+    "difficulty": (lambda: plots.difficulty({f"dial {i}": make_slices(ARMS[:4]) for i in range(4)}),
+                   ["dial 3", "n = 48", "accuracy (%)", "95 % interval", *ARMS[:4]]),
+    "sweep map": (lambda: plots.sweep_map(SWEEP, note="validation split"),
+                  ["mean of 2 seeds", "hatched: temperature plays no part", "framed: the best", "validation (%)",
+                   "temperature", "0.25", "16", "forward_kl", "hard_labels", "validation split"]),
+    "main effects": (lambda: plots.main_effects(make_effects({"temperature": [1, 4, 16], "loss": ["jsd", "tvd"]})),
+                     [N, "95 % interval", "hollow: the reference", "percentage points", "temperature = 16"]),
+    "accuracy by": (lambda: plots.accuracy_by(make_doses(ARMS[:4], [300, 1000, 3239]), "transfer texts"),
+                    [N, "transfer texts, log scale", "accuracy, class-balanced (%)", "3239", *ARMS[:4]]),
 }  # fmt: skip
 NO_INTERVAL = {"low": np.nan, "high": np.nan}
 EXTREME: dict[str, Callable[[], Figure]] = {
@@ -111,7 +178,24 @@ EXTREME: dict[str, Callable[[], Figure]] = {
     "differences, long": lambda: plots.differences({name: make_verdicts(LONG_PAIRS) for name in LONG[:5]}),
     "quality, one": lambda: plots.quality_against_cost(make_costs(["distilled"]).assign(**NO_INTERVAL)),
     "quality, crowded": lambda: plots.quality_against_cost(make_costs(LONG[:16], spread=1.3)),
+    "sweep map, one cell": lambda: plots.sweep_map(make_sweep(["jsd"], [1.0], 1)),
+    "sweep map, only hard labels": lambda: plots.sweep_map(make_sweep(["hard_labels"], [])),
+    "sweep map, large": lambda: plots.sweep_map(make_sweep([*LONG[:12], "hard_labels"], list(2.0 ** np.arange(-2, 5)))),
+    "main effects, long": lambda: plots.main_effects(make_effects({name: LONG[:3] for name in LONG[3:9]})),
+    "accuracy by, one dose": lambda: plots.accuracy_by(make_doses(LONG[:5], [1]).assign(**NO_INTERVAL), "x"),
+    "accuracy by, linear": lambda: plots.accuracy_by(make_doses(ARMS, [0, 1, 2]), "x", log=False),
     "reliability, long": lambda: plots.reliability({name: (metrics.softmax(Z), LABELS) for name in LONG[:4]}),
+    "reliability, long, after": lambda: plots.reliability(make_models(names=LONG[:3]),
+                                                          after=make_models(3.0, LONG[:3])),
+    "fidelity, one arm": lambda: plots.fidelity(make_fidelity(["distilled"])),
+    "fidelity, long": lambda: plots.fidelity(make_fidelity(LONG[:9])),
+    "flips, 50 long": lambda: plots.flips(make_flips(50), LONG),
+    "flips, none": lambda: plots.flips(make_flips(2) * [1, 0, 0, 0, 1, 1], ["yes", "no"]),
+    "refusal, long": lambda: plots.refusal(make_refusals(LONG[:6])),
+    "difficulty, one": lambda: plots.difficulty({LONG[0]: make_slices(["distilled"], ["5"])}),
+    "difficulty, three long": lambda: plots.difficulty({x: make_slices(LONG[:6]) for x in LONG[:3]}),
+    "difficulty, six slices": lambda: plots.difficulty(
+        {x: make_slices(ARMS, [f"{i}200–{i + 1}300 %" for i in range(6)]) for x in "ab"}),
 }  # fmt: skip
 
 
@@ -282,6 +366,19 @@ def test_panels_share_the_axis_and_the_order():
     assert one == two and fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
 
 
+def test_a_map_shows_means_of_seeds_frames_the_best_and_leaves_gaps():
+    table = SWEEP.copy()
+    score = "validation.balanced_accuracy"
+    table.loc[(table["loss"] == "jsd") & (table["temperature"] == 4), score] = np.nan
+    table.loc[(table["loss"] == "jsd") & (table["temperature"] == 16), score] = [0.93, 0.95]
+    fig = plots.sweep_map(table)
+    shown = np.ma.filled(fig.axes[0].images[0].get_array(), np.nan)
+    assert shown.shape == (3, 4) and np.isnan(shown[1, 2]) and shown[1, 3] == pytest.approx(94)
+    assert (shown[2] == shown[2, 0]).all(), "hard labels have one value"
+    frame = fig.axes[0].patches[-1]
+    assert frame.get_xy() == (2.5, 0.5) and frame.get_width() == 1
+
+
 def test_quality_draws_the_pareto_front():
     table = make_costs(["a", "b", "c"]).assign(latency_ms=[1, 2, 4], accuracy=[0.7, 0.6, 0.9])
     (ax,) = plots.quality_against_cost(table).axes
@@ -299,6 +396,39 @@ def test_reliability_quotes_the_ece_and_counts_all_items():
     assert fig.axes[1].patches[0].get_data().values.sum() == 150
 
 
+def test_fidelity_draws_seeds_and_their_mean_and_nearer_is_right():
+    agreement, kl = plots.fidelity(make_fidelity(["distilled", "teacher"])).axes
+    mean, *_ = agreement.lines
+    assert (mean.get_xdata()[0], mean.get_ydata()[0]) == pytest.approx((40, 52))
+    assert len(agreement.collections[0].get_offsets()) == 5
+    assert agreement.get_xlim()[0] < agreement.get_xlim()[1] and kl.get_xlim()[0] > kl.get_xlim()[1]
+
+
+def test_flips_show_the_worst_classes_losses_to_the_left():
+    (ax,) = plots.flips(make_flips(50), LONG, top=5).axes
+    lost, won = ([bar.get_width() for bar in bars] for bars in ax.containers)
+    assert lost == pytest.approx(-100 * np.linspace(0.3, 0, 50)[:5]) and min(won) >= 0
+    assert "worst 5 of 50 classes" in ax.figure.texts[1].get_text()
+
+
+def test_refusal_curve_has_the_auroc_as_area_and_marks_the_threshold():
+    inside, outside, threshold = make_refusals(["a"])["a"]
+    (ax,) = plots.refusal({"a": (inside, outside, threshold)}).axes
+    _, curve, chosen = ax.lines
+    area = np.trapezoid(curve.get_ydata(), curve.get_xdata()) / 1e4
+    assert area == pytest.approx(metrics.auroc(inside, outside))
+    assert chosen.get_xdata()[0] == pytest.approx(100 * np.mean(inside < 0.5))
+    assert chosen.get_ydata()[0] == pytest.approx(100 * np.mean(outside < 0.5))
+
+
+def test_difficulty_keeps_the_order_of_slices_and_shares_the_axis():
+    fig = plots.difficulty({"a": make_slices(["distilled"]), "b": make_slices(["distilled"], ["x", "y"])})
+    first, second = fig.axes
+    shown = [tick.get_text().split("\n")[0] for tick in first.get_xticklabels()]
+    assert shown == ["1–5", "6", "7–9", "10–31"]
+    assert first.get_ylim() == second.get_ylim()
+
+
 @pytest.mark.parametrize(("call", "words"), [
     (lambda: plots.training_curves(pd.DataFrame({"arm": ["a"]})), "seed, step, validation"),
     (lambda: plots.training_curves(make_histories(["a"]).assign(kd=np.nan), "kd"), "no value of 'kd'"),
@@ -312,6 +442,10 @@ def test_reliability_quotes_the_ece_and_counts_all_items():
     (lambda: plots.differences({}), "no verdicts"),
     (lambda: plots.quality_against_cost(make_costs(["a"]).assign(latency_ms=0)), "above 0"),
     (lambda: plots.reliability({"a": (Z, LABELS)}), "softmax"),
+    (lambda: plots.fidelity(make_fidelity(ARMS).drop(columns="mean_kl")), "mean_kl in scores"),
+    (lambda: plots.flips(make_flips(2)[:0], NAMES), "no rows"),
+    (lambda: plots.refusal({}), "no models"),
+    (lambda: plots.difficulty({}), "no slices"),
 ])  # fmt: skip
 def test_bad_input_is_explained(call, words):
     with pytest.raises(WorkbenchError, match=words):
@@ -333,5 +467,6 @@ def test_save_and_notebook_show_the_same_figure_at_twice_700_px(tmp_path):
     data, size = fig._repr_mimebundle_()
     path = plots.save(fig, tmp_path / "new" / "figure.png")
     assert path.read_bytes() == data["image/png"]
+    assert data["text/plain"] == "Is the confidence justified? – n = 150 items; 15 bins"
     assert int.from_bytes(path.read_bytes()[16:20]) == 1400 and size["image/png"]["width"] == 700
     assert plots.save(fig, tmp_path / "figure.svg").read_text().startswith("<?xml")

@@ -3,6 +3,7 @@
 import base64
 import re
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,30 @@ def test_one_notebook_alone_keeps_the_other_pages_and_tells_which_are_old(folder
     nb_.save(source, folder / "00_overview.ipynb")
     report.publish(index.parent, folder)
     assert "before its code was edited" in index.read_text(encoding="utf-8")
+
+
+def test_code_is_folded_on_request_and_a_zip_holds_every_page(folder, tmp_path):
+    report.run(folder, only=["00", "03"], hide_code=True, data=tmp_path)
+    out = tmp_path / "reports" / "laptop"
+    page = (out / "00_overview.html").read_text(encoding="utf-8")
+    assert page.count('<details class="code">') == page.count('<div class="highlight">') == 3
+    assert page.index("</details>") < page.index("laptop 300")  # outputs stand outside
+    with zipfile.ZipFile(out / "laptop.zip") as archive:
+        assert archive.testzip() is None
+        pages = [f"laptop/{name}.html" for name in ("index", "00_overview", "03_student_training")]
+        assert archive.namelist() == pages
+        assert archive.read(pages[1]).decode() == page
+    report.publish(out, folder)
+    assert 'class="code"' not in (out / "00_overview.html").read_text(encoding="utf-8")
+
+
+def test_a_picture_is_told_in_words():
+    cell = code("x")
+    data = {"image/png": PNG, "text/plain": 'Accuracy of "arms". n = 4 items'}
+    cell.outputs = [v4.new_output("display_data", data), v4.new_output("display_data", data | {"text/plain": "<_F>"})]
+    page = nb_.to_html(v4.new_notebook(cells=[v4.new_markdown_cell("## Judge"), cell]))
+    said = ["Figure: Judge. Accuracy of &quot;arms&quot;. n = 4 items", "Figure: Judge"]
+    assert re.findall('alt="(.+?)"', page) == said
 
 
 def test_update_stores_outputs_and_results(folder, tmp_path):
@@ -276,3 +301,22 @@ def test_doctor_tells_what_is_missing_and_how_to_mend_it(capsys, monkeypatch, tm
     assert "Store: 0 entries" in shown and sys.prefix in shown
     assert "not fetched" in shown and "python -m workbench fetch" in shown
     assert not (tmp_path / "data").exists(), "a look changed something"
+
+
+def test_names_from_the_hub_and_paths_reach_the_notebooks(tmp_path, monkeypatch):
+    """Notebooks run in their own folder: a relative path would not be found there."""
+    given = []
+    monkeypatch.setattr(report, "run", lambda **options: given.append(options["flags"]) or [])
+    monkeypatch.setattr("workbench.data.load_task", lambda name, **columns: given.append((name, columns)))
+    monkeypatch.chdir(tmp_path)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    assert main(["report", "--task", "hub:mine", "--text", "a,b", "--teacher", "finetune:mine"]) == 0
+    assert given == [
+        (f"hub:{mine}", {"text": "a,b"}),
+        {"task_name": f"hub:{mine}", "text_column": "a,b", "teacher_name": f"finetune:{mine}"},
+    ]
+    assert main(["report", "--task", "hub:nyu-mll/glue/mrpc", "--teacher", "finetune:owner/encoder"]) == 0
+    assert given[-1] == {"task_name": "hub:nyu-mll/glue/mrpc", "teacher_name": "finetune:owner/encoder"}
+    shown = {name: report._slug(name) for name in ("hub:nyu-mll/glue/mrpc", f"hub:{tmp_path}", "finetune:owner/En.c")}
+    assert list(shown.values())[::2] == ["nyu-mll-glue-mrpc", "en"] and "/" not in shown[f"hub:{tmp_path}"]

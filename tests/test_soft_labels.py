@@ -17,7 +17,7 @@ import pytest
 from workbench import soft_labels as module
 from workbench.data import load_task
 from workbench.errors import WorkbenchError
-from workbench.soft_labels import SoftLabels, soft_labels
+from workbench.soft_labels import CONTROLS, SoftLabels, class_means, derive, permute_non_target, soft_labels
 from workbench.store import Store
 
 REPO = Path(__file__).resolve().parents[1]
@@ -337,3 +337,48 @@ def test_killed_while_labelling(task, store, tmp_path, monkeypatch):
     assert before.isdisjoint(teacher.asked) and len(set(TEXTS) - before - set(teacher.asked)) in (0, 10)
     assert len(labels) == len(TEXTS)  # each row once
     np.testing.assert_array_equal(labels.logits(TEXTS), right(TEXTS))
+
+
+# --- controls
+
+
+def test_a_permuted_row_keeps_its_top_class_and_its_probabilities():
+    logits = np.random.default_rng(1).normal(size=(500, 6)).astype(np.float32)
+    changed = permute_non_target(logits)
+    assert (changed.argmax(1) == logits.argmax(1)).all() and (changed.max(1) == logits.max(1)).all()
+    np.testing.assert_array_equal(np.sort(changed, axis=1), np.sort(logits, axis=1))
+    assert (permute_non_target(logits) == changed).all() and (permute_non_target(logits, seed=1) != changed).any()
+    second = np.argsort(logits, axis=1)[:, -2]
+    stayed = np.mean(second == np.argsort(changed, axis=1)[:, -2])
+    assert 0.1 < stayed < 0.3, "each of five places is as likely"
+
+
+def test_class_means_are_the_mean_log_probabilities_of_rows_with_the_same_top_class():
+    logits = np.array([[3.0, 1.0, 0.0], [5.0, 0.0, 1.0], [0.0, 2.0, 1.0]])
+    log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    np.testing.assert_allclose(class_means(logits), [log_p[:2].mean(0), log_p[:2].mean(0), log_p[2]])
+    np.testing.assert_allclose(class_means(logits + 7.0), class_means(logits), atol=1e-12)
+    again = class_means(np.random.default_rng(0).normal(size=(200, 4)))
+    assert len(np.unique(again.round(9), axis=0)) == 4
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_derived_labels_are_stored_under_a_name_of_their_own_and_ask_nobody(task, store, control):
+    teacher, texts = FakeTeacher(), task.transfer_texts
+    labels = soft_labels(teacher, task, store=store)
+    derived = derive(labels, task, control, store=store)
+    np.testing.assert_allclose(derived.logits(texts), CONTROLS[control](labels.logits(texts)), rtol=1e-6)
+    assert derived.fingerprint != labels.fingerprint and control in derived.teacher_name
+    again = derive(labels, task, control, store=store)
+    assert again.fingerprint == derived.fingerprint and again.rows_labelled == 0
+    assert teacher.asked == texts
+    others = {derive(labels, task, name, store=store).fingerprint for name in CONTROLS}
+    assert len(others) == len(CONTROLS)
+    assert derive(labels, task.smaller(20), control, store=store).fingerprint not in others
+
+
+def test_an_unknown_control_names_the_nearest(task, store):
+    labels = soft_labels(FakeTeacher(), task, store=store)
+    with pytest.raises(WorkbenchError) as error:
+        derive(labels, task, "class mean", store=store)
+    assert "Unknown control 'class mean': did you mean 'class means'?" in str(error.value)

@@ -1,24 +1,30 @@
 """Many runs: worker processes, failures, and what is left when one of them or all are stopped."""
 
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from optuna.distributions import FloatDistribution
 from tiny import PLAIN
 
 from workbench import sweeps
 from workbench.data import Task
 from workbench.errors import WorkbenchError
-from workbench.soft_labels import SoftLabels
+from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
-from workbench.sweeps import Job, hits, run_all
-from workbench.training import find_run, train
+from workbench.sweeps import Job, controls, estimate, grid, hits, idle, one_factor, run_all, search, table
+from workbench.teachers import BagOfWords
+from workbench.training import TrainConfig, find_run, train
 
 CONFIGS = [replace(PLAIN, steps=4, temperature=temperature, seed=seed) for temperature in (1.0, 4.0) for seed in (1, 0)]
 
@@ -57,6 +63,79 @@ def check_sentence(message: str, *parts: str) -> None:
         assert part in message
 
 
+# --- designs
+
+
+def test_a_grid_is_every_combination_and_one_factor_varies_each_alone():
+    configs = grid({"temperature": [1, 4.0], "ce_weight": np.array([0.5, 1.0])}, PLAIN)
+    assert [(c.temperature, c.ce_weight) for c in configs] == [(1, 0.5), (1, 1.0), (4, 0.5), (4, 1.0)]
+    assert all(replace(c, temperature=PLAIN.temperature, ce_weight=PLAIN.ce_weight) == PLAIN for c in configs)
+    alone = one_factor({"temperature": [1.0, 2.0, 4.0], "ce_weight": [0.5, 1.0]}, PLAIN)
+    told = [(c.temperature, c.ce_weight) for c in alone]
+    assert told == [(2.0, 1.0), (1.0, 1.0), (4.0, 1.0), (2.0, 0.5)], "base comes first and once"
+
+
+def test_cells_that_differ_only_where_nothing_depends_on_it_are_one_run():
+    assert idle(TrainConfig(ce_weight=1.0)) == ()
+    assert idle(TrainConfig()) == ("label_smoothing",)
+    assert "temperature" in idle(TrainConfig(loss="hard_labels"))
+    assert "temperature" not in idle(TrainConfig(loss="dist")), "power 0, but T is in it"
+    assert {"loss", "temperature"} <= set(idle(TrainConfig(kd_weight=0.0, ce_weight=1.0)))
+    cells = grid({"loss": ["forward_kl", "hard_labels"], "temperature": [1.0, 4.0]}, TrainConfig())
+    assert [(c.loss, c.temperature) for c in cells] == [("forward_kl", 1), ("forward_kl", 4), ("hard_labels", 2)]
+    without = grid({"kd_weight": [0.0, 1.0], "temperature": [1.0, 4.0]}, TrainConfig(ce_weight=1.0))
+    assert [(c.kd_weight, c.temperature) for c in without] == [(0, 2), (1, 1), (1, 4)]
+
+
+def test_an_option_goes_only_to_losses_that_have_it_and_beta_to_the_normalised_jsd():
+    space = {"loss": ["jsd", "forward_kl"], "loss_options.beta": [0.1, 0.9]}
+    assert [(c.loss, c.loss_options) for c in grid(space)] == [
+        ("jsd", {"normalise": True, "beta": 0.1}), ("jsd", {"normalise": True, "beta": 0.9}), ("forward_kl", {})
+    ]  # fmt: skip
+    plain = TrainConfig(loss="jsd", loss_options={"beta": 0.2, "normalise": False})
+    assert grid({"loss_options.beta": [0.1]}, plain)[0].loss_options == {"beta": 0.1, "normalise": False}
+    assert grid({"loss": ["tvd"]}, plain)[0].loss_options == {}
+
+
+def test_rivals_have_as_many_settings_as_asked_all_different():
+    base = TrainConfig(loss="jsd", loss_options={"beta": 0.2}, learning_rate=4e-3)
+    for count in (1, 2, 5, 16):
+        rivals = controls(base, count)
+        assert [len({str(c) for c in configs}) for configs in rivals.values()] == [count] * 3
+    first = {arm: configs[0] for arm, configs in controls(base).items()}
+    assert first["labels only"] == replace(TrainConfig(), kd_weight=0.0, ce_weight=1.0)
+    assert first["hard pseudo-labels"].loss == "hard_labels" and first["label smoothing"].label_smoothing > 0
+    with pytest.raises(WorkbenchError, match="count is 0"):
+        controls(base, 0)
+
+
+@pytest.mark.parametrize(
+    ("space", "part"),
+    [
+        ({}, "The space is empty"),
+        ({"temperature": []}, "no values for temperature"),
+        ({"temprature": [1.0]}, "Unknown field of TrainConfig 'temprature': did you mean 'temperature'?"),
+        ({"loss_options.bta": [0.1]}, "did you mean 'loss_options.beta'?"),
+        ({"loss_options": [{}]}, "Unknown field of TrainConfig 'loss_options'"),
+        ({"loss": "jsd"}, "give a list"),
+        ({"loss": ["kl"]}, "Unknown loss 'kl'"),
+        ({"temperature": ["2"]}, "temperature is '2', a str: give a value of type float"),
+        ({"steps": [1.5]}, "steps is 1.5, a float: give a value of type int"),
+        ({"ce_weight": [True]}, "ce_weight is True, a bool"),
+        ({"labelled_fraction": ["all"]}, "float or None"),
+        ({"temperature": [-1.0]}, "temperature is -1.0"),
+    ],
+)
+@pytest.mark.parametrize("design", [grid, one_factor])
+def test_a_space_that_means_nothing_is_refused(design, space, part):
+    with pytest.raises(WorkbenchError) as error:
+        design(space)
+    check_sentence(str(error.value), part)
+
+
+# --- runs
+
+
 def test_two_workers_give_in_order_what_one_process_gives_and_a_second_call_makes_nothing(
     task, labels, store, tmp_path, monkeypatch
 ):
@@ -83,6 +162,72 @@ def test_two_workers_give_in_order_what_one_process_gives_and_a_second_call_make
     assert list(again["test.accuracy"]) == list(table["test.accuracy"]) and made(store) == before
 
 
+def test_the_options_of_a_loss_are_columns(task, labels, store):
+    configs = [replace(PLAIN, steps=2, loss="jsd", loss_options={"beta": beta}) for beta in (0.1, 0.9)]
+    table = run_all([*configs, replace(PLAIN, steps=2)], task, labels, workers=1, store=store)
+    assert list(table["beta"][:2]) == [0.1, 0.9] and np.isnan(table["beta"][2]) and "loss_options" not in table
+
+
+def test_the_order_of_runs_and_the_number_of_workers_change_no_number(task, labels, tmp_path):
+    one = run_all(CONFIGS, task, labels, workers=1, store=Store(tmp_path / "one"))
+    two = run_all(CONFIGS[::-1], task, labels, workers=2, store=Store(tmp_path / "two"))[::-1].reset_index(drop=True)
+    apart = ["train_seconds", "run"]
+    pd.testing.assert_frame_equal(one.drop(columns=apart), two.drop(columns=apart), check_exact=True)
+
+
+def test_a_grid_costs_one_teacher_pass(task, store):
+    class Counting(BagOfWords):
+        asked = 0
+
+        def logits(self, texts):
+            self.asked += len(texts)
+            return super().logits(texts)
+
+    teacher = Counting(task)
+    labels = soft_labels(teacher, task, store=store)
+    configs = grid({"temperature": [1.0, 4.0], "loss": ["forward_kl", "tvd", "hard_labels"]}, replace(PLAIN, steps=2))
+    assert len(run_all(configs, task, soft_labels(teacher, task, store=store), workers=1, store=store)) == 5
+    rows = [entry.record["rows"] for entry in store.list("soft_labels")]
+    assert teacher.asked == sum(rows) == labels.rows_labelled == len(set(task.transfer_texts))
+
+
+def test_a_table_is_there_before_and_while_the_runs_are_made(task, labels, store):
+    before = table(CONFIGS, task, labels, store=store)
+    assert before["run"].isna().all() and before[sweeps.SCORE].isna().all()
+    run_all(CONFIGS[:2], task, labels, workers=1, store=store)
+    some = table(CONFIGS, task, labels, store=store)
+    assert list(some["run"].isna()) == [False, False, True, True]
+    assert list(some["temperature"]) == [1, 1, 4, 4] and (some["idle"] == "").all()
+    assert some[["ce", "kd", "grad_ratio"]].notna().all(axis=1).tolist() == [True, True, False, False]
+    last = some["run"][0].history.iloc[-1]
+    assert dict(some.loc[0, ["ce", "kd", "grad_ratio"]]) == dict(last[["ce", "kd", "grad_ratio"]])
+
+
+def test_an_estimate_counts_what_is_missing_and_leaves_nothing(task, labels, store, monkeypatch):
+    run_all(CONFIGS[:1], task, labels, workers=1, store=store)
+    found = estimate([*CONFIGS, CONFIGS[0]], task, labels, workers=2, store=store)
+    assert (found.runs, found.found, found.workers) == (3, 2, 2) and len(store.list()) == 1
+    size = sum(path.stat().st_size for path in store.list("runs")[0].path.rglob("*") if path.is_file())
+    assert found.bytes == pytest.approx(3 * size, rel=0.1) and found.seconds > 0
+    assert "3 runs to make (2 found): about " in str(found) and " MB of " in str(found)
+    assert estimate(CONFIGS[:1], task, labels, store=store).seconds == 0
+    monkeypatch.setattr(sweeps.shutil, "disk_usage", lambda _: type("Disk", (), {"free": 10_000})())
+    with pytest.raises(WorkbenchError) as error:
+        estimate(CONFIGS, task, labels, store=store)
+    check_sentence(str(error.value), "3 runs need about ", "free some space")
+
+
+def test_hits_by_a_factor_average_the_cells_of_a_seed(task, labels, store):
+    configs = [replace(c, seed=seed) for c in grid({"loss": ["tvd", "forward_kl"], "temperature": [1.0, 4.0]},
+               replace(PLAIN, steps=4)) for seed in (0, 1)]  # fmt: skip
+    runs = run_all(configs, task, labels, workers=1, store=store)
+    by = hits(runs, task, "validation", by="loss")
+    assert list(by) == ["tvd", "forward_kl"]
+    truth = np.array(task.validation["label"])
+    cells = [runs["run"][i].logits("validation").argmax(-1) == truth for i in (0, 2)]  # tvd, seed 0
+    np.testing.assert_array_equal(by["tvd"][0], np.mean(cells, axis=0))
+
+
 def test_a_run_that_fails_loses_no_other(task, labels, store, capfd):
     bad = Job(replace(CONFIGS[0], seed=7), task, None, "no teacher")
     with pytest.raises(WorkbenchError) as error:
@@ -94,6 +239,32 @@ def test_a_run_that_fails_loses_no_other(task, labels, store, capfd):
     assert len(made(store)) == 4
     shown = capfd.readouterr().err
     assert "5/5 runs: 1 failed" in shown and "Traceback" not in shown
+
+
+def test_a_sweep_whose_first_runs_all_fail_stops_and_shows_the_error(task, labels, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkbenchError) as error:
+        run_all(many(), task, labels, workers=2, store=Store(tmp_path / "file" / "store"))
+    check_sentence(
+        str(error.value), "The first 3 runs all failed, so the other 9 were not tried", "Cannot write to the store"
+    )
+
+
+def test_a_store_that_is_not_shared_is_noticed(task, labels, store, tmp_path, monkeypatch):
+    elsewhere = Store(tmp_path / "elsewhere")
+    one = sweeps._one
+    monkeypatch.setattr(sweeps, "_in_processes", lambda calls, _: (one(c[0], elsewhere, *c[2:]) for c in calls))
+    with pytest.raises(WorkbenchError) as error:
+        run_all(CONFIGS[:2], task, labels, store=store)
+    check_sentence(str(error.value), "2 runs were made but are not in ", "one shared folder")
+
+
+def test_a_worker_that_would_make_another_run_says_so(task, labels, store, monkeypatch):
+    job = Job(CONFIGS[0], task, labels)
+    inputs = sweeps.run_inputs(task, labels, job.config) | {"code": "other", "device": "cuda"}
+    error, _ = sweeps._one(job, store, inputs, {})
+    check_sentence(error, "the worker's code and device differ", "the same package")
+    assert not store.list()
 
 
 def test_configs_without_a_task_are_refused():
@@ -155,3 +326,176 @@ def test_interrupting_a_sweep_keeps_what_is_finished(task, labels, store, tmp_pa
     assert 1 <= len(before) < 12
     run_all(many(), task, labels, workers=2, store=store)
     assert before.items() <= made(store).items() and len(made(store)) == 12
+
+
+# --- search
+
+SPACE = {"temperature": FloatDistribution(0.25, 16, log=True), "loss": ["forward_kl", "hard_labels"]}
+
+
+def found_by(task, labels, store, **options) -> pd.DataFrame:
+    base = replace(PLAIN, steps=8, learning_rate=1e-2)
+    options = {"base": base, "seeds": (0, 1), "batch": 3, "workers": 1, "store": store} | options
+    return search(SPACE, 7, task, labels, **options)
+
+
+@pytest.mark.slow
+def test_a_search_depends_on_its_seed_and_on_nothing_else(task, labels, tmp_path):
+    told = []
+    first = found_by(task, labels, Store(tmp_path / "a"), on_batch=told.append)
+    assert [len(batch) for batch in told] == [6, 12, 14] and list(first["config"].unique()) == list(range(7))
+    kept = Store(tmp_path / "b")
+    found_by(task, labels, kept, prune=False)  # runs that the search finds finished, where it would have stopped them
+    again = [
+        found_by(task, labels, Store(tmp_path / "a")),
+        found_by(task, labels, kept),
+        found_by(task, labels, Store(tmp_path / "c"), workers=2),
+    ]
+    same = ["config", "seed", "temperature", "loss", sweeps.SCORE, "pruned"]
+    for other in again:
+        pd.testing.assert_frame_equal(first[same], other[same], check_exact=True)
+    assert (found_by(task, labels, kept, seed=1)["temperature"] != first["temperature"]).any()
+    hard = first[first["loss"] == "hard_labels"]
+    assert (hard["temperature"] == PLAIN.temperature).all(), "a temperature that plays no part is not varied"
+
+
+def test_runs_below_the_median_are_stopped_early(task, labels, store, monkeypatch):
+    monkeypatch.setattr(sweeps, "_medians", lambda curves: {4: 2.0} if curves else {})  # nothing reaches 200 %
+    runs = found_by(task, labels, store)
+    first = runs["config"] < 3
+    assert runs["pruned"].isna().tolist() == first.tolist() and (runs["pruned"].dropna() == 4).all()
+    assert runs["run"][first].notna().all() and runs["run"].isna().any()
+    assert runs[sweeps.SCORE].between(0, 1).all()
+
+
+def test_medians_are_of_the_best_so_far_and_wait_for_four():
+    curves = [pd.Series([0.1 * i, 0.05, 0.2 * i], index=[2, 4, 6]) for i in range(1, 6)]
+    assert sweeps._medians(curves[:3]) == {}
+    assert sweeps._medians(curves) == pytest.approx({2: 0.3, 4: 0.3, 6: 0.6})
+
+
+@pytest.mark.parametrize(
+    ("space", "budget", "part"),
+    [({}, 4, "The space is empty"), (SPACE, 0, "budget is 0"), ({"T": FloatDistribution(1, 2)}, 4, "Unknown field"),
+     ({"steps": FloatDistribution(1, 2)}, 4, "a float: give a value of type int")],
+)  # fmt: skip
+def test_a_search_of_nothing_is_refused(task, labels, store, space, budget, part):
+    with pytest.raises(WorkbenchError) as error:
+        search(space, budget, task, labels, store=store)
+    check_sentence(str(error.value), part)
+
+
+# --- a cluster
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """The address of a scheduler, and its two workers: processes as on machines of their own, restarted by nobody."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])}
+    env["DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES"] = "1"  # deaths over one run before it is given up
+    port = tmp_path / "scheduler.json"
+    common = ["--scheduler-file", str(port)]
+    quiet = {"env": env, "cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = [subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", *common, "--host", "127.0.0.1",
+                                 "--port", "0", "--no-dashboard"], **quiet)]  # fmt: skip
+    while not port.exists():
+        assert started[0].poll() is None
+        time.sleep(0.05)
+
+    def worker() -> subprocess.Popen:
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", *common, "--nthreads", "1", "--no-nanny",
+                   "--host", "127.0.0.1", "--no-dashboard", "--local-directory", str(tmp_path)]  # fmt: skip
+        started.append(subprocess.Popen(command, **quiet))
+        return started[-1]
+
+    workers = [worker(), worker()]
+    yield json.loads(port.read_text())["address"], workers, worker
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_cluster_makes_what_one_process_makes(task, labels, store, tmp_path, cluster):
+    far = run_all(CONFIGS, task, labels, store=store, cluster=cluster[0])
+    near = run_all(CONFIGS, task, labels, workers=1, store=Store(tmp_path / "near"))
+    apart = ["train_seconds", "run"]
+    pd.testing.assert_frame_equal(far.drop(columns=apart), near.drop(columns=apart), check_exact=True)
+
+
+@pytest.mark.slow
+def test_a_cluster_without_workers_is_not_waited_for(task, labels, store, cluster, monkeypatch):
+    monkeypatch.setattr(sweeps, "NO_WORKER_SECONDS", 2.0)
+    for process in cluster[1]:
+        process.kill()
+    with pytest.raises(WorkbenchError) as error:
+        run_all(CONFIGS, task, labels, store=store, cluster=cluster[0])
+    check_sentence(str(error.value), "has had no worker for 2 s", "dask worker")
+
+
+class Killing:
+    """Soft labels that kill whoever reads them."""
+
+    def __init__(self, labels: SoftLabels):
+        self.fingerprint = labels.fingerprint
+
+    def find(self, texts) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_run_that_kills_every_worker_ends_with_one_sentence(task, labels, store, cluster, monkeypatch):
+    monkeypatch.setattr(sweeps, "NO_WORKER_SECONDS", 300.0)
+    stop = threading.Event()
+
+    def revive() -> None:
+        while not stop.wait(0.2):
+            cluster[1][:] = [process if process.poll() is None else cluster[2]() for process in cluster[1]]
+
+    thread = threading.Thread(target=revive)
+    thread.start()
+    try:
+        with pytest.raises(WorkbenchError) as error:
+            run_all([Job(CONFIGS[0], task, Killing(labels), "deadly")], store=store, cluster=cluster[0])
+    finally:
+        stop.set()
+        thread.join()
+    check_sentence(str(error.value), "1 of 1 runs failed", "deadly seed 1: every worker that tried it died")
+    assert not store.list("runs")
+
+
+def test_a_cluster_that_is_not_there_is_one_sentence(task, labels, store, monkeypatch):
+    with pytest.raises(WorkbenchError) as error:
+        run_all(CONFIGS, task, labels, store=store, cluster="nonsense://here")
+    check_sentence(str(error.value), "No dask scheduler answers at 'nonsense://here'", "dask scheduler")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_worker_killed_in_the_middle_costs_nothing(task, labels, store, tmp_path, cluster, attempt):
+    """At a random moment, by SIGKILL: every run exists exactly once, whole, and equal to one never disturbed."""
+    address, workers, _ = cluster
+    victim = random.Random(attempt).choice(workers)
+    moment = random.Random(attempt + 100).uniform(0.0, 1.0)
+    killed = []
+
+    def kill() -> None:
+        while not store.list("runs"):
+            time.sleep(0.01)
+        time.sleep(moment)
+        killed.append(len(store.list("runs")))
+        victim.kill()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    runs = run_all(many(), task, labels, store=store, cluster=address)
+    thread.join()
+    assert 1 <= killed[0] < len(many()), "the kill came after the end: it proves nothing"
+    entries = store.list("runs")
+    assert len(entries) == len({entry.key for entry in entries}) == len(many())
+    assert sorted(entry.path for entry in entries) == sorted(run.entry.path for run in runs["run"])
+    assert not [*store.root.glob(".partial/*/")] and not [*store.root.glob(".damaged/*")]
+    alone = run_all(many(), task, labels, workers=2, store=Store(tmp_path / "alone"))
+    for run, other in zip(runs["run"], alone["run"], strict=True):
+        for name in ("student/model.safetensors", "logits.safetensors"):
+            assert (run.entry.path / name).read_bytes() == (other.entry.path / name).read_bytes()

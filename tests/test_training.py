@@ -22,6 +22,7 @@ from tiny import CONFIG, PLAIN
 from workbench import metrics, models, training
 from workbench.data import Task
 from workbench.errors import WorkbenchError
+from workbench.losses import LOSSES, combine
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
 from workbench.teachers import BagOfWords
@@ -91,6 +92,29 @@ def test_nothing_to_learn_from_and_unknown_losses_are_refused():
     with pytest.raises(WorkbenchError) as error:
         TrainConfig(loss="forward_k")
     check_sentence(str(error.value), "Unknown loss 'forward_k': did you mean 'forward_kl'?")
+
+
+def test_options_of_the_loss_are_checked_and_belong_to_one_config():
+    options = {"beta": 1, "alpha": 0.5}
+    config = TrainConfig(loss="dkd", loss_options=options)
+    other = replace(config, seed=1)
+    options["beta"] = other.loss_options["alpha"] = 9.0
+    assert config.loss_options == {"beta": 1.0, "alpha": 0.5}
+    assert hash(config) == hash(replace(config)) and config != replace(config, loss_options={})
+    with pytest.raises(WorkbenchError) as error:
+        replace(config, loss="jsd")
+    check_sentence(str(error.value), "beta of loss 'jsd' is 1.0: it must be above 0 and below 1")
+    with pytest.raises(WorkbenchError) as error:
+        replace(config, loss="forward_kl")
+    check_sentence(str(error.value), "Loss 'forward_kl' has no option 'beta': it takes standardise")
+
+
+@pytest.mark.parametrize("options", [{"accumulation": 2}, {"batch_size": 2}])
+def test_a_loss_over_the_rows_of_a_step_needs_them_together(options):
+    with pytest.raises(WorkbenchError) as error:
+        TrainConfig(loss="dist", **options)
+    check_sentence(str(error.value), f"{next(iter(options))} is 2" if "accumulation" in options else "batch_size 2")
+    TrainConfig(loss="dist", kd_weight=0.0, ce_weight=1.0, **options)  # where it plays no part
 
 
 def test_a_distillation_term_needs_soft_labels(task, store):
@@ -188,6 +212,34 @@ def test_the_first_record_is_the_loss_of_the_new_student_on_the_first_batch(task
     assert record["loss"] == pytest.approx((2.0 * ce + 0.5 * 9 * kd).item(), abs=1e-5)
     (kd_gradient,), (ce_gradient,) = (torch.autograd.grad(term, logits) for term in (0.5 * 9 * kd, 2.0 * ce))
     assert record["grad_ratio"] == pytest.approx(float(kd_gradient.norm() / ce_gradient.norm()), rel=1e-4)
+
+
+OPTIONS = {"jsd": {"beta": 0.3, "normalise": True}, "dkd": {"beta": 4.0}, "dist": {"gamma": 2.0, "standardise": True}}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_trains_with_its_options_and_the_labels(task, labels, store, loss):
+    config = replace(PLAIN, loss=loss, loss_options=OPTIONS.get(loss, {}), log_every=1, steps=2)
+    record = next(train(task, labels, config, store=store))
+    torch.manual_seed(config.seed)
+    texts = task.transfer_texts
+    student, tokenizer = models.build(config.student, task.label_names, texts)
+    chosen = [texts[i] for i in training._Batches(9, 36, config).rows(0)]
+    known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
+    target = torch.tensor([known.get(text, -1) for text in chosen])
+    logits = torch.from_numpy(models.predict(student, tokenizer, chosen))
+    teacher = torch.from_numpy(labels.logits(chosen))
+    options = {"loss": loss, "loss_options": config.loss_options, "temperature": config.temperature}
+    _, _, kd = combine(logits, teacher, target, **options)
+    assert record["kd"] == pytest.approx(kd.item(), abs=1e-5)
+
+
+def test_options_of_the_loss_are_part_of_the_run(task, labels, store):
+    config = replace(PLAIN, loss="jsd", loss_options={"beta": 0.3, "normalise": True}, steps=2)
+    done = run(task, labels, config, store)
+    assert done.config == config  # through JSON
+    assert find_run(task, labels, replace(config, loss_options={"beta": 0.3}), store) is None
+    assert {"beta": 0.3, "normalise": True}.items() <= store.runs("runs").iloc[0].to_dict().items()
 
 
 @pytest.mark.parametrize("accumulation", [4, 8])

@@ -1,19 +1,23 @@
 """The procedure that reaches verdicts, put to the test on data whose truth is known."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.metrics import balanced_accuracy
+from workbench.metrics import balanced_accuracy, slices
 from workbench.verdicts import (
     _holm,
     _strata,
     _verdict,
     across_draws,
     arm_estimates,
+    by_slice,
     choose,
     compare,
+    decision,
     share_of_gap,
 )
 
@@ -340,6 +344,49 @@ def validation_scores():
     )  # fmt: skip
 
 
+def test_by_slice_is_arm_estimates_of_each_slice():
+    rng = np.random.default_rng(0)
+    labels, groups = np.repeat([0, 1, 2], 40), np.repeat(np.arange(30), 4)
+    correct = {"new": rng.random((3, 120)) < 0.8, "old": rng.random((1, 120)) < 0.7}
+    cut = slices(rng.random(120), 3)
+    table = by_slice(correct, cut, labels, groups)
+    assert table["slice"].unique().tolist() == list(cut.categories) and len(table) == 6
+    for name, part in table.groupby("slice"):
+        of = cut == name
+        alone = arm_estimates({arm: hits[:, of] for arm, hits in correct.items()}, labels[of], groups[of])
+        pd.testing.assert_frame_equal(part.drop(columns="slice").reset_index(drop=True), alone)
+    rare = pd.Categorical(np.where(groups == 7, "one template", "the rest"))
+    assert by_slice(correct, rare, labels, groups)["slice"].unique().tolist() == ["the rest"]
+    with pytest.raises(WorkbenchError, match="No slice holds two templates"):
+        by_slice(correct, pd.Categorical(groups), labels, groups)
+
+
+@pytest.mark.parametrize(
+    ("change", "word", "sentence"),
+    [
+        ({"replaces": True, "low": -0.01}, "REPLACES", "settle it"),
+        ({"high": -0.03}, "DOES NOT REPLACE", "settle it"),
+        ({}, "NOT SHOWN TO REPLACE", r"About 400 test templates \(1,600 texts\) in place of 200 \(800\)"),
+        ({"items_needed": np.inf}, "NOT SHOWN TO REPLACE", "more seeds"),
+        ({"verdict": "no verdict (smoke run)", "replaces": None}, "NO DECISION", "real run"),
+    ],
+)
+def test_decision_says_what_is_decided_and_what_would_settle_it(change, word, sentence):
+    row = {"baseline": "teacher", "verdict": "INCONCLUSIVE", "replaces": False, "low": -0.04, "high": 0.02,
+           "items_needed": 400.0, "n_templates": 200}  # fmt: skip
+    decided, remains = decision(pd.Series(row | change), 800, 0.02)
+    assert decided.startswith(word)
+    assert re.search(sentence, remains)
+
+
+def test_decision_agrees_with_compare():
+    hits, labels, _ = gaussian_hits(np.random.default_rng(5), EVEN)
+    table = compare(hits, labels, declared=PAIR, teacher="old", replace_margin=0.3)
+    assert decision(table.iloc[0], len(labels), 0.3)[0] == "REPLACES"
+    with pytest.raises(WorkbenchError, match="not the teacher"):
+        decision(compare(hits, labels, declared=PAIR).iloc[0], len(labels))
+
+
 def test_choose_takes_the_best_mean_and_the_first_of_equals():
     table = validation_scores()
     picks = choose(table)
@@ -378,3 +425,48 @@ def test_bad_input_is_one_sentence(change, sentence):
     compare(**good)
     with pytest.raises(WorkbenchError, match=sentence):
         compare(**(good | change))
+
+
+# --- many settings, few seeds
+
+
+def make_settings(rng, effect: float, templates: float = 0.02, seeds: float = 0.03) -> dict[str, np.ndarray]:
+    """Nine settings' chances [2 seeds, items]: 6 classes of 8 templates; the spread of templates and of seeds."""
+    chance = 0.7 + rng.normal(0, templates, (9, 1, 48)) + rng.normal(0, seeds, (9, 2, 1))
+    chance[0] += effect
+    return {f"setting {i}": np.clip(hits, 0, 1) for i, hits in enumerate(chance)}
+
+
+def wrong_and_found(templates: float, pool_seeds: bool) -> tuple[int, float]:
+    """Of 200 sweeps: those with a false verdict where nothing differs; mean share found of eight true differences."""
+    rng, classes = np.random.default_rng(0), np.repeat(np.arange(6), 8)
+    pairs = [(f"setting {i}", "setting 0") for i in range(1, 9)]
+    judge = {"labels": classes, "declared": pairs, "bootstraps": 0, "pool_seeds": pool_seeds}
+    wrong = found = 0
+    for _ in range(200):
+        null, real = make_settings(rng, 0.0, templates), make_settings(rng, 0.15, templates)
+        wrong += compare(null, **judge)["verdict"].isin(["BEATS", "WORSE"]).any()
+        found += (compare(real, **judge)["verdict"] == "WORSE").mean() / 200
+    return wrong, found
+
+
+@pytest.mark.parametrize("templates", [0.02, 0.1])
+def test_pooled_seeds_keep_the_error_rate(templates):
+    assert wrong_and_found(templates, pool_seeds=True)[0] <= 16  # of 200: 5 % and two standard errors
+
+
+def test_pooled_seeds_find_what_two_seeds_alone_cannot_where_seeds_are_most_of_the_noise():
+    assert wrong_and_found(0.02, pool_seeds=False)[1] < 0.4 < 0.8 < wrong_and_found(0.02, pool_seeds=True)[1]
+
+
+def test_pooled_seeds_are_the_residual_of_arm_and_seed():
+    classes = np.repeat(np.arange(2), 5)
+    level = np.array([[0.5, 0.5], [0.6, 0.8], [0.3, 0.3]])  # [arms, seeds]
+    correct = {name: np.repeat(row[:, None], 10, axis=1) for name, row in zip("abc", level, strict=True)}
+    found = compare(correct, classes, declared=[("b", "a"), ("c", "a")], pool_seeds=True)
+    residual = level - level.mean(1, keepdims=True) - level.mean(0) + level.mean()
+    expected = np.sqrt(2 * (residual**2).sum() / 2 / 2)  # no spread between templates
+    np.testing.assert_allclose(found["se"], expected)
+    np.testing.assert_allclose(found["dof"], 2)
+    with pytest.raises(WorkbenchError, match="one baseline"):
+        compare(correct, classes, declared=[("b", "a"), ("c", "b")], pool_seeds=True)

@@ -32,11 +32,12 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
     report.add_argument("--budget", default="laptop", help="quick (a smoke run), laptop (default) or gpu")
     report.add_argument("--only", nargs="+", action="extend", default=[], metavar="NN", help="such as 01 03")
-    report.add_argument("--task", dest="task_name", help="csv:<path> or voice-commands (default)")
-    report.add_argument("--text", dest="text_column", help="the CSV's text column (default: text)")
-    report.add_argument("--label", dest="label_column", help="the CSV's label column (default: label)")
-    report.add_argument("--group", dest="group_column", help="the CSV's column of near copies")
+    report.add_argument("--task", dest="task_name", help="voice-commands (default), csv:<path> or hub:<dataset>")
+    report.add_argument("--text", dest="text_column", help="its text column (default: text); for pairs a,b")
+    report.add_argument("--label", dest="label_column", help="its label column (default: label)")
+    report.add_argument("--group", dest="group_column", help="its column of near copies")
     report.add_argument("--teacher", dest="teacher_name", help="the teacher (default: minilm-finetuned)")
+    report.add_argument("--hide-code", action="store_true", help="fold the code of the pages away")
     report.add_argument("--update", action="store_true", help="maintainers: store outputs in notebooks/")
 
     doctor = commands.add_parser("doctor", help="say what is installed, fetched, free and missing")
@@ -63,21 +64,24 @@ def _report(options: argparse.Namespace) -> int:
     names = ("task_name", "text_column", "label_column", "group_column", "teacher_name")
     flags = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if task := flags.get("task_name"):
-        if task.startswith("csv:"):  # the notebooks run in their own folder
-            flags["task_name"] = task = f"csv:{Path(task[4:]).expanduser().resolve()}"
+        path = Path(task[4:]).expanduser()
+        if task.startswith("csv:") or (task.startswith("hub:") and path.exists()):  # notebooks run in their own folder
+            flags["task_name"] = task = f"{task[:4]}{path.resolve()}"
         from workbench.data import load_task  # say what is wrong with a file now, not in every notebook
 
         columns = {name.removesuffix("_column"): value for name, value in flags.items() if "_column" in name}
         load_task(task, **columns)
     if teacher := flags.get("teacher_name"):
-        if Path(teacher).exists():
-            flags["teacher_name"] = str(Path(teacher).resolve())
-        else:
+        source = teacher.removeprefix("finetune:")
+        if Path(source).exists():
+            flags["teacher_name"] = teacher.replace(source, str(Path(source).resolve()))
+        elif source == teacher:
             from workbench.teachers import TEACHERS
 
             if "/" not in teacher and teacher not in TEACHERS:
                 raise unknown("teacher", teacher, TEACHERS)
-    failed = report.run(budget=options.budget, only=options.only, flags=flags, update=options.update)
+    chosen = {"budget": options.budget, "only": options.only, "update": options.update, "hide_code": options.hide_code}
+    failed = report.run(flags=flags, **chosen)
     return 1 if failed else 0
 
 

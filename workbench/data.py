@@ -1,29 +1,41 @@
 """Tasks: the texts a teacher labels, the few labels a student gets, and the splits that judge both.
 
-``load_task("voice-commands")`` is embedded; ``load_task("csv:path")`` reads a file of your own. Every split is a
-`datasets.Dataset` with the columns ``text``, ``label`` (an index into ``label_names``; -1 = none of them) and
-``group`` (what rows share when they are near copies, such as a template; a row of its own without groups).
+``load_task("voice-commands")`` is embedded; ``load_task("csv:path")`` reads a file of your own, and
+``load_task("hub:owner/name/config")`` whatever `datasets.load_dataset` knows. Every split is a `datasets.Dataset`
+with the columns ``text``, ``label`` (an index into ``label_names``; -1 = none of them) and ``group`` (what rows share
+when they are near copies, such as a template; a row of its own without groups).
 """
 
+import hashlib
 import json
 import math
 import random
+import re
+import urllib.error
+import urllib.request
 import warnings
-from collections import Counter, defaultdict
-from dataclasses import dataclass
-from functools import cached_property
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from datasets import Dataset
+from datasets import Dataset, DatasetDict, config, disable_progress_bars, load_dataset, load_from_disk
+from datasets.exceptions import DatasetsError
 
 from workbench.errors import WorkbenchError, unknown
-from workbench.store import Store, code_fingerprint, fingerprint, sha256_file
+from workbench.store import Store, code_fingerprint, sha256_file
 
 SPLITS = ("labelled", "unlabelled", "validation", "calibration", "test", "out_of_scope")
-HELD_OUT = {"test": 0.2, "validation": 0.1, "calibration": 0.1}  # of a CSV's groups, within each class
-TASKS = ("voice-commands", "csv:<path>")
+HELD_OUT = {"test": 0.2, "validation": 0.1, "calibration": 0.1}  # of the groups, within each class
+TASKS = ("voice-commands", "csv:<path>", "hub:<dataset>[/<config>]")
+# Between the texts of a pair: plain characters, so that every tokenizer, language model and `transformers.pipeline`
+# reads the same string. A tokenizer's own separator differs from model to model.
+PAIR = " || "
+ROWS = 10_000  # read at a time
 
 
 @dataclass(frozen=True)
@@ -56,22 +68,44 @@ class Task:
     @cached_property
     def fingerprint(self) -> str:
         """Depends on every text, label and group of every split, and on the label names."""
-        splits = {s: getattr(self, s) for s in SPLITS}
-        columns = {s: [d[c][:] for c in ("text", "label", "group")] for s, d in splits.items()}
-        return fingerprint([list(self.label_names), columns])
+        # `store.fingerprint` of [label names, {split: [texts, labels, groups]}], without all of it in memory at once
+        digest = hashlib.sha256(f"[{_json(list(self.label_names))},{{".encode())
+        for i, split in enumerate(sorted(SPLITS)):
+            digest.update(f'{"," if i else ""}"{split}":['.encode())
+            for j, column in enumerate(("text", "label", "group")):
+                digest.update(b",[" if j else b"[")
+                for k, batch in enumerate(_column(getattr(self, split), column)):
+                    digest.update(f"{',' if k else ''}{_json(batch)[1:-1]}".encode())
+                digest.update(b"]")
+            digest.update(b"]")
+        digest.update(b"}]")
+        return digest.hexdigest()[:32]
+
+    def smaller(self, rows: int, draw: int = 0) -> "Task":
+        """This task with a transfer set of `rows` texts: all labelled ones and a random draw of the others.
+
+        Raises:
+            WorkbenchError: fewer rows than are labelled, or more than there are.
+        """
+        labelled, total = len(self.labelled), len(self.labelled) + len(self.unlabelled)
+        if not labelled <= rows <= total:
+            raise WorkbenchError(f"A transfer set of {rows} rows: choose from {labelled} (labelled) to {total} (all).")
+        order = random.Random(f"transfer draw {draw}").sample(range(total - labelled), rows - labelled)
+        return replace(self, unlabelled=self.unlabelled.select(sorted(order)))
 
     def describe(self) -> pd.DataFrame:
         """One row a split: rows, classes, groups, rows of the smallest class, median words."""
         table = {}
         for name in SPLITS:
-            rows = getattr(self, name)[:]
+            rows = getattr(self, name)
             counts = Counter(rows["label"])
+            words = [len(text.split()) for batch in _column(rows, "text") for text in batch]
             table[name] = {
-                "rows": len(rows["text"]),
+                "rows": len(rows),
                 "classes": len([c for c in counts if c >= 0]),
                 "groups": len(set(rows["group"])),
                 "smallest class": min(counts.values(), default=0),
-                "median words": float(np.median([len(t.split()) for t in rows["text"]])) if rows["text"] else 0.0,
+                "median words": float(np.median(words)) if words else 0.0,
             }
         return pd.DataFrame(table).T.astype({c: int for c in ("rows", "classes", "groups", "smallest class")})
 
@@ -81,7 +115,7 @@ def load_task(
     *,
     labels_per_class: int | None = 5,
     label_draw: int = 0,
-    text: str = "text",
+    text: str | Sequence[str] = "text",
     label: str = "label",
     group: str | None = None,
     store: Store | None = None,
@@ -89,17 +123,22 @@ def load_task(
     """Load a task.
 
     Args:
-        name: ``"voice-commands"`` or ``"csv:<path>"``.
+        name: ``"voice-commands"``, ``"csv:<path>"``, or ``"hub:<dataset>[/<config>]"``: one part is a dataset without
+            an owner, two are ``owner/name``, three ``owner/name/config``. A path of a folder (with data files, or made
+            by ``save_to_disk``) works as a dataset's name does. Its own test and validation splits are kept;
+            what it lacks is held out of its training rows, as from a CSV. Its rows without a label are unlabelled.
         labels_per_class: how many training rows of each class keep their label (≥ 1); the others are the
             unlabelled rest of the transfer set. None keeps every label. A class with fewer rows gives them all.
         label_draw: seed of the draw of those rows.
-        text: the CSV's text column.
-        label: the CSV's label column.
-        group: the CSV's column of near copies that must not be torn apart by a split.
+        text: the column of texts. For pairs two columns, as ``"premise,hypothesis"`` or a tuple: each pair becomes
+            one text, ``premise || hypothesis`` (`PAIR` between them), for teachers, students and whoever uses them.
+        label: the column of labels.
+        group: the column of near copies that must not be torn apart by a split.
         store: where the sampled task is kept.
 
     Raises:
-        WorkbenchError: unknown task, unreadable file, missing column, empty or missing cells, too few classes or rows.
+        WorkbenchError: unknown task, unreadable file or dataset, missing column, empty or missing cells, several
+            labels a row, too few classes or rows.
     """
     if labels_per_class is not None and not (isinstance(labels_per_class, int) and labels_per_class >= 1):
         raise WorkbenchError(
@@ -111,17 +150,18 @@ def load_task(
         path = Path(name.removeprefix("csv:"))
         title, licence, source = path.stem, "yours", f"{path.name} (sha256 {_file_hash(path)[:12]})"
         names, rows = _read_csv(path, text, label, group)
+    elif name.startswith("hub:"):
+        title, source, licence, names, rows = _read_hub(name.removeprefix("hub:"), text, label, group)
     else:
         raise unknown("task", name, TASKS)
 
     # Copied sentences carry the label of their class only if drawn: the draw is the experiment's "label budget".
-    seen: dict[int, list[int]] = defaultdict(list)
-    for i in random.Random(f"label draw {label_draw}").sample(range(len(rows["train"])), len(rows["train"])):
-        seen[rows["train"][i]["label"]].append(i)
-    drawn = {i for of_class in seen.values() for i in of_class[:labels_per_class]}
-    rows["labelled"] = [r for i, r in enumerate(rows["train"]) if i in drawn]
-    rows["unlabelled"] = [r | {"label": -1} for i, r in enumerate(rows["train"]) if i not in drawn]
-    splits = {s: _dataset(rows.get(s, [])) for s in SPLITS}
+    train = rows["train"]
+    order = random.Random(f"label draw {label_draw}").sample(range(len(train)), len(train))
+    rank = train.iloc[order].groupby("label").cumcount().sort_index().to_numpy()
+    drawn = (train["label"] >= 0).to_numpy() & (rank < (labels_per_class or len(train)))
+    rows["labelled"], rows["unlabelled"] = train[drawn], train[~drawn].assign(label=-1)
+    splits = {s: _dataset(rows.get(s)) for s in SPLITS}
     return Task(
         title,
         tuple(names),
@@ -133,14 +173,20 @@ def load_task(
     )
 
 
-def _dataset(rows: list[dict]) -> Dataset:
-    columns = {c: [row[c] for row in rows] for c in ("text", "label", "group")}
-    return Dataset.from_pandas(
-        pd.DataFrame(columns).astype({"text": str, "label": int, "group": str}), preserve_index=False
-    )
+def _json(value: list) -> str:
+    return json.dumps(value, separators=(",", ":"))
 
 
-def _voice_commands(store: Store) -> tuple[str, str, list[str], dict[str, list[dict]]]:
+def _column(rows: Dataset, name: str) -> Iterator[list]:
+    return (rows[start : start + ROWS][name] for start in range(0, len(rows), ROWS))
+
+
+def _dataset(rows: pd.DataFrame | None) -> Dataset:
+    rows = pd.DataFrame(columns=["text", "label", "group"]) if rows is None else rows[["text", "label", "group"]]
+    return Dataset.from_pandas(rows.astype({"text": str, "label": int, "group": str}), preserve_index=False)
+
+
+def _voice_commands(store: Store) -> tuple[str, str, list[str], dict[str, pd.DataFrame]]:
     from workbench import voice_commands as grammar
 
     def build(folder: Path) -> None:
@@ -149,7 +195,7 @@ def _voice_commands(store: Store) -> tuple[str, str, list[str], dict[str, list[d
 
     inputs = {"task": "voice-commands", "source": grammar.SOURCE, "code": code_fingerprint("voice_commands")}
     made = json.loads((store.make("tasks", inputs, build).path / "task.json").read_text(encoding="utf-8"))
-    return grammar.SOURCE, grammar.LICENCE, made["names"], made["rows"]
+    return grammar.SOURCE, grammar.LICENCE, made["names"], {s: pd.DataFrame(r) for s, r in made["rows"].items()}
 
 
 def _file_hash(path: Path) -> str:
@@ -159,7 +205,36 @@ def _file_hash(path: Path) -> str:
         raise WorkbenchError(f"Can't read {path}: {error.strerror}; check the path after 'csv:'.") from None
 
 
-def _read_csv(path: Path, text: str, label: str, group: str | None) -> tuple[list[str], dict[str, list[dict]]]:
+def _text_columns(text: str | Sequence[str], there: Sequence[str]) -> list[str]:
+    """One column, or the two of a pair."""
+    columns = [text] if text in there else text.split(",") if isinstance(text, str) else list(text)
+    if not 1 <= len(columns) <= 2:
+        raise WorkbenchError(f"text names {len(columns)} columns ({text!r}): give one, or two for pairs of texts.")
+    return columns
+
+
+def _several_labels(where: object, label: str) -> WorkbenchError:
+    return WorkbenchError(
+        f"{where}: column {label!r} holds several labels a row (multi-label), which is not supported here: keep one "
+        "class a row, or make a task of each label."
+    )
+
+
+def _check_columns(where: object, texts: list[str], label: str, group: str | None, there: Sequence[str]) -> list[str]:
+    wanted = [*texts, label] + ([group] if group else [])
+    if len(set(wanted)) < len(wanted):
+        raise WorkbenchError(f"{where}: {', '.join(map(repr, wanted))} name one column twice: name a column for each.")
+    for column in wanted:
+        if column not in there:
+            flag = {**dict.fromkeys(texts, "--text"), label: "--label"}.get(column, "--group")
+            names = ", ".join(map(repr, there))
+            raise WorkbenchError(f"{where} has no column {column!r}; it has {names}: name yours with {flag}.")
+    return wanted
+
+
+def _read_csv(
+    path: Path, text: str | Sequence[str], label: str, group: str | None
+) -> tuple[list[str], dict[str, pd.DataFrame]]:
     """Rows of a CSV, cleaned and split."""
     try:
         table = pd.read_csv(path, dtype=str, encoding="utf-8", keep_default_na=False, na_values=[""])
@@ -172,14 +247,8 @@ def _read_csv(path: Path, text: str, label: str, group: str | None) -> tuple[lis
         raise WorkbenchError(f"{path} is not a well-formed CSV ({reason}): quote texts that hold a comma.") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the surplus cells for names of the rows
         raise WorkbenchError(f"{path} has rows with more cells than the header: quote texts that hold a comma.")
-    wanted = [text, label] + ([group] if group else [])
-    if len(set(wanted)) < len(wanted):
-        raise WorkbenchError(f"{path}: {', '.join(map(repr, wanted))} name one column twice: name a column for each.")
-    for column in wanted:
-        if column not in table.columns:
-            there = ", ".join(map(repr, table.columns))
-            flag = {text: "--text", label: "--label"}.get(column, "--group")
-            raise WorkbenchError(f"{path} has no column {column!r}; it has {there}: name yours with {flag}.")
+    texts = _text_columns(text, list(table.columns))
+    wanted = _check_columns(path, texts, label, group, list(table.columns))
     if table.empty:
         raise WorkbenchError(f"{path} has no rows: it needs a header and one row a text.")
     table = table[wanted].apply(lambda cells: cells.str.strip())
@@ -190,42 +259,180 @@ def _read_csv(path: Path, text: str, label: str, group: str | None) -> tuple[lis
             raise WorkbenchError(
                 f"{path}, row {bad[0] + 2}{more}: column {column!r} is empty or NaN; fill it in or delete the row."
             )
+    if table[label].str.fullmatch(r"\[.*\]").all():
+        raise _several_labels(path, label)
     names = sorted(table[label].unique())
     if len(names) < 2:
         raise WorkbenchError(f"{path} has one class ({names[0]!r} in column {label!r}): add rows of another.")
     # The same text in two splits would leak: identical texts are one group, or stay only in the first of their groups.
+    joined = _join(table, texts)
     frame = pd.DataFrame(
         {
-            "text": table[text],
+            "text": joined,
             "label": table[label].map({n: i for i, n in enumerate(names)}).astype(int),
-            "group": table[group] if group else table[text],
+            "group": table[group] if group else _own_groups(joined),
         }
     )
-    if not group:
-        frame["group"] = "row " + frame.groupby("group", sort=False).ngroup().astype(str)
+    return names, _split(path, _without_copies(path, frame), names, HELD_OUT)
+
+
+def _join(table: pd.DataFrame, texts: list[str]) -> pd.Series:
+    return table[texts[0]] if len(texts) == 1 else table[texts[0]] + PAIR + table[texts[1]]
+
+
+def _own_groups(texts: pd.Series) -> pd.Series:
+    return "row " + texts.groupby(texts, sort=False).ngroup().astype(str)
+
+
+def _without_copies(where: object, frame: pd.DataFrame) -> pd.DataFrame:
     copies = frame["group"] != frame.groupby("text")["group"].transform("first")
-    if copies.any():
-        warnings.warn(f"{path}: left out {copies.sum()} rows whose text stands in an earlier group.", stacklevel=3)
-        frame = frame[~copies]
-    return names, _split(path, frame, names)
+    return _leave_out(where, frame, copies, "whose text stands in an earlier group")
 
 
-def _split(path: Path, frame: pd.DataFrame, names: list[str]) -> dict[str, list[dict]]:
+def _leave_out(where: object, frame: pd.DataFrame, rows: pd.Series, why: str) -> pd.DataFrame:
+    if rows.any():
+        warnings.warn(f"{where}: left out {rows.sum()} rows {why}.", stacklevel=5)
+    return frame[~rows]
+
+
+@cache  # asked once: without a network the hub's own retries take half a minute for every dataset
+def _hub_in_reach() -> bool:
+    if config.HF_HUB_OFFLINE:
+        return False
+    try:
+        urllib.request.urlopen(urllib.request.Request(config.HF_ENDPOINT, method="HEAD"), timeout=5)
+    except urllib.error.HTTPError:  # an answer, if an unfriendly one
+        return True
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _offline(offline: bool) -> Iterator[None]:
+    """`datasets` then answers at once, from what it has downloaded before."""
+    before = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = offline or before
+    try:
+        yield
+    finally:
+        config.HF_HUB_OFFLINE = before
+
+
+def _load_hub(name: str) -> tuple[str, dict[str, Dataset]]:
+    """(what it is called, its splits, memory-mapped)."""
+    disable_progress_bars()
+    path = Path(name).expanduser()
+    local = path if path.is_dir() else path.parent if path.is_absolute() and path.parent.is_dir() else None
+    if local:
+        dataset, part = str(local), None if local == path else path.name
+    else:
+        dataset, part = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:]) or None
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+){0,2}", name):
+            raise WorkbenchError(
+                f"'hub:{name}' is no folder and no dataset: write hub:owner/name, hub:owner/name/config or hub:folder."
+            )
+    offline = not local and not _hub_in_reach()
+    try:
+        if local and ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
+            found = load_from_disk(dataset)
+        else:
+            with _offline(offline):
+                found = load_dataset(dataset, part)
+    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+        if configs := re.search(r"(?:configs|Available): (\[.*?\])", str(error)):
+            raise WorkbenchError(f"{dataset} has the configs {configs[1]}: write hub:{dataset}/<config>.") from None
+        if offline:
+            raise WorkbenchError(
+                f"The hub is out of reach and {dataset} was not downloaded before: check the network (and "
+                "HF_HUB_OFFLINE), or give a folder with its files, as hub:<folder>."
+            ) from None
+        reason = re.split(r"[.:]?(?:\s\s|\n|\. |$)", str(error).strip())[0]
+        raise WorkbenchError(
+            f"Can't load the dataset {dataset} ({reason}): check its name, or give a folder with csv, json or parquet "
+            "files."
+        ) from None
+    return Path(dataset).name if local else name, dict(found) if isinstance(found, DatasetDict) else {"train": found}
+
+
+def _read_hub(
+    name: str, text: str | Sequence[str], label: str, group: str | None
+) -> tuple[str, str, str, list[str], dict[str, pd.DataFrame]]:
+    """(title, source, licence, class names, rows) of a dataset in hub format."""
+    title, found = _load_hub(name)
+    if "train" not in found:
+        raise WorkbenchError(f"{title} has no split 'train', only {', '.join(map(repr, found))}: rename one.")
+    used = [split for split in ("test", "validation", "train", "unsupervised") if split in found]  # judges come first
+    if ignored := sorted(found.keys() - set(used)):
+        warnings.warn(f"{title}: the splits {', '.join(map(repr, ignored))} are not used.", stacklevel=3)
+    info = found["train"].info
+    commit = re.search(r"@(\w{7,40})/", " ".join(info.download_checksums or {}))
+    source = f"{title}{f' at {commit[1][:12]}' if commit else ''}, by datasets.load_dataset"
+
+    features = found["train"].features
+    texts = _text_columns(text, list(features))
+    wanted = _check_columns(title, texts, label, group, list(features))
+    kind = getattr(features[label], "dtype", None)
+    if not isinstance(kind, str) or kind.startswith(("list", "struct", "dict")):
+        raise _several_labels(title, label)
+    if not re.match("u?int|bool|string|large_string", kind):
+        raise WorkbenchError(f"{title}: column {label!r} holds {kind} values, not classes: name a column of classes.")
+    for column in texts:
+        if getattr(features[column], "dtype", None) not in ("string", "large_string"):
+            raise WorkbenchError(f"{title}: column {column!r} holds no texts: name a column of strings with --text.")
+    tables = [_frame(found[split].select_columns(wanted)).assign(split=split) for split in used]
+    table = pd.concat(tables, ignore_index=True)
+    if known := getattr(features[label], "names", None):
+        names = list(known)
+        table[label] = table[label].fillna(-1).astype(int)
+    else:
+        values = sorted(table[label].dropna().unique())
+        names = [str(value) for value in values]
+        table[label] = table[label].map({v: i for i, v in enumerate(values)}).fillna(-1).astype(int)
+    if len(names) < 2:
+        raise WorkbenchError(f"{title} has {len(names)} class(es) in column {label!r}: it needs at least two.")
+
+    frame = pd.DataFrame({"text": _join(table, texts), "label": table[label], "split": table["split"]})
+    frame["split"] = frame["split"].replace("unsupervised", "train")
+    frame["group"] = table[group].astype(str) if group else _own_groups(frame["text"])
+    blank = frame["text"].isna() | (frame["text"].str.strip() == "")
+    frame = _leave_out(title, frame, blank, "without a text")
+    unlabelled = (frame["split"] != "train") & (frame["label"] < 0)
+    frame = _leave_out(title, frame, unlabelled, "without a label in a test or validation split")
+    for column in ("text", "group"):
+        torn = frame["split"] != frame.groupby(column)["split"].transform("first")
+        frame = _leave_out(title, frame, torn, f"whose {column} stands in its test or validation split")
+    own = {split: frame[frame["split"] == split] for split in ("test", "validation")}
+    own = {split: rows for split, rows in own.items() if len(rows)}
+    train = _without_copies(title, frame[frame["split"] == "train"])
+    held_out = {split: share for split, share in HELD_OUT.items() if split not in own}
+    return title, source, info.license or "see its dataset card", names, _split(title, train, names, held_out) | own
+
+
+def _frame(rows: Dataset) -> pd.DataFrame:
+    """As pandas, with strings that stay Arrow's: Python's take several times the memory."""
+    strings = pd.StringDtype(na_value=np.nan)
+    return rows.with_format("arrow")[:].to_pandas(types_mapper=lambda t: strings if "string" in str(t) else None)
+
+
+def _split(
+    where: object, frame: pd.DataFrame, names: list[str], held_out: dict[str, float]
+) -> dict[str, pd.DataFrame]:
     """Held-out shares of each class's groups, drawn with a fixed seed; what is left trains."""
     first = frame.drop_duplicates("group").set_index("group")["label"]
     crossing = frame.groupby("text")["label"].nunique().gt(1).sum()
     if crossing:
-        warnings.warn(f"{path}: {crossing} texts carry more than one label; they stay in one split.", stacklevel=4)
-    split_of: dict[str, str] = {}
+        warnings.warn(f"{where}: {crossing} texts carry more than one label; they stay in one split.", stacklevel=4)
+    split_of = pd.Series("train", first.index)
     for index, name in enumerate(names):
         groups = sorted(first.index[first == index])
-        if len(groups) < len(HELD_OUT) + 1:
+        if len(groups) < len(held_out) + 1:
             raise WorkbenchError(
-                f"{path}: class {name!r} has {len(groups)} distinct row(s) or group(s); it needs at least "
-                f"{len(HELD_OUT) + 1}, one for each split: add rows or drop the class."
+                f"{where}: class {name!r} has {len(groups)} distinct row(s) or group(s); it needs at least "
+                f"{len(held_out) + 1}, one for each split: add rows or drop the class."
             )
         random.Random(f"split {name}").shuffle(groups)
-        queue = [s for s, share in HELD_OUT.items() for _ in range(max(1, math.floor(share * len(groups))))]
-        split_of.update({g: queue[i] if i < len(queue) else "train" for i, g in enumerate(groups)})
-    placed = frame.assign(split=frame["group"].map(split_of))
-    return {s: placed[placed["split"] == s].to_dict("records") for s in ("train", *HELD_OUT)}
+        queue = [s for s, share in held_out.items() for _ in range(max(1, math.floor(share * len(groups))))]
+        split_of[groups[: len(queue)]] = queue
+    split = frame["group"].map(split_of)
+    return {s: frame[split == s] for s in ("train", *held_out)}

@@ -1,12 +1,33 @@
 """Distillation losses as pure functions of logits.
 
-Every divergence takes student and teacher logits ``[N, C]`` and returns one value a row, ``[N]``, in nats: no mean,
-no mask, no T². What rows count, what they are divided by and the T² convention are decided in `combine` alone.
-The gradient flows to the student only.
+Every loss takes student and teacher logits ``[N, C]`` and returns one value a row, ``[N]``, in nats: no mean, no mask,
+no T². What rows count, what they are divided by and the power of T are decided in `combine` alone. The gradient flows
+to the student only. With p the teacher's and q the student's tempered probabilities:
+
+| loss            | options                  | T power | zero | swaps | splits | at most          |
+|-----------------|--------------------------|---------|------|-------|--------|------------------|
+| forward_kl      |                          | 2       | yes  | no    | yes    |                  |
+| reverse_kl      |                          | 2       | yes  | no    | yes    |                  |
+| jsd             | beta, normalise          | 2       | yes  | yes   | yes    | log 2            |
+| tvd             |                          | 1       | yes  | yes   | yes    | 1                |
+| skew_kl         | alpha                    | 2       | yes  | no    | yes    | -log alpha       |
+| skew_reverse_kl | alpha                    | 2       | yes  | no    | yes    | -log alpha       |
+| dkd             | alpha, beta              | 2       | yes  | no    | yes    |                  |
+| dist            | beta, gamma, tau_squared | 0       | yes  | yes   | no     | 2 beta + 2 gamma |
+| hard_labels     |                          | 0       | no   | no    | yes    |                  |
+
+T power: the factor T^power keeps the gradient's size when T changes. zero: 0 and flat where student = teacher. swaps:
+unchanged when student and teacher change places (jsd: at its default beta = 0.5). splits: a row's value depends on no
+other row, so micro-batches add up to the step. at most: the largest value. All of them: the gradient is the derivative
+(tvd has a kink at p = q); rows permute; a constant added to a row's logits changes nothing; no gradient reaches the
+teacher; half precision is computed in float32. All but hard_labels also take ``standardise``. tests/test_losses.py
+checks every cell.
 """
 
 import math
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +35,22 @@ from torch import Tensor
 
 from workbench.errors import WorkbenchError, unknown
 
-Divergence = Callable[[Tensor, Tensor, float], Tensor]
+Options = Mapping[str, float | bool]
 
 
 def check_temperature(temperature: float) -> None:
     """Raise unless `temperature` is finite and > 0."""
     if not (temperature > 0 and math.isfinite(temperature)):
         raise WorkbenchError(f"temperature is {temperature}: give a finite number above 0 (1 changes nothing).")
+
+
+def _in_float32(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))  # or better
+
+
+def _log_probabilities(logits: Tensor, temperature: float) -> Tensor:
+    # log_softmax, never log(softmax): small probabilities carry the dark knowledge.
+    return F.log_softmax(_in_float32(logits) / temperature, dim=-1)
 
 
 def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> None:
@@ -32,13 +62,23 @@ def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -
         )
 
 
-def _log_probabilities(logits: Tensor, temperature: float) -> Tensor:
-    # fp32 at least, and log_softmax, never log(softmax): small probabilities carry the dark knowledge.
-    return F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature, dim=-1)
+def _log_pair(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """(log p of the teacher, without gradient; log q of the student)."""
+    _check(student_logits, teacher_logits, temperature)
+    return _log_probabilities(teacher_logits.detach(), temperature), _log_probabilities(student_logits, temperature)
+
+
+def _kl(log_a: Tensor, log_b: Tensor) -> Tensor:
+    return (log_a.exp() * (log_a - log_b)).sum(-1)
+
+
+def _mix(log_a: Tensor, log_b: Tensor, share: float) -> Tensor:
+    """log(share · a + (1 - share) · b)."""
+    return torch.logaddexp(log_a + math.log(share), log_b + math.log1p(-share)) if share else log_b
 
 
 def forward_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(teacher ‖ student) of the tempered distributions, ``[N]``, ≥ 0 (Hinton et al., arXiv:1503.02531).
+    """KL(p ‖ q), ``[N]``: the student covers all the teacher's modes (Hinton et al., arXiv:1503.02531).
 
     Args:
         student_logits: ``[N, C]``.
@@ -46,12 +86,138 @@ def forward_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
         temperature: > 0; above 1 softens both distributions.
 
     Raises:
-        WorkbenchError: temperature ≤ 0, or shapes that differ.
+        WorkbenchError: temperature ≤ 0, or shapes that differ. So do all losses below.
     """
-    _check(student_logits, teacher_logits, temperature)
-    log_p = _log_probabilities(teacher_logits.detach(), temperature)
-    log_q = _log_probabilities(student_logits, temperature)
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
+    return _kl(log_p, log_q)
+
+
+def reverse_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(q ‖ p), ``[N]``: the student seeks one mode; arguments as `forward_kl` (arXiv:2306.08543)."""
+    log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
+    return _kl(log_q, log_p)
+
+
+def jsd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 1.0,
+    *,
+    beta: float = 0.5,
+    normalise: bool = False,
+) -> Tensor:
+    """Generalized Jensen-Shannon divergence, ``[N]`` (GKD, arXiv:2306.13649); logits as `forward_kl`.
+
+    beta · KL(p ‖ m) + (1 - beta) · KL(q ‖ m), with m = beta · p + (1 - beta) · q.
+
+    Args:
+        student_logits: ``[N, C]``.
+        teacher_logits: ``[N, C]``.
+        temperature: > 0.
+        beta: in (0, 1). Towards 0 the gradient is that of beta · `forward_kl`, towards 1 of (1 - beta) · `reverse_kl`.
+        normalise: divide by beta · (1 - beta). The plain value vanishes at both ends; this one goes to the two KLs
+            there, so that a sweep over beta is not a sweep over the learning rate.
+    """
+    log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
+    log_m = _mix(log_p, log_q, beta)
+    values = beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
+    return values / (beta * (1 - beta)) if normalise else values
+
+
+def tvd(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Total variation distance ½ Σ |p - q|, ``[N]``, in [0, 1]; arguments as `forward_kl` (arXiv:2307.15190)."""
+    log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
+    return (log_p.exp() - log_q.exp()).abs().sum(-1) / 2
+
+
+def skew_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, *, alpha: float = 0.1
+) -> Tensor:
+    """KL(p ‖ alpha · p + (1 - alpha) · q), ``[N]`` (DistiLLM, arXiv:2402.03898); logits as `forward_kl`.
+
+    `alpha`, in [0, 1), bounds the loss of a student that excludes what the teacher says; 0 is `forward_kl`.
+    """
+    log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
+    return _kl(log_p, _mix(log_p, log_q, alpha))
+
+
+def skew_reverse_kl(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, *, alpha: float = 0.1
+) -> Tensor:
+    """KL(q ‖ alpha · q + (1 - alpha) · p), ``[N]``; see `skew_kl`. alpha = 0 is `reverse_kl`."""
+    log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
+    return _kl(log_q, _mix(log_q, log_p, alpha))
+
+
+def dkd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 1.0,
+    *,
+    labels: Tensor | None = None,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+) -> Tensor:
+    """Decoupled distillation alpha · TCKD + beta · NCKD, ``[N]`` (arXiv:2203.08679); logits as `forward_kl`.
+
+    TCKD is the KL of (p_y, 1 - p_y), NCKD that of the other classes, renormalised; KL(p ‖ q) = TCKD + (1 - p_y) · NCKD.
+    So a confident teacher's word on the other classes counts fully here and hardly in `forward_kl`.
+
+    Args:
+        student_logits: ``[N, C]``.
+        teacher_logits: ``[N, C]``.
+        temperature: > 0.
+        labels: ``[N]``, the target y of each row; where it is below 0, or without `labels`, the teacher's top class.
+        alpha: ≥ 0.
+        beta: ≥ 0; the paper tunes it from 1 to 8 and warms the loss up, which is left to the learning rate here.
+    """
+    log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
+    target = teacher_logits.argmax(-1)
+    if labels is not None:
+        target = torch.where(labels >= 0, labels, target)
+    classes = torch.arange(log_p.shape[-1], device=log_p.device)
+    order = (target.unsqueeze(-1) + classes) % log_p.shape[-1]  # the target first, then the others
+    binary, others = [], []
+    for log_values in (log_p, log_q):
+        log_target, log_rest = log_values.gather(-1, order).split([1, log_values.shape[-1] - 1], dim=-1)
+        log_sum = log_rest.logsumexp(-1, keepdim=True)
+        binary.append(torch.cat([log_target, log_sum], dim=-1))
+        others.append(log_rest - log_sum)
+    return alpha * _kl(*binary) + beta * _kl(*others)
+
+
+def dist(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 1.0,
+    *,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    tau_squared: bool = False,
+) -> Tensor:
+    """1 - Pearson correlation of p and q, per row and per class column, ``[N]`` (DIST, arXiv:2205.10536).
+
+    The column term is a statistic of the batch: it is added to every row, so that the mean is the paper's loss. Give 8
+    rows or more; with two rows every correlation is 1 or -1 and has no gradient, so fewer than 3 are refused.
+
+    Args:
+        student_logits: ``[N, C]``.
+        teacher_logits: ``[N, C]``.
+        temperature: > 0; the paper's tau.
+        beta: ≥ 0; weight of the correlation over the classes of a row (inter).
+        gamma: ≥ 0; weight of the correlation over the rows of a class (intra).
+        tau_squared: multiply by temperature², as the authors' code does but the paper doesn't. A correlation does not
+            shrink with T, so this makes a sweep over T a sweep over the weight.
+    """
+    log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
+    if len(log_p) < 3:
+        raise WorkbenchError(f"dist got {len(log_p)} rows, which have no correlation to learn from: give 3 or more.")
+    p, q = log_p.exp(), log_q.exp()
+    inter, intra = (
+        1 - F.cosine_similarity(p - p.mean(dim, keepdim=True), q - q.mean(dim, keepdim=True), dim=dim) for dim in (1, 0)
+    )
+    values = beta * inter + gamma * intra.mean()
+    return temperature**2 * values if tau_squared else values
 
 
 def hard_labels(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -73,21 +239,76 @@ def cross_entropy(student_logits: Tensor, labels: Tensor, label_smoothing: float
     """
     log_q = _log_probabilities(student_logits, 1.0)
     target = -log_q.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
-    values = (1 - label_smoothing) * target - label_smoothing * log_q.mean(-1)
-    return values * (labels >= 0)
+    if label_smoothing:
+        target = (1 - label_smoothing) * target - label_smoothing * log_q.mean(-1)
+    return target * (labels >= 0)
 
 
-# loss name -> (function, power of T that keeps its gradient's size when T changes)
-LOSSES: dict[str, tuple[Divergence, int]] = {
-    "forward_kl": (forward_kl, 2),
-    "hard_labels": (hard_labels, 0),
+def standardise(logits: Tensor) -> Tensor:
+    """(z - mean) / standard deviation of each row, ``[N, C]``, for use before any loss (arXiv:2403.01427).
+
+    The student then learns the teacher's ranking and relations, not the size of its logits; the temperature is on the
+    scale of standard deviations. The deviation is the population's, as in the paper.
+    """
+    return F.layer_norm(_in_float32(logits), logits.shape[-1:], eps=1e-8)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What `combine` needs to know of a loss.
+
+    Attributes:
+        function: ``(student_logits, teacher_logits, temperature, **options) -> [N]``.
+        power: of T, keeps the gradient's size when T changes.
+        options: name -> the range of its values in words, and the test of it.
+        takes_labels: the function has an argument ``labels``.
+        whole_batch: a row's value depends on the others, so a step can't be split.
+    """
+
+    function: Callable[..., Tensor]
+    power: int
+    options: Mapping[str, tuple[str, Callable[[float], bool]]]
+    takes_labels: bool = False
+    whole_batch: bool = False
+
+
+_INSIDE = ("above 0 and below 1", lambda value: 0 < value < 1)
+_SHARE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
+_WEIGHT = ("0 or more", lambda value: 0 <= value < math.inf)
+_SWITCH = ("True or False", lambda value: isinstance(value, bool))
+_ANY = {"standardise": _SWITCH}
+
+LOSSES: dict[str, Loss] = {
+    "forward_kl": Loss(forward_kl, 2, _ANY),
+    "reverse_kl": Loss(reverse_kl, 2, _ANY),
+    "jsd": Loss(jsd, 2, {"beta": _INSIDE, "normalise": _SWITCH, **_ANY}),
+    "tvd": Loss(tvd, 1, _ANY),
+    "skew_kl": Loss(skew_kl, 2, {"alpha": _SHARE, **_ANY}),
+    "skew_reverse_kl": Loss(skew_reverse_kl, 2, {"alpha": _SHARE, **_ANY}),
+    "dkd": Loss(dkd, 2, {"alpha": _WEIGHT, "beta": _WEIGHT, **_ANY}, takes_labels=True),
+    "dist": Loss(dist, 0, {"beta": _WEIGHT, "gamma": _WEIGHT, "tau_squared": _SWITCH, **_ANY}, whole_batch=True),
+    "hard_labels": Loss(hard_labels, 0, {}),
 }
 
 
-def divergence(name: str) -> tuple[Divergence, int]:
-    """The function of that name and its temperature power; raises naming the nearest one."""
+def find_loss(name: str, options: Options | None = None) -> Loss:
+    """The loss of that name.
+
+    Raises:
+        WorkbenchError: no such loss (naming the nearest), no such option (naming the valid ones), a value out of range.
+    """
     if name not in LOSSES:
         raise unknown("loss", name, LOSSES)
+    valid = LOSSES[name].options
+    for option, value in (options or {}).items():
+        if option not in valid:
+            raise WorkbenchError(
+                f"Loss {name!r} has no option {option!r}: it takes {' and '.join(valid) or 'none, so remove it'}."
+            )
+        words, test = valid[option]
+        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not ((number or valid[option] is _SWITCH) and test(value)):
+            raise WorkbenchError(f"{option} of loss {name!r} is {value!r}: it must be {words}.")
     return LOSSES[name]
 
 
@@ -97,6 +318,7 @@ def combine(
     labels: Tensor,
     *,
     loss: str = "forward_kl",
+    loss_options: Options | None = None,
     temperature: float = 1.0,
     kd_weight: float = 1.0,
     ce_weight: float = 0.0,
@@ -115,29 +337,104 @@ def combine(
         teacher_logits: ``[N, C]``, or None when kd_weight is 0.
         labels: ``[N]``, -1 where unknown.
         loss: a name in `LOSSES`.
+        loss_options: the loss's own options by name, and ``standardise`` (see `standardise`), applied before it.
         temperature: > 0.
         kd_weight: ≥ 0.
         ce_weight: ≥ 0.
         label_smoothing: in [0, 1); applies to CE.
         scale_by_temperature: multiply KD by T² (each loss by the power that keeps its gradient's size), so that a
-            sweep over T is not a sweep over the learning rate. torchdistill, DistillKit and sentence-transformers do
-            this; TRL, ms-swift and TextBrewer don't.
+            sweep over T is not a sweep over the learning rate. `describe` says which tools do.
         labelled_rows: denominator of CE; counted from `labels` if None.
         rows: denominator of KD; N if None.
 
     Returns:
         (total, ce, kd): scalars; ce and kd are unweighted and without T².
+
+    Raises:
+        WorkbenchError: what `find_loss` and the loss refuse, or a part of a step for a loss that needs all its rows.
     """
-    function, power = divergence(loss)
+    spec, options = find_loss(loss, loss_options), dict(loss_options or {})
     rows = len(labels) if rows is None else rows
     labelled_rows = int((labels >= 0).sum()) if labelled_rows is None else labelled_rows
-    zero = student_logits.sum() * 0.0  # keeps a graph where a micro-batch has no row that counts
-    ce = kd = zero
-    if ce_weight and labelled_rows:
-        ce = cross_entropy(student_logits, labels, label_smoothing).sum() / labelled_rows
+    ce = kd = student_logits.new_zeros(())
+    if ce_weight:
+        ce = cross_entropy(student_logits, labels, label_smoothing).sum() / max(labelled_rows, 1)  # 0 where none counts
     if kd_weight:
         if teacher_logits is None:
             raise WorkbenchError(f"kd_weight is {kd_weight} but there are no soft labels: give some or set it to 0.")
-        kd = function(student_logits, teacher_logits, temperature).sum() / rows
-    scale = temperature**power if scale_by_temperature else 1.0
-    return ce_weight * ce + kd_weight * scale * kd, ce, kd
+        if spec.whole_batch and rows != len(labels):
+            raise WorkbenchError(
+                f"Loss {loss!r} compares the rows of a step, but got {len(labels)} of {rows}: don't split the step."
+            )
+        if options.pop("standardise", False):
+            student_logits, teacher_logits = standardise(student_logits), standardise(teacher_logits)
+        if spec.takes_labels:
+            options["labels"] = labels
+        kd = spec.function(student_logits, teacher_logits, temperature, **options).sum() / rows
+    return ce_weight * ce + kd_weight * temperature_factor(loss, temperature, scale_by_temperature) * kd, ce, kd
+
+
+def temperature_factor(loss: str, temperature: float, scale_by_temperature: bool = True) -> float:
+    """What `combine` multiplies the distillation term by: T to the loss's power, or 1."""
+    return float(temperature) ** LOSSES[loss].power if scale_by_temperature else 1.0
+
+
+def describe(
+    loss: str = "forward_kl",
+    *,
+    temperature: float = 1.0,
+    kd_weight: float = 1.0,
+    ce_weight: float = 0.0,
+    scale_by_temperature: bool = True,
+    loss_options: Options | None = None,
+) -> str:
+    """What is minimised, and the same in the terms of other tools: print it. Arguments as `combine`.
+
+    A tool without a line has no counterpart among what was read in its source (commits on GitHub): TRL's experimental
+    `GKDTrainer` (7310b81) and `DistillationConfig` (24bcdd1), torchtune's `ForwardKLLoss` (104b38f) and single-device
+    recipe (00d09d0), DistillKit's `distil_logits.py` (09fbb0c), `KLDLoss` (361c7ac) and trainer (b8ed189),
+    torchdistill's `KDLoss` and `DISTLoss` (01038e7).
+    """
+    spec, options = find_loss(loss, loss_options), dict(loss_options or {})
+    check_temperature(temperature)
+    t, ce = f"{temperature:g}", f"{ce_weight:g}"
+    name = loss + (f"({', '.join(f'{name}={value}' for name, value in options.items())})" if options else "")
+    power = spec.power if scale_by_temperature else 0
+    scale = {0: "", 1: "T · "}.get(power, f"T^{power} · ")
+    lines = [f"loss = {ce} · CE + {kd_weight:g} · {scale}{name} at T = {t}"]
+    factor = kd_weight * temperature**power
+    if not factor or options.pop("standardise", False):
+        return lines[0]
+
+    after_t2 = factor / temperature**2  # the weight where the tool itself multiplies by T²
+    beta = {"forward_kl": 0.0, "reverse_kl": 1.0, "jsd": options.get("beta", 0.5)}.get(loss)
+    if beta is not None:
+        size = factor / (beta * (1 - beta)) if options.get("normalise") else factor
+        lines += [
+            f"TRL: beta={beta:g}, temperature={t}, lmbda=0 (no text by the student); it has neither CE nor T²: our KD "
+            f"term is {size:g} times its loss",
+            "  GKDTrainer's unfused loss stays at T = 1 at any temperature; DistillationTrainer needs loss_top_k=0",
+        ]
+    if loss == "forward_kl" and temperature == 1:
+        total = factor + ce_weight
+        lines.append(
+            f"torchtune: kd_ratio={factor / total:g}, the KD's share; ours is {total:g} times its loss, but for the "
+            "teacher's entropy, which it leaves out"
+        )
+    if loss == "forward_kl":
+        lines += [
+            f"DistillKit: cross_entropy weight={ce}, kl weight={after_t2:g} temperature={t}; it multiplies by T² and "
+            "divides by the sum of the weights",
+            f"  distil_logits.py: alpha={after_t2 / (after_t2 + ce_weight):g}, the KD's share, temperature={t}",
+            f"torchdistill: KDLoss(temperature={t}, alpha={ce}, beta={after_t2:g}); alpha weighs the CE, beta T² · KL"
+            + ("" if ce_weight else "; at alpha=0 it leaves out beta and T²"),
+        ]
+    if loss == "dist":
+        weight = factor if options.get("tau_squared") else after_t2
+        inter, intra = options.get("beta", 1.0), options.get("gamma", 1.0)
+        lines.append(
+            f"torchdistill: {weight:g} · DISTLoss(tau={t}, beta={inter:g}, gamma={intra:g}), which multiplies by tau²"
+        )
+    if ce_weight and len(lines) > 1:
+        lines.append("Their CE is a mean over all rows, ours over labelled ones: the same where every row has a label.")
+    return "\n".join(lines)

@@ -112,15 +112,16 @@ def flip_table(
 ) -> pd.DataFrame:
     """One row a class, worst first: label, negative, positive, low, high, n_templates, n_items.
 
-    negative and positive are means over templates of the flip rates. low and high bound the negative one by
-    Wilson's interval with the template as the unit, 95 % for all classes at once (Bonferroni), because the
-    reader looks at the worst of them.
+    negative and positive are means over templates of the flip rates, and over seeds where student gives logits
+    [S, N, C] of S seeds. low and high bound the negative one by Wilson's interval with the template as the
+    unit, 95 % for all classes at once (Bonferroni), because the reader looks at the worst of them.
     """
     labels = _labels(labels, teacher)
-    student, teacher = _two(student, teacher)
+    student, teacher = _by_seed(student), _predicted(teacher)
+    _same_shape(student[0], teacher)
     template, template_class = template_ids(labels, groups)
-    items = pd.DataFrame({"negative": (teacher == labels) & (student != labels),
-                          "positive": (student == labels) & (teacher != labels)})  # fmt: skip
+    items = pd.DataFrame({"negative": ((teacher == labels) & (student != labels)).mean(0),
+                          "positive": ((student == labels) & (teacher != labels)).mean(0)})  # fmt: skip
     table = items.groupby(template).mean().groupby(template_class).mean()
     table.insert(0, "label", np.unique(labels))
     n = np.bincount(template_class)
@@ -131,6 +132,66 @@ def flip_table(
     table = table.assign(low=np.clip(centre - half, 0, rate), high=np.clip(centre + half, rate, 1),
                          n_templates=n, n_items=np.unique(labels, return_counts=True)[1])  # fmt: skip
     return table.sort_values("negative", ascending=False, kind="stable", ignore_index=True)
+
+
+def confusions(predictions: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
+    """Errors by kind, the commonest first: label, predicted, share, example; a row for each kind that occurs.
+
+    share is the fraction of the label's items that are answered so, averaged over seeds where predictions are
+    logits [S, N, C] of S seeds, else [N, C] or [N]; example is the row of the item that most seeds answer so.
+    """
+    predicted = _by_seed(predictions)
+    labels = _labels(labels, predicted[0])
+    seed, item = np.nonzero(predicted != labels)
+    errors = pd.DataFrame({"label": labels[item], "predicted": predicted[seed, item], "example": item})
+    table = errors.value_counts(sort=False).rename("share").reset_index()
+    table = table.sort_values("share", ascending=False, kind="stable")  # the first of a kind is its example
+    of_kind = table.groupby(["label", "predicted"], sort=False)
+    share = of_kind["share"].sum().to_numpy()
+    table = of_kind.first().reset_index()[["label", "predicted", "share", "example"]]
+    table["share"] = share / len(predicted) / np.bincount(labels)[table["label"]]
+    return table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+
+
+def disagreements(student: ArrayLike, teacher: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
+    """Items that the student answers otherwise than its teacher: item, label, teacher, student, share, kind.
+
+    share is the fraction of the seeds (student may be logits [S, N, C]) that differ from the teacher, most
+    first; student is the answer that most of these give. kind: "negative flip" (the teacher is right),
+    "positive flip" (that answer is right) or "both wrong".
+    """
+    labels = _labels(labels, teacher)
+    student, teacher = _by_seed(student), _predicted(teacher)
+    _same_shape(student[0], teacher)
+    differs = student != teacher
+    items = np.flatnonzero(differs.any(0))
+    answer = np.array([np.bincount(student[differs[:, i], i]).argmax() for i in items], dtype=int)
+    right = [teacher[items] == labels[items], answer == labels[items]]
+    table = pd.DataFrame({
+        "item": items, "label": labels[items], "teacher": teacher[items], "student": answer,
+        "share": differs.mean(0)[items],
+        "kind": np.select(right, ["negative flip", "positive flip"], "both wrong"),
+    })  # fmt: skip
+    return table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+
+
+def slices(values: ArrayLike, count: int = 4, unit: str = "") -> pd.Categorical:
+    """Items [N] cut by a value into at most `count` slices of equal mass, named "2–5" by what they hold.
+
+    Equal values always share a slice, so that there may be fewer slices, even one. Names have three
+    digits, or as many as tell the slices apart, and the unit behind them.
+    """
+    values = _vector(values, "values").astype(float)
+    edges = np.quantile(values, np.linspace(0, 1, count + 1)[1:-1])
+    number = np.unique(np.searchsorted(edges, values), return_inverse=True)[1]
+    ends = [(values[number == i].min(), values[number == i].max()) for i in range(number.max() + 1)]
+    for digits in range(3, 18):
+        shown = [[np.format_float_positional(end, digits, fractional=False, trim="-") for end in pair]
+                 for pair in ends]  # fmt: skip
+        names = ["–".join(dict.fromkeys(pair)) + unit for pair in shown]
+        if len(set(names)) == len(names):
+            break
+    return pd.Categorical.from_codes(number, names, ordered=True)
 
 
 def mean_kl(student_logits: ArrayLike, teacher_logits: ArrayLike, temperature: float = 1.0) -> float:
@@ -199,6 +260,31 @@ def auroc(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
     if not np.isfinite(scores).all():
         raise WorkbenchError("in_scores or out_scores hold NaN or infinity: find the run that made them.")
     return float((stats.rankdata(scores)[:n_in].sum() - n_in * (n_in + 1) / 2) / (n_in * n_out))
+
+
+def refusal_threshold(
+    confidence: ArrayLike, refused: float, groups: ArrayLike | None = None, level: float = 0.95
+) -> float:
+    """The largest threshold at which refusing items of lower confidence spares the in-scope ones.
+
+    Confidences [N] are those of in-scope items of a split of its own (calibration). Spared means: the upper
+    bound of the share refused, at the level given, is at most `refused`, a fraction. The share is a mean of
+    template means, and its bound Clopper and Pearson's with the template as the trial, as items of one are
+    near copies. It grows with the threshold, so that looking at all of them needs no correction (arXiv
+    2101.02703). Where even refusing nothing cannot be shown to spare them, the threshold is 0.
+    """
+    if not 0 < refused < 1 or not 0 < level < 1:
+        raise WorkbenchError(f"refused={refused} and level={level} are fractions: give them between 0 and 1.")
+    confidence = _vector(confidence, "confidence").astype(float)
+    template = template_ids(np.zeros(len(confidence), int), groups)[0]
+    per_template = np.bincount(template)
+    weight, n = 1 / (len(per_template) * per_template[template]), len(per_template)
+    order = np.argsort(confidence, kind="stable")
+    candidates = np.unique(confidence)
+    below = np.searchsorted(confidence[order], candidates)
+    share = np.r_[0, np.cumsum(weight[order])][below]
+    safe = stats.beta.ppf(level, n * share + 1, n - n * share) <= refused  # NaN, where all are refused, is not
+    return float(candidates[safe].max(initial=0.0))
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
@@ -352,6 +438,12 @@ def _predicted(values: ArrayLike) -> np.ndarray:
     """Class ids [N] of logits [N, C] or of class ids."""
     values = _array(values, "predictions")
     return _logits(values).argmax(1) if values.ndim == 2 else _ids(values, "predictions")
+
+
+def _by_seed(predictions: ArrayLike) -> np.ndarray:
+    """Class ids [S, N] of logits [S, N, C], or [1, N] of logits [N, C] or class ids [N]."""
+    several = np.ndim(predictions) == 3
+    return np.stack([_predicted(one) for one in (predictions if several else [predictions])])
 
 
 def _labels(values: ArrayLike, predictions: ArrayLike) -> np.ndarray:

@@ -152,8 +152,8 @@ def figures(cells: list[NotebookNode], alt: str) -> str:
     return "".join(_picture(output, alt) for output in outputs)
 
 
-def to_html(nb: NotebookNode) -> str:
-    """HTML of its cells, without any script and without anything to load."""
+def to_html(nb: NotebookNode, hide_code: bool = False) -> str:
+    """HTML of its cells, without any script and without anything to load; code folded away if asked."""
     parts, heading, injected = [], "", tagged(nb, "injected-parameters")
     for cell in nb.cells:
         if cell.cell_type == "markdown":
@@ -162,7 +162,10 @@ def to_html(nb: NotebookNode) -> str:
         elif cell.cell_type == "code" and cell.source.strip():
             note = '<p class="note">Set for this run:</p>' if cell in injected else ""
             outputs = "".join(_output(output, f"Figure: {heading}") for output in cell.outputs)
-            parts.append(f'<div class="cell">{note}{_highlight(cell.source)}{outputs}</div>')
+            code = note + _highlight(cell.source)
+            if hide_code:
+                code = f'<details class="code"><summary>Code</summary>{code}</details>'
+            parts.append(f'<div class="cell">{code}{outputs}</div>')
     return "\n".join(parts)
 
 
@@ -195,6 +198,8 @@ def answer_html(found: Mapping[str, Any], between: str = "") -> str:
 def _picture(output: NotebookNode, alt: str) -> str:
     width = output.get("metadata", {}).get("image/png", {}).get("width")
     size = f' width="{int(width)}"' if width else ""
+    said = output.data.get("text/plain", "")  # a figure of ours says its title there, another one its type
+    alt = alt if said.startswith("<") or not said else f"{alt}. {said}"
     png = output.data["image/png"].replace("\n", "")
     return f'<figure><img src="data:image/png;base64,{png}" alt="{html.escape(alt)}"{size}></figure>'
 

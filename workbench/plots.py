@@ -14,7 +14,8 @@ import io
 import textwrap
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec
 
@@ -24,7 +25,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 from scipy import special
@@ -87,11 +88,18 @@ def arm_styles(arms: Iterable[str]) -> dict[str, tuple[str, str]]:
     return styles | {arm: ARM_STYLES[arm] for arm in styles if arm in ARM_STYLES}
 
 
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the workbench's style, one thread at a time: matplotlib's settings are the whole process's."""
+    with _LOCK, matplotlib.rc_context(STYLE):
+        yield
+
+
 def save(fig: Figure, path: str | Path) -> Path:
     """Write a figure as path's suffix says (png, svg, pdf), making the folder if need be; returns path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _LOCK, matplotlib.rc_context(STYLE):
+    with style():
         fig.savefig(path)
     return path
 
@@ -103,7 +111,8 @@ class _Figure(Figure):
         png = io.BytesIO()
         self.savefig(png, format="png")
         width, height = (round(100 * inches) for inches in self.get_size_inches())
-        data = {"image/png": png.getvalue(), "text/plain": repr(self)}
+        said = " – ".join(" ".join(text.get_text().split()) for text in self.texts)  # title and subtitle
+        data = {"image/png": png.getvalue(), "text/plain": said or repr(self)}
         return data, {"image/png": {"width": width, "height": height}}
 
 
@@ -112,7 +121,7 @@ def _styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @functools.wraps(plot)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with _LOCK, matplotlib.rc_context(STYLE):
+        with style():
             fig = plot(*args, **kwargs)
             fig.draw_without_rendering()
             fig.set_layout_engine("none")
@@ -282,13 +291,7 @@ def class_similarity(
     for label in np.unique(predicted):
         table[label] = p[predicted == label].mean(0)
     np.fill_diagonal(table, np.nan)
-    ranks = np.arange(classes)
-    if order and classes > 2:
-        similarity = np.nan_to_num(table)
-        distance = similarity.max() - (similarity + similarity.T) / 2
-        np.fill_diagonal(distance, 0)
-        links = hierarchy.linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
-        ranks = hierarchy.leaves_list(links)
+    ranks = similarity_order(table) if order else np.arange(classes)
     numbered = classes > 24
     size = 8.5 if not numbered else 6.5
     names = [_shorten(label_names[i], 40 if numbered else 28) for i in ranks]
@@ -314,6 +317,17 @@ def class_similarity(
     bar = fig.colorbar(image, ax=ax, label="mean probability of the other class (%)", aspect=30, pad=0.02)
     bar.outline.set_visible(False)
     return fig
+
+
+def similarity_order(table: np.ndarray) -> np.ndarray:
+    """The rows of a table ``[C, C]`` of probabilities, NaN counting as 0, with similar ones side by side ``[C]``."""
+    if len(table) < 3:
+        return np.arange(len(table))
+    similarity = np.nan_to_num(table)
+    distance = similarity.max() - (similarity + similarity.T) / 2
+    np.fill_diagonal(distance, 0)
+    links = hierarchy.linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
+    return hierarchy.leaves_list(links)
 
 
 @_styled
@@ -497,6 +511,136 @@ def quality_against_cost(
     return fig
 
 
+@_styled
+def sweep_map(
+    table: pd.DataFrame,
+    x: str = "temperature",
+    y: str = "loss",
+    value: str = "validation.balanced_accuracy",
+    *,
+    title: str | None = None,
+    note: str = "",
+) -> Figure:
+    """Mean score over seeds (in %) of each cell of a grid; the best is framed, a band without x is hatched.
+
+    All cells 10 points or more below the best share the darkest colour.
+
+    Table is one of `sweeps.run_all` with columns x, y, value, seed and idle. Where x plays no part in a row (idle
+    names it), the row's one cell spans all of x. Cells that were not run, or not finished, stay empty.
+    """
+    _need(table, [x, y, value, "seed", "idle"], "the table")
+    if table[value].isna().all():
+        raise WorkbenchError(f"No run of the table has a {value}: draw the map when some are finished.")
+    without = table["idle"].str.split(", ").map(lambda names: x in names)
+    spans = set(table.loc[without, y])
+    columns = sorted(set(table.loc[~without, x])) or sorted(set(table[x]))[:1]
+    means = 100 * table.groupby([y, x], sort=False)[value].mean()
+    rows = {name: np.full(len(columns), of_row.mean()) if name in spans else of_row.droplevel(y).reindex(columns)
+            for name, of_row in means.groupby(level=y, sort=False)}  # fmt: skip
+    shown = pd.DataFrame([np.asarray(row) for row in rows.values()], index=list(rows), columns=columns)
+    hatched = f"hatched: {x} plays no part" if spans else ""
+    seeds = table.dropna(subset=[value])["seed"].nunique()
+    subtitle = _sentence(f"mean of {seeds} seed{'s' * (seeds > 1)}", hatched, "framed: the best", note)
+    fig = _figure(0.9 + 0.36 * len(shown), title or f"Score by {y} and {x}", subtitle)
+    ax = fig.subplots()
+    colours = matplotlib.colormaps["cividis"]
+    top, bottom = np.nanmax(shown), np.nanmin(shown)
+    floor = max(bottom, top - 10)  # one failed cell must not hide the differences between the others
+    image = ax.imshow(shown, cmap=colours, aspect="auto", vmin=floor)
+    for (i, j), score in np.ndenumerate(shown.to_numpy()):
+        if np.isnan(score) or (shown.index[i] in spans and j):
+            continue
+        span = shown.index[i] in spans
+        at = (len(shown.columns) - 1) / 2 if span else j
+        dark = image.norm(score) < 0.4
+        ax.text(at, i, f"{score:.1f}", ha="center", va="center", color="white" if dark else INK,
+                bbox={"fc": colours(image.norm(score)), "ec": "none", "pad": 1.5} if span else None)  # fmt: skip
+        if span:
+            ax.add_patch(Rectangle((-0.5, i - 0.5), len(shown.columns), 1, fill=False, hatch="///", ec=GREY, lw=0))
+    i, j = np.unravel_index(np.nanargmax(shown.to_numpy()), shown.shape)
+    wide = len(shown.columns) if shown.index[i] in spans else 1
+    left = -0.5 if wide > 1 else j - 0.5
+    ax.add_patch(Rectangle((left, i - 0.5), wide, 1, fill=False, ec="#D55E00", lw=2.2, clip_on=False))
+    ax.set_xticks(range(len(shown.columns)), [f"{v:g}" if np.isreal(v) else str(v) for v in shown.columns])
+    ax.set_yticks(range(len(shown)), [_shorten(str(name), 30) for name in shown.index])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel(x.replace("_", " "))
+    extend = "min" if floor > bottom else "neither"
+    label = "validation (%)" if value.startswith("validation") else f"{value} (%)"
+    fig.colorbar(image, ax=ax, extend=extend, label=label)
+    return fig
+
+
+@_styled
+def main_effects(table: pd.DataFrame, *, title: str = "What each choice costs", note: str = "") -> Figure:
+    """Difference of each level of each factor to that factor's reference, with its interval, in points.
+
+    Columns factor, level, estimate, low, high (fractions); estimate 0 with NaN bounds marks the reference.
+    """
+    _need(table, ["factor", "level", "estimate", "low", "high"], "the table")
+    factors = list(dict.fromkeys(table["factor"]))
+    line, gap = 0.21, 0.16  # inches; y counts inches
+    bar = "bar: 95 % interval, Holm-adjusted; hollow: the reference"
+    fig = _figure(
+        0.75 + line * len(table) + gap * len(factors), title, _sentence(_evidence(table.assign(arm="all")), bar, note)
+    )
+    ax = fig.subplots()
+    ax.axvline(0, color=INK, lw=1, zorder=1)
+    y, ticks = gap, []
+    for factor, rows in table.groupby("factor", sort=False):
+        for row in rows.itertuples():
+            reference = np.isnan(row.low)
+            colour = GREY if reference or row.low <= 0 <= row.high else VERDICT_COLOURS["WORSE"]
+            colour = VERDICT_COLOURS["BEATS"] if row.low > 0 else colour
+            ax.plot([100 * row.low, 100 * row.high], [y, y], color=colour, lw=2, solid_capstyle="butt")
+            ax.plot(100 * row.estimate, y, color="white" if reference else colour, marker="o", ms=6.5, mec=colour)
+            ticks.append((y, f"{_shorten(str(factor), 22)} = {_shorten(str(row.level), 18)}"))
+            y += line
+        y += gap
+        if factor != factors[-1]:
+            ax.axhline(y - gap / 2 - line / 2, color=PALE, lw=0.8, zorder=0)
+    ax.set_yticks([at for at, _ in ticks], [text for _, text in ticks])
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(y - gap, 0)
+    ax.grid(axis="x")
+    ax.set_xlabel("difference in accuracy (percentage points)")
+    return fig
+
+
+@_styled
+def accuracy_by(
+    table: pd.DataFrame, label: str, *, log: bool = True, title: str | None = None, note: str = ""
+) -> Figure:
+    """Accuracy of each arm over an axis, with intervals: a dose and its response.
+
+    Columns arm, x (a number), estimate, low, high (fractions); n_templates, n_seeds if known. Label names x and its
+    unit. Arms are moved a little apart, so that their bars can be told from each other.
+    """
+    _need(table, ["arm", "x", "estimate", "low", "high"], "the table")
+    bars = "" if table[["low", "high"]].isna().all(axis=None) else "bar: 95 % interval"
+    fig = _figure(3.3, title or f"Accuracy by {label}", _sentence(_evidence(table), bars, note))
+    ax = fig.subplots()
+    styles, ticks = arm_styles(dict.fromkeys(table["arm"])), sorted(set(table["x"]))
+    span = np.log(ticks[-1] / ticks[0]) if log else ticks[-1] - ticks[0]
+    for i, (arm, rows) in enumerate(table.sort_values("x", kind="stable").groupby("arm", sort=False)):
+        colour, marker = styles[arm]
+        shift = 0.012 * span * (i - (len(styles) - 1) / 2)
+        x = rows["x"] * np.exp(shift) if log else rows["x"] + shift
+        ax.vlines(x, 100 * rows["low"], 100 * rows["high"], color=colour, lw=1.6)
+        ax.plot(x, 100 * rows["estimate"], color=colour, lw=1.6, **_marker(marker, 7))
+    if log:
+        ax.set_xscale("log")
+        _log_axis(ax, ticks)
+    else:
+        ax.set_xticks(ticks)
+    ax.set(xlabel=label + (", log scale" if log else ""), ylabel="accuracy, class-balanced (%)")
+    ax.margins(x=0.05)
+    ax.grid(axis="y")
+    _legend(fig, [_handle(arm, *styles[arm], line=True) for arm in styles])
+    return fig
+
+
 def _place_labels(
     ax: Axes, x: np.ndarray, y: np.ndarray, table: pd.DataFrame, radius: np.ndarray, front: np.ndarray
 ) -> None:
@@ -542,39 +686,192 @@ def reliability(
     models: dict[str, tuple[ArrayLike, ArrayLike]],
     bins: int = 15,
     *,
+    after: dict[str, tuple[ArrayLike, ArrayLike]] | None = None,
     title: str = "Is the confidence justified?",
     note: str = "",
 ) -> Figure:
     """Accuracy against confidence of each model by name, probabilities [N, C] and labels [N], counts beneath.
 
     On the diagonal a model is right as often as it says; below it is over-confident. Bins have equal width;
-    ECE is the mean gap between the two (arXiv 1706.04599).
+    ECE is the mean gap between the two (arXiv 1706.04599). With after, the same models after temperature
+    scaling stand in a second column.
     """
     if not models:
         raise WorkbenchError("There are no models to draw: give probabilities and labels of at least one.")
-    curves = {name: metrics.reliability(*pair, bins) for name, pair in models.items()}
-    n = _items(int(curve["n"].sum()) for curve in curves.values())
-    fig = _figure(5.0, title, _sentence(n, f"{bins} bins", note))
-    ax, counts = fig.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    columns = [models] + ([after] if after else [])
+    curves = [{name: metrics.reliability(*pair, bins) for name, pair in column.items()} for column in columns]
+    n = _items(int(curve["n"].sum()) for column in curves for curve in column.values())
+    fig = _figure(5.0 if len(columns) == 1 else 4.2, title, _sentence(n, f"{bins} bins", note))
+    shape = {"sharex": True, "sharey": "row", "squeeze": False, "height_ratios": [3, 1]}
+    grid = fig.subplots(2, len(columns), **shape)
+    styles, eces = arm_styles(models), {name: [] for name in models}
+    edges = np.linspace(0, 1, bins + 1)
+    for (ax, counts), column, drawn in zip(grid.T, columns, curves, strict=True):
+        ax.plot([0, 100], [0, 100], color=GREY, ls="--", lw=1)
+        for name, curve in drawn.items():
+            colour, marker = styles[name]
+            ax.plot(100 * curve["confidence"], 100 * curve["accuracy"], color=colour, **_marker(marker),
+                    clip_on=False)  # fmt: skip
+            items = np.zeros(bins)
+            items[np.searchsorted(edges[1:-1], curve["confidence"])] = curve["n"]
+            counts.stairs(items, 100 * edges, color=colour, lw=1.5)
+            eces[name].append(f"{100 * metrics.ece(*column[name], bins):.1f}")
+        ax.set(xlim=(0, 101.5), ylim=(0, 103))
+        ax.grid()
+    grid[1, 0].yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    grid[0, 0].set_ylabel("accuracy (%)")
+    grid[1, 0].set_ylabel("items")
+    for ax, when in zip(grid[0], ("before temperature scaling", "after") if after else ("",), strict=True):
+        ax.set_title(when, loc="left", weight="bold")
+    for ax in grid[1]:
+        ax.set_xlabel("confidence: probability of the top class (%)")
+    fig.align_ylabels()
+    handles = [_handle(f"{_shorten(name, 40)}: ECE {' → '.join(values)} %", *styles[name], line=True)
+               for name, values in eces.items()]  # fmt: skip
+    _legend(fig, [*handles, Line2D([], [], color=GREY, ls="--", lw=1, label="calibrated")])
+    return fig
+
+
+@_styled
+def fidelity(
+    scores: pd.DataFrame, *, title: str = "Accuracy and fidelity are two things", note: str = ""
+) -> Figure:
+    """Accuracy against agreement with the teacher, and against the mean KL from it; right is nearer to it.
+
+    A row an arm and seed: arm, seed, accuracy, agreement (fractions), mean_kl (nats), the teacher among them.
+    Large: mean of an arm, small: its seeds (arXiv 2106.05945).
+    """
+    _need(scores, ["arm", "seed", "accuracy", "agreement", "mean_kl"], "scores")
+    arms = scores.groupby("arm", sort=False)
+    seeds, styles = arms["seed"].nunique(), arm_styles(scores["arm"])
+    fig = _figure(3.5, title, _sentence(_seeds(seeds), "small: one seed, large: mean", note))
+    axes = fig.subplots(1, 2, sharey=True)
+    x_of = {"agreement": (100, "agreement with the teacher (%)"),
+            "mean_kl": (1, "mean KL from the teacher (nats)")}  # fmt: skip
+    for ax, (column, (unit, label)) in zip(axes, x_of.items(), strict=True):
+        for arm, rows in arms:
+            colour, marker = styles[arm]
+            x, y = unit * rows[column], 100 * rows["accuracy"]
+            if len(rows) > 1:
+                ax.scatter(x, y, s=14, color=colour, marker=marker, alpha=0.45, lw=0)
+            ax.plot(x.mean(), y.mean(), color=colour, **_marker(marker, 10))
+        if "teacher" in seeds:
+            ax.axhline(100 * arms["accuracy"].mean()["teacher"], color=INK, ls="--", lw=1, zorder=0)
+        ax.margins(0.08)
+        ax.grid()
+        ax.set_xlabel(label)
+    axes[1].invert_xaxis()
+    axes[0].set_ylabel("accuracy, class-balanced (%)")
+    _legend(fig, [_handle(arm, *styles[arm]) for arm in styles])
+    return fig
+
+
+@_styled
+def flips(
+    table: pd.DataFrame,
+    label_names: Sequence[str],
+    top: int = 20,
+    *,
+    title: str = "What changes for whom when the student takes over",
+    note: str = "",
+) -> Figure:
+    """Negative flips to the left, positive to the right, a row a class of `metrics.flip_table`, worst on top."""
+    _need(table, ["label", "negative", "positive", "low", "high", "n_templates"], "the table of flips")
+    shown = table.head(top)
+    more = f"worst {len(shown)} of {len(table)} classes" if len(shown) < len(table) else ""
+    n, line = table["n_templates"].sum(), "line: joint 95 % interval of the losses"
+    subtitle = _sentence(f"n = {n:,} templates (of a class in brackets)", more, line, note)
+    fig = _figure(1.0 + 0.2 * len(shown), title, subtitle)
+    ax = fig.subplots()
+    y = np.arange(len(shown))
+    kinds = {"negative": ("#D55E00", "teacher right, student wrong"),
+             "positive": ("#0072B2", "student right, teacher wrong")}  # fmt: skip
+    for sign, (kind, (colour, _)) in zip((-100, 100), kinds.items(), strict=True):
+        ax.barh(y, sign * shown[kind], height=0.7, color=colour)
+    ax.hlines(y, -100 * shown["high"], -100 * shown["low"], color=INK, lw=1)
+    ax.axvline(0, color=INK, lw=1)
+    names = [_shorten(label_names[label], 40) for label in shown["label"]]
+    ax.set_yticks(y, [f"{name} ({n})" for name, n in zip(names, shown["n_templates"], strict=True)])
+    ax.set_ylim(len(shown) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
+    ax.grid(axis="x")
+    ax.set_xlabel("share of the class's texts (%)")
+    _legend(fig, [Patch(color=colour, label=label) for colour, label in kinds.values()])
+    return fig
+
+
+@_styled
+def refusal(
+    models: dict[str, tuple[ArrayLike, ArrayLike, float]],
+    *,
+    title: str = "Does it know what it was not made for?",
+    note: str = "",
+) -> Figure:
+    """Out-of-scope texts refused against in-scope texts refused, as the threshold on the confidence rises.
+
+    By name: confidences [N] in scope, [M] out of scope, and the chosen threshold, whose point is marked. AUROC
+    is the area under the curve, 50 % for guessing.
+    """
+    if not models:
+        raise WorkbenchError("There are no models to draw: give the confidences of at least one.")
+    n, m = (_items(len(pair[i]) for pair in models.values()) for i in (0, 1))
+    fig = _figure(3.9, title, _sentence(f"in scope: {n}", f"out of scope: {m}", "marker: chosen threshold", note))
+    ax = fig.subplots()
     styles, handles = arm_styles(models), []
     ax.plot([0, 100], [0, 100], color=GREY, ls="--", lw=1)
-    for name, curve in curves.items():
+    for name, (inside, outside, threshold) in models.items():
         colour, marker = styles[name]
-        ax.plot(100 * curve["confidence"], 100 * curve["accuracy"], color=colour, **_marker(marker),
-                clip_on=False)  # fmt: skip
-        edges = np.linspace(0, 1, bins + 1)
-        items = np.zeros(bins)
-        items[np.searchsorted(edges[1:-1], curve["confidence"])] = curve["n"]
-        counts.stairs(items, 100 * edges, color=colour, lw=1.5)
-        ece = 100 * metrics.ece(*models[name], bins)
-        handles.append(_handle(f"{_shorten(name, 40)}: ECE {ece:.1f} %", colour, marker, line=True))
-    ax.set(xlim=(0, 101.5), ylim=(0, 103))
-    counts.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        levels = np.r_[np.unique(np.r_[inside, outside]), np.inf]
+        share = [100 * np.searchsorted(np.sort(c), levels) / len(c) for c in (inside, outside)]
+        ax.plot(*share, color=colour, lw=1.8)
+        chosen = [100 * np.mean(np.asarray(c) < threshold) for c in (inside, outside)]
+        ax.plot(*chosen, color=colour, clip_on=False, **_marker(marker, 9))
+        label = f"{_shorten(name, 40)}: AUROC {100 * metrics.auroc(inside, outside):.1f} %"
+        handles.append(_handle(label, colour, marker, line=True))
+    ax.set(xlim=(0, 100), ylim=(0, 101))
+    ax.set(xlabel="in-scope texts refused (%)", ylabel="out-of-scope texts refused (%)")
     ax.grid()
-    ax.set_ylabel("accuracy (%)")
-    counts.set(xlabel="confidence: probability of the top class (%)", ylabel="items")
-    fig.align_ylabels()
-    _legend(fig, [*handles, Line2D([], [], color=GREY, ls="--", lw=1, label="calibrated")])
+    _legend(fig, [*handles, Line2D([], [], color=GREY, ls="--", lw=1, label="guessing")])
+    return fig
+
+
+@_styled
+def difficulty(
+    tables: dict[str, pd.DataFrame], *, title: str = "Where it gets hard", note: str = ""
+) -> Figure:
+    """Accuracy of each arm in slices of the items, easy to hard or few to many: a panel for each table by name.
+
+    Tables are those of `verdicts.by_slice` (slice, arm, estimate, low, high, n_templates). One y axis.
+    """
+    if not tables:
+        raise WorkbenchError("There are no slices to draw: give the table of at least one.")
+    for name, table in tables.items():
+        _need(table, ["slice", "arm", "estimate", "low", "high", "n_templates"], f"slices {name}")
+    styles = arm_styles(pd.concat(tables.values())["arm"])
+    crowded = max(table["slice"].nunique() for table in tables.values()) > 5
+    columns = 1 if crowded else min(2, len(tables))
+    rows = -(-len(tables) // columns)
+    fig = _figure(0.3 + 2.5 * rows, title, _sentence("bar: 95 % interval; n: templates", note))
+    axes = fig.subplots(rows, columns, sharey=True, squeeze=False)
+    for ax in axes.flat[len(tables) :]:
+        ax.axis("off")
+    for ax, (name, table) in zip(axes.flat, tables.items(), strict=False):
+        counts = table.groupby("slice", sort=False, observed=True)["n_templates"].max()
+        place = pd.Series(np.arange(len(counts)), counts.index)
+        for i, (arm, (colour, marker)) in enumerate(styles.items()):
+            of_arm = table[table["arm"] == arm]
+            x = place[of_arm["slice"]] + 0.5 * ((i + 0.5) / len(styles) - 0.5)
+            ax.vlines(x, 100 * of_arm["low"], 100 * of_arm["high"], color=colour, lw=1.3)
+            ax.plot(x, 100 * of_arm["estimate"], color=colour, lw=1, **_marker(marker))
+        ax.set_xticks(place, [f"{_wrap(str(slice), 10)}\nn = {n}" for slice, n in counts.items()])
+        ax.tick_params(axis="x", length=0, labelsize=8.5)
+        ax.set_xlim(-0.5, len(counts) - 0.5)
+        ax.set_title(_shorten(name, 44), loc="left", weight="bold")
+        ax.grid(axis="y")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("accuracy (%)")
+    _legend(fig, [_handle(arm, *styles[arm], line=True) for arm in styles])
     return fig
 
 

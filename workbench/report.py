@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,13 +68,15 @@ def run(
     only: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     update: bool = False,
+    hide_code: bool = False,
     data: Path | None = None,
 ) -> list[str]:
     """Run notebooks, each in a fresh kernel of this interpreter, and publish under `<data>/reports/`.
 
     A page and the index are published as soon as a notebook ends; one that fails does not stop the others and
-    its page keeps what it had shown. The working folder is `notebooks`, as in JupyterLab. At `quick`
-    everything made goes to `<data>/quick`, so that a smoke run never feeds a page; weights are shared.
+    its page keeps what it had shown. A zip of all pages lies among them. The working folder is `notebooks`, as in
+    JupyterLab. At `quick` everything made goes to `<data>/quick`, so that a smoke run never feeds a page; weights
+    are shared.
 
     Args:
         notebooks: the folder of ``NN_snake_case.ipynb`` and ``budgets.yaml``.
@@ -80,6 +84,7 @@ def run(
         only: numbers or names of the notebooks to run, default all.
         flags: parameters injected into all of them, such as ``task_name``.
         update: afterwards write outputs back into `notebooks` and results into the README beside it.
+        hide_code: fold the code of the pages away.
         data: the data folder, default `store.data_dir()`.
 
     Returns:
@@ -109,7 +114,7 @@ def run(
     for name, values in injected.items():
         executed = _execute(notebooks / f"{name}.ipynb", values, budget, env)
         nb_.save(executed, out / f"{name}.ipynb")
-        publish(out, notebooks)
+        publish(out, notebooks, hide_code)
         record = executed.metadata.workbench
         print(f"{name}: {record.error or 'done'} ({duration(record.seconds)})", flush=True)
         failed += [name] if record.error else []
@@ -268,13 +273,14 @@ def duration(seconds: float) -> str:
 
 
 def _slug(value: str) -> str:
-    """A folder name: the stem of a CSV, the end of a path or hub name."""
-    stem = Path(value.removeprefix("csv:")).stem
+    """A folder name: a hub data set, the stem of a CSV, the end of a path or of a model's hub name."""
+    path = Path(value[4:])
+    stem = value[4:] if value.startswith("hub:") and not path.is_absolute() else Path(value.removeprefix("csv:")).stem
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
 
 
-def publish(out: Path, notebooks: Path = NOTEBOOKS) -> None:
-    """Write a page for every executed notebook in `out`, and an ``index.html`` of all of `notebooks`."""
+def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> None:
+    """Write a page for every executed notebook in `out`, an ``index.html`` of all of `notebooks`, and a zip of them."""
     import markupsafe
     from jinja2 import Environment, FileSystemLoader
     from pygments.formatters import HtmlFormatter
@@ -300,7 +306,7 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS) -> None:
         write_atomic(out / f"{name}.html", page)
 
     for page in done:
-        body = markupsafe.Markup(nb_.to_html(page["notebook"]))
+        body = markupsafe.Markup(nb_.to_html(page["notebook"], hide_code))
         write(page["name"], title=page["label"], body=body, run=page["run"])
     # 03 asks the question of the whole report; until it has run, the latest answer is the nearest to it.
     answered = sorted((p for p in done if p["run"].answer), key=lambda p: p["name"].startswith("03_"))
@@ -310,6 +316,11 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS) -> None:
         pictures = nb_.figures(nb_.tagged(best["notebook"], "headline"), f"The finding of {best['label']}")
         body = markupsafe.Markup(nb_.answer_html(best["run"].answer, pictures))
     write("index", title="Report", body=body, best=best, run=(best or next(iter(done), {})).get("run"))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("index", *(page["name"] for page in done)):
+            archive.write(out / f"{name}.html", f"{out.name}/{name}.html")
+    write_atomic(out / f"{out.name}.zip", packed.getvalue())
 
 
 def _sources(notebooks: Path) -> list[Path]:

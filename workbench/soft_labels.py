@@ -7,6 +7,7 @@ texts, another draw of labels or an appended file can't pair a text with a stran
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -14,8 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from workbench.data import Task
-from workbench.errors import WorkbenchError
-from workbench.store import Store, fingerprint
+from workbench.errors import WorkbenchError, unknown
+from workbench.store import Store, code_fingerprint, fingerprint
 
 SHARD_ROWS = 2048
 KINDS = ("logits",)
@@ -76,7 +77,8 @@ class SoftLabels:
 
     @cached_property
     def _shards(self) -> list[np.ndarray]:
-        return [np.load(p, mmap_mode="r", allow_pickle=False) for p in self._paths]
+        # As plain arrays over the mapped files: np.memmap takes ten times as long to give a row.
+        return [np.asarray(np.load(p, mmap_mode="r", allow_pickle=False)) for p in self._paths]
 
     def __getstate__(self) -> dict:
         """Send paths, not rows, to a worker process."""
@@ -92,11 +94,12 @@ class SoftLabels:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Logits ``[N, C]`` of rows that `find` gave."""
+        shards = self._shards
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
-        out = np.empty((len(rows), self._shards[0].shape[1]), dtype=np.float32)
-        for shard in np.unique(shard_of):
-            mine = shard_of == shard
-            out[mine] = self._shards[shard][rows[mine] - self._starts[shard]]
+        out = np.empty((len(rows), shards[0].shape[1]), dtype=np.float32)
+        # One by one: the rows of a batch lie in almost as many shards.
+        for i, (shard, row) in enumerate(zip(shard_of.tolist(), (rows - self._starts[shard_of]).tolist(), strict=True)):
+            out[i] = shards[shard][row]
         return out
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
@@ -175,3 +178,76 @@ def soft_labels(
     if missing:
         labels.refresh()
     return labels
+
+
+# --- what do soft labels carry? Controls that take one thing away
+
+
+def permute_non_target(logits: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Logits ``[N, C]`` whose entries beside each row's largest are shuffled within the row.
+
+    The top class, its probability and the entropy stay, at every temperature; which other class is near is lost: the
+    dark knowledge of Hinton et al. (arXiv:1503.02531).
+    """
+    out = np.array(logits)
+    rows, classes = out.shape
+    top = out.argmax(1)
+    others = np.arange(classes) != top[:, None]
+    rest = out[others].reshape(rows, classes - 1)
+    out[others] = np.random.default_rng(seed).permuted(rest, axis=1).ravel()
+    return out
+
+
+def class_means(logits: np.ndarray) -> np.ndarray:
+    """Logits ``[N, C]``, each row replaced by the mean log-probability of all rows with the same top class.
+
+    Which classes are alike stays; what sets one text apart from others of its class is lost. A mean of logarithms, so
+    that it is the same control at every temperature.
+    """
+    log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    top = logits.argmax(1)
+    means = np.zeros_like(log_p)
+    for target in np.unique(top):
+        means[top == target] = log_p[top == target].mean(0)
+    return means
+
+
+CONTROLS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "permuted non-target": permute_non_target,
+    "class means": class_means,
+}
+
+
+def derive(labels: SoftLabels, task: Task, control: str, *, store: Store | None = None) -> SoftLabels:
+    """Soft labels of `task`'s transfer set with something taken away, stored under a fingerprint of their own.
+
+    Args:
+        labels: of the transfer set; the teacher is not asked again.
+        task: its transfer set is what means and shuffles are taken over.
+        control: a name in `CONTROLS`.
+        store: where they go.
+
+    Raises:
+        WorkbenchError: an unknown control, or a text that `labels` lacks.
+    """
+    if control not in CONTROLS:
+        raise unknown("control", control, CONTROLS)
+    texts = task.transfer_texts
+    changed = CONTROLS[control](labels.logits(texts))
+    rows = hashlib.sha256(row_ids(texts).tobytes()).hexdigest()
+    key = fingerprint([labels.fingerprint, control, rows, code_fingerprint("soft_labels")])
+    name = f"{labels.teacher_name}, {control}"
+    return soft_labels(_Given(name, task.label_names, key, dict(zip(texts, changed, strict=True))), task, store=store)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A `Teacher` that reads its answers from a table."""
+
+    name: str
+    label_names: tuple[str, ...]
+    fingerprint: str
+    table: dict[str, np.ndarray]
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        return np.stack([self.table[text] for text in texts])

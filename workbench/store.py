@@ -270,6 +270,11 @@ class Store:
             return self._sound(kind, key)
         return None
 
+    def unfinished(self, kind: str, inputs: object) -> Path | None:
+        """The working folder of an entry that somebody began to make: running now, or interrupted."""
+        folder = self._folder(kind, fingerprint(inputs))
+        return folder if folder.exists() else None
+
     def make(self, kind: str, inputs: object, build: Build, *, wait: bool = True) -> Entry:
         """Find the entry, or build it exactly once however many processes ask.
 

@@ -1,10 +1,20 @@
-"""Many runs: a pool of one-thread processes, each run found if it was ever made, redone never."""
+"""Many runs: designs of configs, a pool of one-thread processes here or a cluster's, and what came out as a table.
 
+Each run is found if it was ever made, redone never, whoever makes it. Soft labels are read from disk: whatever the
+design, the teacher labelled each text once.
+"""
+
+import itertools
 import os
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import joblib
 import numpy as np
@@ -13,10 +23,147 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 
 from workbench.data import Task
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, unknown
+from workbench.losses import LOSSES
 from workbench.soft_labels import SoftLabels
-from workbench.store import Store
-from workbench.training import Run, TrainConfig, find_run, train
+from workbench.store import Store, fingerprint
+from workbench.training import Run, TrainConfig, find_run, run_inputs, train
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+SCORE = "validation.balanced_accuracy"  # what a search climbs: never a score on test
+NO_WORKER_SECONDS = 60.0  # how long a cluster may be without any worker
+PROBE_STEPS = 6
+_HINTS = get_type_hints(TrainConfig)
+
+
+# --- designs
+
+
+def grid(space: Mapping[str, Sequence[Any]], base: TrainConfig | None = None) -> list[TrainConfig]:
+    """Every combination of the values in `space`, the last field varying fastest.
+
+    Cells that differ only where nothing depends on it (see `idle`) are one run: the first is listed, with `base`'s
+    values there. So `hard_labels` appears once, not once a temperature.
+
+    Args:
+        space: a field of `TrainConfig`, or ``"loss_options.<name>"``, -> its values. A loss that lacks an option goes
+            without; `jsd` takes beta in its normalised form.
+        base: gives all other fields.
+
+    Raises:
+        WorkbenchError: an empty space, an unknown field, a value of the wrong type or one no run could mean.
+    """
+    base = base or TrainConfig()
+    values = _checked(space)
+    cells = itertools.product(*values.values())
+    return _distinct(base, [dict(zip(values, cell, strict=True)) for cell in cells])
+
+
+def one_factor(space: Mapping[str, Sequence[Any]], base: TrainConfig | None = None) -> list[TrainConfig]:
+    """`base`, then each field of `space` varied alone: cheap, but blind to what two fields do together.
+
+    Arguments and errors are those of `grid`.
+    """
+    base = base or TrainConfig()
+    changes = [{name: value} for name, values in _checked(space).items() for value in values]
+    return _distinct(base, [{}, *changes])
+
+
+def controls(base: TrainConfig, count: int = 1) -> dict[str, list[TrainConfig]]:
+    """The rivals every sweep needs, `count` configurations each: as many as the arm under test has.
+
+    Labels only, label smoothing and hard pseudo-labels, at learning rates from a quarter to twice `base`'s, and two
+    values of a second knob: weight decay, the smoothing, and the weight of the true labels. With `count` 1 it is
+    `base`'s learning rate and the first of the two.
+    """
+    if count < 1:
+        raise WorkbenchError(f"count is {count}: a rival needs at least 1 configuration.")
+    rates = base.learning_rate * 2 ** (np.linspace(-2, 1, -(-count // 2)) if count > 2 else np.array([0.0]))
+    cells = [(float(f"{rate:.3g}"), knob) for rate in rates for knob in (0, 1)][:count]
+    supervised = replace(base, kd_weight=0.0, ce_weight=1.0, labelled_fraction=None)
+    hard = replace(base, loss="hard_labels", loss_options={}, kd_weight=1.0, labelled_fraction=None)
+    rivals = {
+        "labels only": [replace(supervised, learning_rate=r, weight_decay=(0.01, 0.1)[k]) for r, k in cells],
+        "label smoothing": [replace(supervised, learning_rate=r, label_smoothing=(0.1, 0.3)[k]) for r, k in cells],
+        "hard pseudo-labels": [replace(hard, learning_rate=r, ce_weight=(0.0, 1.0)[k]) for r, k in cells],
+    }
+    return {arm: [_without_idle(config, TrainConfig()) for config in configs] for arm, configs in rivals.items()}
+
+
+def idle(config: TrainConfig) -> tuple[str, ...]:
+    """Fields that play no part in a run of `config`, whatever their value: a cell that varies them means nothing."""
+    names: list[str] = []
+    if not config.kd_weight:
+        names += ["loss", "loss_options", "temperature", "scale_by_temperature"]
+    elif LOSSES[config.loss].power == 0:
+        names += ["scale_by_temperature"]
+    if config.loss == "hard_labels" and config.kd_weight:
+        names += ["temperature"]
+    if not config.ce_weight:
+        names.append("label_smoothing")
+    return tuple(names)
+
+
+def _checked(space: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    if not space:
+        raise WorkbenchError("The space is empty: give at least one field of TrainConfig with its values.")
+    for name, values in space.items():
+        _hint(name)
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise WorkbenchError(f"The values of {name} are {values!r}: give a list, such as [{values!r}].")
+    listed = {name: list(values) for name, values in space.items()}
+    if empty := [name for name, values in listed.items() if not values]:
+        raise WorkbenchError(f"The space has no values for {empty[0]}: give at least one.")
+    return listed
+
+
+def _hint(name: str) -> Any:
+    field, _, option = name.partition(".")
+    options = [f"loss_options.{name}" for name in sorted({o for loss in LOSSES.values() for o in loss.options})]
+    if name not in options and (option or name not in _HINTS or name == "loss_options"):
+        raise unknown("field of TrainConfig", name, [*(hint for hint in _HINTS if hint != "loss_options"), *options])
+    return float | bool if option else _HINTS[name]
+
+
+def _with(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """`base` with fields changed; refuses a value of the wrong type, which `TrainConfig` itself may not notice.
+
+    Options that the loss doesn't have are dropped. A beta of `jsd` comes with normalise, unless something else is said.
+    """
+    fields: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for name, value in changes.items():
+        value = value.item() if isinstance(value, np.generic) else value
+        hint = _hint(name)
+        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        plain = (*kinds, int) if float in kinds else kinds
+        if not isinstance(value, plain) or (isinstance(value, bool) and bool not in kinds):
+            wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise WorkbenchError(f"{name} is {value!r}, a {type(value).__name__}: give a value of type {wanted}.")
+        (options if "." in name else fields)[name.rpartition(".")[2]] = value
+    loss = fields.get("loss", base.loss)
+    if loss == "jsd" and "beta" in options:  # the plain one vanishes at both ends: it would sweep the learning rate
+        options = {"normalise": base.loss_options.get("normalise", True), **options}
+    valid = LOSSES[loss].options if loss in LOSSES else ()
+    given = {name: value for name, value in (base.loss_options | options).items() if name in valid}
+    return replace(base, **fields, loss_options=given)
+
+
+def _without_idle(config: TrainConfig, base: TrainConfig) -> TrainConfig:
+    return replace(config, **{name: getattr(base, name) for name in idle(config)})
+
+
+def _distinct(base: TrainConfig, cells: Iterable[Mapping[str, Any]]) -> list[TrainConfig]:
+    distinct: dict[str, TrainConfig] = {}
+    for cell in cells:
+        config = _without_idle(_with(base, cell), base)
+        distinct.setdefault(fingerprint(config), config)
+    return list(distinct.values())
+
+
+# --- runs
 
 
 @dataclass(frozen=True)
@@ -53,69 +200,346 @@ def run_all(
     *,
     workers: int | None = None,
     store: Store | None = None,
+    cluster: str | None = None,
 ) -> pd.DataFrame:
-    """Make every run and return one row each, in the order given.
+    """Make every run and return one row each, in the order given: see `table`.
 
-    Columns: arm, config (its number in the arm), label_draw, the fields of `TrainConfig`, the scores
-    (``validation.accuracy``, ``test.accuracy``…), train_seconds, and run (a `Run`, with its logits and its student).
-    Stopping with Ctrl-C keeps what is finished.
+    Stopping with Ctrl-C keeps what is finished; the same call goes on from there, also inside a run that was stopped.
 
     Args:
         jobs: `Job`s, or configs that share `task` and `labels`.
         task: of the configs.
         labels: of the configs.
-        workers: processes; as many as CPU cores if None, 1 on a GPU.
-        store: where the runs are.
+        workers: processes; as many as CPU cores if None, 1 on a GPU. A cluster has its own.
+        store: where the runs are; with `cluster`, in a folder that all its machines share.
+        cluster: address of a dask scheduler (``"tcp://host:8786"``) whose workers make the runs. They need the
+            same package, libraries and kind of device as this process; a run whose worker died is resumed by another.
 
     Raises:
-        WorkbenchError: a run failed (the others are finished and kept first), or a worker process died.
+        WorkbenchError: a run failed (the others are finished and kept first; if the first few all fail, the rest is
+            not tried), a worker process died here, or on a cluster every one that tried the same run (four, unless
+            the scheduler says otherwise).
     """
     store = store or Store()
+    jobs = _jobs(jobs, task, labels)
+    missing = _missing(jobs, store)
+    if missing:
+        _make(missing, store, workers, len(jobs) - len(missing), cluster)
+    return table(jobs, store=store)
+
+
+def table(
+    jobs: Sequence[Job | TrainConfig],
+    task: Task | None = None,
+    labels: SoftLabels | None = None,
+    *,
+    store: Store | None = None,
+) -> pd.DataFrame:
+    """One row a job, finished or not, in the order given; also while another process or thread makes the runs.
+
+    Columns: arm, config (its number in the arm), label_draw, the fields of `TrainConfig`, its loss_options (each a
+    column), idle (fields that play no part, see `idle`), the scores (``validation.accuracy``, ``test.accuracy``…), ce,
+    kd (unweighted terms, means over the last records), grad_ratio (see `training.train`), train_seconds, and run (a
+    `Run`, with its logits and its student). An unfinished run has NaN scores, and None as its run.
+    """
+    store = store or Store()
+    return pd.DataFrame([_row(j, find_run(j.task, j.labels, j.config, store)) for j in _jobs(jobs, task, labels)])
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What `run_all` will take: print it before a long sweep.
+
+    Attributes:
+        runs: to make.
+        found: already made.
+        seconds: of wall clock.
+        bytes: on disk.
+        free: bytes free there now.
+        workers: processes side by side.
+    """
+
+    runs: int
+    found: int
+    seconds: float
+    bytes: int
+    free: int
+    workers: int
+
+    def __str__(self) -> str:
+        """In words."""
+        found = f" ({self.found} found)" if self.found else ""
+        if not self.runs:
+            return f"0 runs to make{found}"
+        minutes, rest = divmod(round(self.seconds), 60)
+        took = f"{minutes} min {rest} s" if minutes else f"{rest} s"
+        size = f"{self.bytes / 1e6:,.0f} MB of {self.free / 1e9:,.0f} GB free"
+        return f"{self.runs} runs to make{found}: about {took} with {self.workers} workers, {size}"
+
+
+def estimate(
+    jobs: Sequence[Job | TrainConfig],
+    task: Task | None = None,
+    labels: SoftLabels | None = None,
+    *,
+    workers: int | None = None,
+    store: Store | None = None,
+) -> Estimate:
+    """Time and disk of `run_all`, from a few steps of one run of each size, made here and thrown away (seconds).
+
+    With a cluster, give the number of its workers; the time assumes that they are as fast as this process.
+
+    Raises:
+        WorkbenchError: the disk has less room than the runs need.
+    """
+    store = store or Store()
+    jobs = _jobs(jobs, task, labels)
+    missing = _missing(jobs, store)
+    workers = _workers(workers)
+    sizes = ("student", "batch_size", "accumulation", "max_length", "dropout", "precision", "threads")
+    probes: dict[tuple, tuple[float, float, float, int]] = {}
+    seconds, size = [], 0
+    for job in missing:
+        kind = (bool(job.config.kd_weight), *(getattr(job.config, name) for name in sizes))
+        if kind not in probes:
+            probes[kind] = _probe(job)
+        fixed, a_step, a_look, bytes_ = probes[kind]
+        looks = -(-job.config.steps // job.config.eval_every)
+        seconds.append(fixed + a_step * job.config.steps + a_look * looks)
+        size += bytes_
+    existing = next(folder for folder in (store.root, *store.root.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if size > free:
+        raise WorkbenchError(
+            f"{len(missing)} runs need about {size / 1e6:,.0f} MB but {store.root} has {free / 1e6:,.0f} MB free: free "
+            "some space, set WORKBENCH_DATA to a folder on another disk, or make fewer runs."
+        )
+    wall = max(sum(seconds) / workers, max(seconds, default=0.0))
+    return Estimate(len(missing), len(jobs) - len(missing), wall, size, free, workers)
+
+
+def _probe(job: Job) -> tuple[float, float, float, int]:
+    """(seconds beside the steps, seconds a step, seconds a look at validation, bytes on disk) of a very short run."""
+    config = replace(job.config, steps=PROBE_STEPS, log_every=1, eval_every=PROBE_STEPS)
+    with tempfile.TemporaryDirectory() as folder:
+        began, store = time.monotonic(), Store(folder)
+        history = pd.DataFrame(train(job.task, job.labels, config, store=store))
+        whole = time.monotonic() - began
+        (made,) = store.list("runs")
+        size = sum(path.stat().st_size for path in made.path.rglob("*") if path.is_file())
+    steps = history["seconds"].diff().iloc[1:].to_numpy()  # the first step warms up, the last one also looks
+    a_step = float(np.median(steps[:-1]))
+    a_look = max(float(steps[-1]) - a_step, 0.0)
+    return max(whole - a_step * PROBE_STEPS - a_look, 0.0), a_step, a_look, size
+
+
+def _jobs(jobs: Sequence[Job | TrainConfig], task: Task | None, labels: SoftLabels | None) -> list[Job]:
     jobs = [j if isinstance(j, Job) else Job(j, task, labels) for j in jobs]
     if any(job.task is None for job in jobs):
         raise WorkbenchError("run_all got configs without a task: pass run_all(configs, task, labels).")
-    workers = workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
-    found = {i: find_run(j.task, j.labels, j.config, store) for i, j in enumerate(jobs)}
-    missing = [i for i, run in found.items() if run is None]
-    if missing:
-        _make([jobs[i] for i in missing], store, workers, len(jobs) - len(missing))
-        found |= {i: find_run(jobs[i].task, jobs[i].labels, jobs[i].config, store) for i in missing}
-        if None in found.values():
-            raise WorkbenchError("The package's code changed since this process started: restart it and run again.")
-    return pd.DataFrame([_row(job, found[i]) for i, job in enumerate(jobs)])
+    return jobs
 
 
-def hits(runs: pd.DataFrame, task: Task, split: str = "test") -> dict[str, np.ndarray]:
-    """Which items each arm got right: arm -> ``[seeds, N]`` of bool, as `workbench.verdicts.compare` takes them."""
+def _missing(jobs: Iterable[Job], store: Store) -> list[Job]:
+    """Those without a finished run; of several that are the same run, the first."""
+    unique: dict[str, Job] = {}
+    for job in jobs:
+        unique.setdefault(_key(job), job)
+    return [j for j in unique.values() if find_run(j.task, j.labels, j.config, store) is None]
+
+
+def _workers(workers: int | None) -> int:
+    return workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
+
+
+def hits(runs: pd.DataFrame, task: Task, split: str = "test", *, by: str = "arm") -> dict[str, np.ndarray]:
+    """How often each arm got each item right: arm -> ``[seeds, N]`` in [0, 1], for `workbench.verdicts.compare`.
+
+    Args:
+        runs: rows of `table`; each arm with the same seeds, which are the rows of the result in order of appearance.
+        task: its split gives the true labels.
+        split: ``"test"`` or ``"validation"``.
+        by: another column to group by, such as ``"temperature"``: runs that share its value and the seed are averaged,
+            so that comparing two values is a main effect.
+    """
     labels = np.array(getattr(task, split)["label"])
-    arms = runs.groupby("arm", sort=False)["run"]
-    return {arm: np.stack([run.logits(split).argmax(-1) == labels for run in of_arm]) for arm, of_arm in arms}
-
-
-def _row(job: Job, run: Run) -> dict:
     return {
+        name: np.stack([
+            np.mean([run.logits(split).argmax(-1) == labels for run in of_seed["run"]], axis=0)
+            for _, of_seed in of_arm.groupby("seed", sort=False)
+        ])
+        for name, of_arm in runs.groupby(by, sort=False)
+    }  # fmt: skip
+
+
+def _row(job: Job, run: Run | None) -> dict:
+    config = asdict(job.config)
+    options = config.pop("loss_options")
+    row = {
         "arm": job.arm,
         "config": job.number,
         "label_draw": job.task.label_draw,
-        **asdict(job.config),
-        **run.metrics,
-        "train_seconds": run.entry.record["seconds"],
-        "run": run,
+        **config,
+        **options,
+        "idle": ", ".join(idle(job.config)),
     }
+    if run is None:
+        return row | {SCORE: np.nan, "run": None}
+    last = run.history[["ce", "kd", "grad_ratio"]].iloc[-1]  # the last record always has a look
+    return row | run.metrics | dict(last) | {"train_seconds": run.entry.record["seconds"], "run": run}
 
 
-def _make(jobs: list[Job], store: Store, workers: int, already: int) -> None:
-    """Train what is missing; show progress; collect failures until every run had its turn."""
-    began, errors = time.monotonic(), []
+# --- search
+
+
+def search(
+    space: Mapping[str, "Sequence[Any] | BaseDistribution"],
+    budget: int,
+    task: Task,
+    labels: SoftLabels | None,
+    *,
+    base: TrainConfig | None = None,
+    seeds: Sequence[int] = (0,),
+    batch: int = 4,
+    prune: bool = True,
+    seed: int = 0,
+    arm: str = "search",
+    on_batch: Callable[[pd.DataFrame], None] | None = None,
+    workers: int | None = None,
+    store: Store | None = None,
+    cluster: str | None = None,
+) -> pd.DataFrame:
+    """Look for a good config by Optuna's TPE (arXiv:2304.11127), judged on validation only.
+
+    Configs are asked for in batches of fixed size and told in order, so that the result depends on `seed` and on none
+    of workers, cluster and speed. A repeated or resumed search finds its runs.
+
+    Args:
+        space: a field -> a list of choices, or an `optuna.distributions` range, such as
+            ``FloatDistribution(0.25, 16, log=True)``. Fields are those of `grid`.
+        budget: configs to try.
+        task: see `training.train`.
+        labels: see `training.train`.
+        base: gives all other fields.
+        seeds: runs of each config; their mean score counts.
+        batch: configs asked for at once; a larger one keeps more workers busy, but its configs know less.
+        prune: stop a run that, at a look at validation, is below the median of finished runs at that step. Its
+            checkpoint stays until `Store.prune`.
+        seed: of the sampler.
+        arm: name in the table.
+        on_batch: called with the table so far after each batch.
+        workers: see `run_all`.
+        store: see `run_all`.
+        cluster: see `run_all`.
+
+    Returns:
+        The table of `run_all`, config being the number of the trial, and pruned: the step a run was stopped at, or NaN.
+        A config with a pruned run is out of the choice.
+
+    Raises:
+        WorkbenchError: as `grid` and `run_all`.
+    """
+    import optuna
+
+    base, store = base or TrainConfig(), store or Store()
+    for name, value in (("budget", budget), ("batch", batch)):
+        if not (isinstance(value, int) and value >= 1):
+            raise WorkbenchError(f"{name} is {value!r}: it must be a whole number of at least 1.")
+    ranges = {k: v for k, v in space.items() if isinstance(v, optuna.distributions.BaseDistribution)}
+    choices = {k: v for k, v in space.items() if k not in ranges}
+    listed = _checked(choices) if choices or not ranges else {}
+    for name in ranges:
+        _hint(name)
+    distributions = {k: ranges.get(k) or optuna.distributions.CategoricalDistribution(listed[k]) for k in space}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    startup = min(10, max(batch, budget // 3))
+    sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=startup)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    rows, curves = [], []
+    for start in range(0, budget, batch):
+        trials = [study.ask(distributions) for _ in range(min(batch, budget - start))]
+        configs = [_without_idle(_with(base, trial.params), base) for trial in trials]
+        todo = [Job(replace(c, seed=s), task, labels, arm, start + i) for i, c in enumerate(configs) for s in seeds]
+        missing = _missing(todo, store)
+        floor = _medians(curves) if prune else {}
+        stopped = _make(missing, store, workers, len(todo) - len(missing), cluster, floor) if missing else {}
+        done = table(todo, store=store)
+        done["pruned"] = np.nan
+        for i, (job, run) in enumerate(zip(todo, done["run"], strict=True)):
+            # A run finished by another sweep counts as if it had been stopped here: the store must not change a search.
+            fell = _fell(run.history.to_dict("records"), floor, job.config.steps) if run else stopped[_key(job)]
+            if fell:
+                done.loc[i, ["pruned", SCORE]] = fell
+            else:
+                curves.append(run.history.dropna(subset="validation").set_index("step")["validation"])
+        for trial, (_, of_trial) in zip(trials, done.groupby("config", sort=True), strict=True):
+            if of_trial["pruned"].notna().any():
+                trial.report(of_trial[SCORE].mean(), step=int(of_trial["pruned"].max()))
+                study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            else:
+                study.tell(trial, of_trial[SCORE].mean())
+        rows.append(done)
+        if on_batch:
+            on_batch(pd.concat(rows, ignore_index=True))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _medians(curves: list[pd.Series]) -> dict[int, float]:
+    """Step -> the median over finished runs of the best validation up to it; nothing before four runs are finished."""
+    if len(curves) < 4:
+        return {}
+    best = pd.concat([curve.cummax() for curve in curves], axis=1)
+    return {int(step): float(value) for step, value in best.median(axis=1).items()}
+
+
+def _fell(records: Iterable[dict[str, float]], floor: Mapping[int, float], steps: int) -> tuple[int, float] | None:
+    """(step, best validation so far) at the first look before the end that is below `floor`; consumes up to there."""
+    best = 0.0
+    for record in records:
+        if np.isfinite(record["validation"]):
+            best = max(best, record["validation"])
+            if record["step"] < steps and best < floor.get(record["step"], 0.0):
+                return int(record["step"]), best
+    return None
+
+
+def _key(job: Job) -> str:
+    return fingerprint(run_inputs(job.task, job.labels, job.config))
+
+
+# --- making them
+
+
+def _make(
+    jobs: list[Job],
+    store: Store,
+    workers: int | None,
+    already: int,
+    cluster: str | None = None,
+    floor: Mapping[int, float] | None = None,
+) -> dict[str, tuple[int, float]]:
+    """Train what is missing; show progress; collect failures until every run had its turn, unless all fail.
+
+    Returns key -> (step, best validation so far) of the runs that fell below `floor`.
+    """
+    began, errors, stopped = time.monotonic(), [], {}
     progress = _Progress(len(jobs), already)
-    parallel = joblib.Parallel(n_jobs=min(workers, len(jobs)), return_as="generator_unordered", batch_size=1)
+    calls = [(job, store, run_inputs(job.task, job.labels, job.config), dict(floor or {})) for job in jobs]
+    made = _on_cluster(calls, cluster) if cluster else _in_processes(calls, min(_workers(workers), len(jobs)))
+    enough = max(3, _workers(workers))
     try:
-        with joblib.parallel_config("loky", inner_max_num_threads=1):
-            for error in parallel(joblib.delayed(_one)(job, store) for job in jobs):
-                errors += [error] if error else []
-                progress.step(time.monotonic() - began)
+        for error, fell in made:
+            errors += [error] if error else []
+            stopped |= fell
+            progress.step(time.monotonic() - began)
+            if len(errors) == progress.done == enough < len(jobs):
+                progress.end("stopped")
+                raise WorkbenchError(
+                    f"The first {enough} runs all failed, so the other {len(jobs) - enough} were not tried; the first: "
+                    f"{errors[0]}"
+                )
     except KeyboardInterrupt:
-        get_reusable_executor().shutdown(wait=False, kill_workers=True)
         progress.end("stopped; finished runs are kept")
         raise
     except joblib.externals.loky.process_executor.TerminatedWorkerError:
@@ -123,20 +547,104 @@ def _make(jobs: list[Job], store: Store, workers: int, already: int) -> None:
             f"A worker process died after {progress.done} of {len(jobs)} runs (out of memory?): finished runs are "
             "kept; run it again, with fewer workers if memory is short."
         ) from None
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib counts what it had to drop
+            made.close()
     progress.end("done" if not errors else f"{len(errors)} failed")
     if errors:
         raise WorkbenchError(f"{len(errors)} of {len(jobs)} runs failed, the others are kept; the first: {errors[0]}")
+    if lost := [job for job in _missing(jobs, store) if _key(job) not in stopped]:
+        raise WorkbenchError(
+            f"{len(lost)} runs were made but are not in {store.root} as seen from here: give the workers and this "
+            "process a store in one shared folder, under the same path."
+        )
+    return stopped
 
 
-def _one(job: Job, store: Store) -> str | None:
+Outcome = tuple[str | None, dict[str, tuple[int, float]]]  # what went wrong; what was pruned
+
+
+def _in_processes(calls: list[tuple], workers: int) -> Iterator[Outcome]:
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
+    try:
+        yield from parallel(joblib.delayed(_one)(*call) for call in calls)
+    except (GeneratorExit, KeyboardInterrupt):
+        get_reusable_executor().shutdown(wait=False, kill_workers=True)
+        raise
+
+
+def _on_cluster(calls: list[tuple], address: str) -> Iterator[Outcome]:
+    """Through dask itself: joblib's dask backend waits for ever for a run whose workers were killed."""
+    try:
+        import distributed
+    except ImportError:
+        raise WorkbenchError("A cluster needs dask: pip install distributed, here and on every worker.") from None
+    try:
+        client = distributed.Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise WorkbenchError(
+            f"No dask scheduler answers at {address!r} ({type(error).__name__}): start `dask scheduler` there and give "
+            "the address that it prints."
+        ) from None
+    with client:
+        futures: dict[Any, Job] = {}  # few at a time: each carries its task
+        waiting, left, alone = set(), iter(calls), time.monotonic()
+        try:
+            while True:
+                threads = sum(client.nthreads().values())
+                for call in itertools.islice(left, max(0, max(2, 2 * threads) - len(waiting))):
+                    futures[future := client.submit(_one, *call, pure=False)] = call[0]
+                    waiting.add(future)
+                if not waiting:
+                    break
+                try:
+                    done, waiting = distributed.wait(waiting, timeout=1, return_when="FIRST_COMPLETED")
+                except TimeoutError:
+                    done = set()
+                for future in done:
+                    job = futures.pop(future)
+                    fine = future.status == "finished"
+                    yield future.result() if fine else (f"{_name(job)}: {_cause(future.exception())}", {})
+                if done or threads:
+                    alone = time.monotonic()
+                elif time.monotonic() - alone > NO_WORKER_SECONDS:
+                    raise WorkbenchError(
+                        f"{address} has had no worker for {NO_WORKER_SECONDS:.0f} s: start one on each machine with "
+                        f"`dask worker {address} --nthreads 1`; finished runs are kept."
+                    )
+        finally:
+            client.cancel(list(waiting))
+
+
+def _cause(error: BaseException | None) -> str:
+    if type(error).__name__ == "KilledWorker":
+        return "every worker that tried it died (out of memory? its log says more)"
+    return f"{type(error).__name__}: {error}"
+
+
+def _name(job: Job) -> str:
+    return f"{job.arm or job.config.loss} seed {job.config.seed}"
+
+
+def _one(job: Job, store: Store, inputs: dict, floor: dict[int, float]) -> Outcome:
     """Train one run in a worker; return what went wrong, as text: an exception would stop the other runs."""
     try:
-        for _ in train(job.task, job.labels, job.config, store=store):
-            pass
+        mine = run_inputs(job.task, job.labels, job.config)
+        if other := [name for name, value in inputs.items() if fingerprint([mine[name]]) != fingerprint([value])]:
+            raise WorkbenchError(
+                f"the worker's {' and '.join(other)} differ from those of the process that asked: restart that process "
+                "after a change of code, and give every machine the same package, libraries and kind of device."
+            )
+        records = train(job.task, job.labels, job.config, store=store)
+        if fell := _fell(records, floor, job.config.steps):
+            records.close()
+            return None, {fingerprint(inputs): fell}
     except Exception as error:
-        name = f"{job.arm or job.config.loss} seed {job.config.seed}"
-        return f"{name}: {error}" if isinstance(error, WorkbenchError) else f"{name}: {type(error).__name__}: {error}"
-    return None
+        known = isinstance(error, WorkbenchError)
+        return f"{_name(job)}: {error}" if known else f"{_name(job)}: {_cause(error)}", {}
+    return None, {}
 
 
 class _Progress:

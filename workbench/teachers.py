@@ -1,9 +1,10 @@
 """Teachers: from a bag of words to a language model, all with ``logits(texts)`` and ``fingerprint``.
 
-`load_teacher` knows four by name and takes any sequence classifier by hub name or path.
+`load_teacher` knows four by name, takes any sequence classifier by hub name or path, and fine-tunes any encoder.
 """
 
 import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,8 @@ SMOLLM = "SmolLM2-135M-Instruct"
 FINETUNE = TrainConfig(
     student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, eval_every=50
 )
+# Of any other encoder, by hub name or path: the usual rate, and steps enough for few labels of many classes.
+FINETUNE_ANY = replace(FINETUNE, steps=500, batch_size=16, learning_rate=5e-5)
 
 
 class BagOfWords:
@@ -187,25 +190,30 @@ TEACHERS = {
     "minilm-frozen": "frozen all-MiniLM-L6-v2 embeddings and logistic regression on the labelled rows",
     "minilm-finetuned": "all-MiniLM-L6-v2 fine-tuned on the labelled rows",
     "smollm2-zero-shot": "SmolLM2-135M-Instruct choosing among the class names, without labels",
+    "finetune:<model>": "an encoder, by hub name or path, fine-tuned on the labelled rows",
 }
 
 
 def load_teacher(name: str, task: Task, *, store: Store | None = None) -> Teacher:
-    """A teacher for `task`, by a name in `TEACHERS`, a path or a hub name.
+    """A teacher for `task`, by a name in `TEACHERS`, or a classifier's path or hub name.
+
+    A model without the task's classes needs training first: ``"finetune:answerdotai/ModernBERT-base"`` is that encoder
+    with a new head, fine-tuned on the labelled rows as `FINETUNE_ANY` says. The run is stored and found again.
 
     Raises:
         WorkbenchError: no such teacher, or classes that are not the task's.
     """
     weights.quiet_transformers()
+    if name.startswith("finetune:"):
+        source = name.removeprefix("finetune:")
+        return _finetuned(task, replace(FINETUNE_ANY, student=source), f"fine-tuned {Path(source).name}", store)
     match name:
         case "bag-of-words":
             return BagOfWords(task)
         case "minilm-frozen":
             return FrozenProbe(task)
         case "minilm-finetuned":
-            for _ in train(task, None, FINETUNE, store=store):
-                pass
-            return from_run(find_run(task, None, FINETUNE, store), task, "fine-tuned MiniLM")
+            return _finetuned(task, FINETUNE, "fine-tuned MiniLM", store)
         case "smollm2-zero-shot":
             return ZeroShot("SmolLM2 zero-shot", weights.path(SMOLLM), task, weights.WEIGHTS[SMOLLM].licence)
     if "/" not in name and not Path(name).exists():
@@ -215,7 +223,14 @@ def load_teacher(name: str, task: Task, *, store: Store | None = None) -> Teache
 
 def from_run(run: Run, task: Task, name: str) -> Classifier:
     """A finished run as a teacher."""
-    return Classifier(name, run.path, task, weights.WEIGHTS[MINILM].licence)
+    known = run.config.student.startswith("minilm")
+    return Classifier(name, run.path, task, weights.WEIGHTS[MINILM].licence if known else "see its model card")
+
+
+def _finetuned(task: Task, config: TrainConfig, name: str, store: Store | None) -> Classifier:
+    for _ in train(task, None, config, store=store):
+        pass
+    return from_run(find_run(task, None, config, store), task, name)
 
 
 def _minilm_encoder():

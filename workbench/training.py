@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from workbench import metrics, models
 from workbench.data import Task
 from workbench.errors import WorkbenchError
-from workbench.losses import check_temperature, combine, divergence
+from workbench.losses import check_temperature, combine, find_loss, temperature_factor
 from workbench.soft_labels import SoftLabels
 from workbench.store import Entry, Store, code_fingerprint, versions
 
@@ -39,6 +39,7 @@ class TrainConfig:
     Attributes:
         student: see `workbench.models`: ``"2x64"``, ``"minilm-2"``, a hub name or a path.
         loss: the distillation term, a name in `workbench.losses.LOSSES`.
+        loss_options: its own options, such as ``{"beta": 0.3}`` of ``"jsd"``; see `workbench.losses`.
         temperature: > 0; softens teacher and student in that term.
         kd_weight: ≥ 0; weight of the distillation term, a mean over all rows.
         ce_weight: ≥ 0; weight of the cross-entropy to true labels, a mean over labelled rows.
@@ -65,6 +66,7 @@ class TrainConfig:
 
     student: str = "2x64"
     loss: str = "forward_kl"
+    loss_options: dict[str, float | bool] = field(default_factory=dict, hash=False)
     temperature: float = 2.0
     kd_weight: float = 1.0
     ce_weight: float = 0.0
@@ -88,7 +90,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values no run could mean."""
-        divergence(self.loss)
+        spec = find_loss(self.loss, self.loss_options)
+        options = {k: v if isinstance(v, bool) else float(v) for k, v in self.loss_options.items()}
+        object.__setattr__(self, "loss_options", options)  # a copy: `replace` would share the dict
         check_temperature(self.temperature)
         for name in ("kd_weight", "ce_weight", "weight_decay"):
             if not getattr(self, name) >= 0:
@@ -98,6 +102,11 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accumulation", "eval_every", "log_every", "max_length", "threads"):
             if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
                 raise WorkbenchError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least 1.")
+        if spec.whole_batch and self.kd_weight and (self.accumulation > 1 or self.batch_size < 3):
+            raise WorkbenchError(
+                f"accumulation is {self.accumulation} and batch_size {self.batch_size}, but loss {self.loss!r} compares"
+                " the rows of a step: set accumulation to 1 and batch_size to 3 or more."
+            )
         for name in ("learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise WorkbenchError(f"{name} is {getattr(self, name)}: it must be above 0.")
@@ -132,6 +141,7 @@ class Distiller(nn.Module):
             teacher_logits,
             labels,
             loss=c.loss,
+            loss_options=c.loss_options,
             temperature=c.temperature,
             kd_weight=c.kd_weight,
             ce_weight=c.ce_weight,
@@ -296,8 +306,8 @@ class _Trainer:
         )
         self.distiller = Distiller(student, config).to(self.device).train()
         self.token_ids = models.encode(self.tokenizer, texts)
-        known = np.array([*task.labelled["label"], *task.unlabelled["label"]], dtype=np.int64)
-        self.labels = torch.from_numpy(known)
+        known = np.concatenate([rows.with_format("numpy")["label"][:] for rows in (task.labelled, task.unlabelled)])
+        self.labels = torch.from_numpy(known.astype(np.int64))
         self.soft, self.soft_rows = None, None
         if config.kd_weight:
             self.soft, self.soft_rows = labels, labels.find(texts)
@@ -382,7 +392,7 @@ class _Trainer:
             self.best_logits = torch.from_numpy(logits)
         ce, kd = (square**0.5 for square in squares)
         c = self.config
-        weight = c.kd_weight * (c.temperature ** divergence(c.loss)[1] if c.scale_by_temperature else 1.0)
+        weight = c.kd_weight * temperature_factor(c.loss, c.temperature, c.scale_by_temperature)
         ratio = weight * kd / (c.ce_weight * ce) if ce else float("nan")
         self.evaluation = {"validation": score, "validation_nll": nll, "grad_ratio": ratio}
 

@@ -47,6 +47,7 @@ def compare(
     bootstraps: int = 10_000,
     seed: int = 0,
     budget: str = "laptop",
+    pool_seeds: bool = False,
 ) -> pd.DataFrame:
     """Judge the declared (arm, baseline) pairs, chosen before the test set was looked at: one row a pair.
 
@@ -68,6 +69,10 @@ def compare(
     Only the teacher may have one seed where others have more; it is then compared with each. Templates are
     resampled bootstraps times, the same resamples for every pair; 0, and any class of more than 1,000
     templates, takes the closed form that this converges to.
+
+    pool_seeds, for sweeps of many settings with two or three seeds: the variance between seeds is taken to be the
+    same in all arms and estimated from all of them (the residual of arm × seed, K·(S − 1) degrees of freedom for K
+    pairs that share their baseline). One setting that fails in some seeds then widens all intervals.
     Raises WorkbenchError for unknown arms, unequal seeds or items, hits outside [0, 1], groups that span
     classes.
     """
@@ -81,7 +86,9 @@ def compare(
             raise WorkbenchError(f"{name}={value} is not a fraction between 0 and 1: one point is 0.01.")
     hits, template_class = _template_means(correct, labels, groups)
     differences = [_difference(hits, arm, baseline, teacher) for arm, baseline in declared]
-    found = _estimate(differences, template_class, bootstraps, seed)
+    if pool_seeds and len({baseline for _, baseline in declared}) > 1:
+        raise WorkbenchError("pool_seeds needs pairs with one baseline: compare each group of them apart.")
+    found = _estimate(differences, template_class, bootstraps, seed, pool_seeds)
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(found.value) / found.se, found.dof)
     p = np.where(found.se > 0, p, np.where(found.value == 0, 1.0, 0.0))  # the same hits everywhere: p = 1
@@ -117,6 +124,30 @@ def compare(
     return table
 
 
+def decision(found: pd.Series, n_items: int, replace_margin: float = 0.02) -> tuple[str, str]:
+    """A (student, teacher) row of `compare` in words: what is decided, and what would settle what is open.
+
+    REPLACES; DOES NOT REPLACE where the whole interval lies below −replace_margin; NOT SHOWN TO REPLACE
+    between the two; of a smoke run NO DECISION. The second is a sentence: how many of the task's n_items test
+    items and their templates it would take. Raises WorkbenchError for a row without an answer to "replaces".
+    """
+    if found["verdict"] == SMOKE:
+        return "NO DECISION (smoke run)", "A real run would tell how many test texts it takes."
+    if found["replaces"] is None:
+        raise WorkbenchError(f"The baseline {found['baseline']!r} is not the teacher: give the row against it.")
+    if found["replaces"]:
+        return "REPLACES", "These test texts settle it."
+    if found["high"] < -replace_margin:
+        return "DOES NOT REPLACE", "These test texts settle it."
+    needed, have = found["items_needed"], found["n_templates"]
+    settle = "More test texts alone would not settle it: it takes more seeds, or another margin."
+    if np.isfinite(needed):
+        settle = (f"About {needed:,.0f} test templates ({needed * n_items / have:,.0f} texts) in place of {have:,} "
+                  f"({n_items:,}) would settle it four times in five, if the difference is what it seems."
+                  )  # fmt: skip
+    return "NOT SHOWN TO REPLACE", settle
+
+
 def arm_estimates(
     correct: dict[str, ArrayLike], labels: ArrayLike, groups: ArrayLike | None = None
 ) -> pd.DataFrame:
@@ -136,6 +167,32 @@ def arm_estimates(
         "n_templates": len(template_class),
         "n_seeds": [len(d) for d in hits.values()],
     })  # fmt: skip
+
+
+def by_slice(
+    correct: dict[str, ArrayLike],
+    slices: pd.Categorical,
+    labels: ArrayLike,
+    groups: ArrayLike | None = None,
+) -> pd.DataFrame:
+    """`arm_estimates` within each slice [N] of the items, in the order of its categories: slice, arm, ….
+
+    Each slice balances the classes it holds, so slices differ in their mix of classes. A slice of fewer than
+    two templates has no interval and is left out.
+    """
+    labels, tables = np.asarray(labels), []
+    groups = None if groups is None else np.asarray(groups)
+    for name in slices.categories:
+        of = np.flatnonzero(slices == name)
+        inside = {arm: np.atleast_2d(values)[:, of] for arm, values in correct.items()}
+        kept = None if groups is None else groups[of]
+        if len(of) and len(template_ids(labels[of], kept)[1]) > 1:
+            table = arm_estimates(inside, labels[of], kept)
+            table.insert(0, "slice", name)
+            tables.append(table)
+    if not tables:
+        raise WorkbenchError("No slice holds two templates: cut the items into fewer slices.")
+    return pd.concat(tables, ignore_index=True)
 
 
 def across_draws(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -243,7 +300,11 @@ class _Estimate(NamedTuple):
 
 
 def _estimate(
-    values: list[np.ndarray], template_class: np.ndarray, bootstraps: int = 0, seed: int = 0
+    values: list[np.ndarray],
+    template_class: np.ndarray,
+    bootstraps: int = 0,
+    seed: int = 0,
+    pool_seeds: bool = False,
 ) -> _Estimate:
     """Estimates from P arrays [S, G] of values over seeds and templates; S may differ between them."""
     sizes = np.bincount(template_class)
@@ -251,9 +312,15 @@ def _estimate(
     by_seed = [v @ weight for v in values]
     seeds = np.array([v.var(ddof=1) / len(v) if len(v) > 1 else 0.0 for v in by_seed])
     rest = np.array([max(len(v) - 1, 1) for v in by_seed])
+    rest_of_seeds = rest
+    if pool_seeds:
+        arms = np.stack([np.zeros_like(by_seed[0]), *by_seed])  # the baseline's difference to itself, then the others'
+        residual = arms - arms.mean(1, keepdims=True) - arms.mean(0) + arms.mean()
+        rest_of_seeds = np.full(len(values), rest.sum())
+        seeds = np.full(len(values), 2 * (residual**2).sum() / rest.sum() / arms.shape[1])
     mean = np.stack([v.mean(0) for v in values])  # [P, G]
     rng = np.random.default_rng(seed)
-    templates, noise, spread = np.zeros(len(values)), np.zeros(len(values)), seeds**2 / rest
+    templates, noise, spread = np.zeros(len(values)), np.zeros(len(values)), seeds**2 / rest_of_seeds
     for stratum in _strata(template_class):
         n, w, x = len(stratum), weight[stratum], mean[:, stratum]
         parts = w * (x - (x @ w / w.sum())[:, None])  # [P, n]: what each template adds to the error

@@ -1,0 +1,96 @@
+"""Made-up transfer texts: seeded, never a held-out text, and written once."""
+
+import random
+from collections import Counter
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from workbench import augment
+from workbench.augment import augmented, noisy, written
+from workbench.data import SPLITS
+from workbench.errors import WorkbenchError
+
+TEXT = "turn on the lamp in the small kitchen please"
+
+
+def test_no_noise_changes_nothing_and_full_noise_every_word():
+    assert noisy(TEXT, 0.0, random.Random(0)) == TEXT
+    for seed in range(50):
+        made = noisy(TEXT, 1.0, random.Random(seed))
+        assert made and made != TEXT
+        assert noisy("hi", 1.0, random.Random(seed))  # a word always stays
+
+
+def test_noise_hits_about_as_many_words_as_asked():
+    words = [f"word{i}" for i in range(2000)]
+    left = Counter(noisy(" ".join(words), 0.3, random.Random(0)).split())
+    gone = 1 - sum(word in left for word in words) / len(words)
+    assert gone == pytest.approx(0.18, abs=0.03)  # dropped or mistyped: swapped words stay, and use up two
+
+
+def test_augmented_is_seeded_and_without_copies(task):
+    made = augmented(task, seed=1)
+    assert list(made.unlabelled["text"]) == list(augmented(task, seed=1).unlabelled["text"])
+    assert list(made.unlabelled["text"]) != list(augmented(task, seed=2).unlabelled["text"])
+    texts = [text for split in SPLITS for text in getattr(made, split)["text"]]
+    assert len(made.unlabelled) > 5 * len(made.labelled) and len(texts) == len(set(texts))
+    assert set(made.unlabelled["label"]) == {-1} and "made noisy" in made.source
+    for split in set(SPLITS) - {"unlabelled"}:
+        assert getattr(made, split) is getattr(task, split)
+    assert made.fingerprint != task.fingerprint
+    with pytest.raises(WorkbenchError, match="rate is 0: it must be above 0 and at most 1"):
+        augmented(task, rate=0)
+
+
+def test_held_out_texts_are_dropped_whatever_their_case_and_spaces(task):
+    held_out = [getattr(task, s)["text"][0].upper() + "  " for s in ("validation", "calibration", "test")]
+    made = augment._with_texts(task, [*held_out, "new", "NEW ", "", task.labelled["text"][0]], "how")
+    assert list(made.unlabelled["text"]) == ["new"]
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory, task) -> str:
+    """A tiny causal model with random weights, so that it writes letters at random."""
+    folder = tmp_path_factory.mktemp("writer")
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=258, initial_alphabet=alphabet, special_tokens=["<end>"], show_progress=False
+    )
+    backend.train_from_iterator(task.transfer_texts, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>").save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(backend.get_vocab()), **sizes)).save_pretrained(folder)
+    return str(folder)
+
+
+def test_written_texts_are_seeded_stored_and_resumed(task, writer, store, monkeypatch):
+    options = {"per_class": 32, "max_new_tokens": 40, "store": store}
+    told = []
+    made = written(task, writer, **options, progress=lambda done, of: told.append((done, of)))
+    texts = list(made.unlabelled["text"])
+    assert told == [(1, 3), (2, 3), (3, 3)] and len(store.list("written")) == 3
+    assert texts and len(texts) == len(set(texts)) and not any("\n" in text for text in texts)
+    assert set(made.unlabelled["label"]) == {-1} and f"written by {writer}" in made.source
+
+    other = list(written(task, writer, **options, seed=1).unlabelled["text"])
+    assert other != texts
+    monkeypatch.setattr(augment, "_language_model", lambda source: pytest.fail("what is stored was written again"))
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    assert list(written(task, writer, **options).unlabelled["text"]) == texts
+    assert (torch.get_rng_state() == before).all()
+
+
+def test_no_such_writer_and_no_example(task, writer, store):
+    with pytest.raises(WorkbenchError, match="Can't load .*'nobody/nothing'"):
+        written(task, "nobody/nothing", store=store)
+    lacking = augment.replace(task, labelled=task.labelled.filter(lambda row: row["label"] != 1))
+    with pytest.raises(WorkbenchError, match="Class 'fruit' has no labelled text to show the language model"):
+        written(lacking, writer, per_class=1, max_new_tokens=2, store=store)

@@ -1,0 +1,145 @@
+"""Exported students: the same labels as through PyTorch, whatever the text, or no file at all."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import PLAIN
+
+from workbench import export, models
+from workbench.errors import WorkbenchError
+from workbench.export import FILES, OnnxClassifier, to_onnx
+from workbench.store import Store
+from workbench.training import find_run, train
+
+pytestmark = pytest.mark.slow  # PyTorch takes some ten seconds to load its exporter and use it once
+AWKWARD = ["", "?", "THE CAT", "cafe\u0301 plum", "\U0001f600 港灯", "a\nb\r\n\tc", "각 " * 3000, "the saw " * 5000]
+
+
+@pytest.fixture(scope="module")
+def student(task, tmp_path_factory) -> Path:
+    """Trained enough to have opinions."""
+    store = Store(tmp_path_factory.mktemp("runs"))
+    config = replace(PLAIN, kd_weight=0.0, steps=60, learning_rate=1e-2)
+    for _ in train(task, None, config, store=store):
+        pass
+    return find_run(task, None, config, store).path
+
+
+@pytest.fixture(scope="module")
+def exported(student, task, tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("onnx"))
+    return to_onnx(student, task.test["text"][:], task.test["label"][:], store=store)
+
+
+def test_fp32_gives_the_logits_of_the_student_for_any_text(exported, student, task):
+    texts = [*task.test["text"], *AWKWARD]
+    wanted = models.predict(*models.load(student), texts, size=4)
+    onnx = OnnxClassifier(exported.path / "model.onnx")
+    assert onnx.label_names == task.label_names
+    for size in (1, 4, 64):
+        np.testing.assert_allclose(onnx.logits(texts, size), wanted, atol=1e-4)
+    assert len(set(wanted.argmax(-1))) > 1
+
+
+def test_the_record_says_what_int8_changed(exported, student, task):
+    labels, texts = np.array(task.test["label"]), task.test["text"][:]
+    wanted = models.predict(*models.load(student), texts).argmax(-1)
+    checks = exported.record["checks"]
+    for name, file in FILES.items():
+        found = OnnxClassifier(exported.path / file).logits(texts).argmax(-1)
+        assert checks[name]["agreement"] == (found == wanted).mean()
+        assert checks[name]["accuracy_change"] == pytest.approx((found == labels).mean() - (wanted == labels).mean())
+        assert checks[name]["bytes"] == (exported.path / file).stat().st_size
+    assert checks["fp32"]["agreement"] == 1 and checks["fp32"]["accuracy_change"] == 0
+    assert 0 < checks["fp32"]["largest_difference"] < 1e-4 < checks["int8"]["largest_difference"]
+    assert checks["int8"]["bytes"] < checks["fp32"]["bytes"]
+
+
+def test_int8_spares_a_bit_so_that_no_cpu_clips_its_sums(exported):
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(exported.path / "model_int8.onnx").graph
+    multiplied = {node.input[1] for node in graph.node if node.op_type == "MatMulInteger"}
+    weights = [numpy_helper.to_array(t) for t in graph.initializer if t.name in multiplied]
+    assert weights and max(abs(int(w.min())) for w in weights) <= 64 and max(int(w.max()) for w in weights) <= 64
+
+
+def test_the_file_tells_nothing_of_this_machine(exported):
+    assert b"stack_trace" not in (exported.path / "model.onnx").read_bytes()
+
+
+def test_made_once_and_checked_anew_on_other_texts(exported, student, task, monkeypatch):
+    store = Store(exported.path.parents[1])
+    monkeypatch.setattr(export, "_trace", lambda *_: pytest.fail("exported again"))
+    assert to_onnx(student, task.test["text"][:], task.test["label"][:], store=store).path == exported.path
+    with pytest.raises(pytest.fail.Exception, match="exported again"):
+        to_onnx(student, task.test["text"][:2], store=store)
+
+
+def test_an_export_with_another_label_is_refused_and_not_kept(student, task, store, monkeypatch):
+    trace = export._trace
+
+    def other(model, *rest):
+        with torch.no_grad():
+            model.classifier.weight.neg_()
+        trace(model, *rest)
+        with torch.no_grad():
+            model.classifier.weight.neg_()
+
+    monkeypatch.setattr(export, "_trace", other)
+    with pytest.raises(WorkbenchError, match=r"another label than the student .* it was not kept") as error:
+        to_onnx(student, task.test["text"][:], store=store)
+    assert "\n" not in str(error.value) and store.list("onnx") == []
+
+
+def test_serving_needs_no_pytorch(exported):
+    program = f"""
+import sys
+from workbench.export import OnnxClassifier
+print(OnnxClassifier({str(exported.path / "model_int8.onnx")!r}).logits(["the cat"]).shape)
+sys.exit("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "(1, 3)\n", done.stderr
+
+
+def test_the_fingerprint_is_of_the_file(exported):
+    names = [OnnxClassifier(exported.path / file).fingerprint for file in FILES.values()]
+    assert len({*names}) == 2 and names[0] == OnnxClassifier(exported.path / "model.onnx").fingerprint
+    digest = hashlib.sha256((exported.path / "model.onnx").read_bytes()).hexdigest()
+    manifest = json.loads((exported.path / "manifest.json").read_text())
+    assert manifest["files"]["model.onnx"]["sha256"] == digest
+
+
+def test_a_cut_of_a_larger_model_exports_too(task, store, tmp_path):
+    torch.manual_seed(0)
+    for part in models.build("minilm-2", task.label_names, []):
+        part.save_pretrained(tmp_path)
+    made = to_onnx(tmp_path, task.test["text"][:], store=store)
+    wanted = models.predict(*models.load(tmp_path), AWKWARD, size=4)
+    np.testing.assert_allclose(OnnxClassifier(made.path / "model.onnx").logits(AWKWARD, 4), wanted, atol=1e-4)
+
+
+def test_bad_input_is_one_sentence(student, task, store, tmp_path, exported):
+    with pytest.raises(WorkbenchError, match="got 0 texts and no labels"):
+        to_onnx(student, [], store=store)
+    with pytest.raises(WorkbenchError, match="got 2 texts and 1 labels"):
+        to_onnx(student, ["a", "b"], [0], store=store)
+    with pytest.raises(WorkbenchError, match="no texts"):
+        OnnxClassifier(exported.path / "model.onnx").logits([])
+    with pytest.raises(WorkbenchError, match=r"tokenizer.json is missing: give"):
+        (tmp_path / "model.onnx").write_bytes(b"")
+        OnnxClassifier(tmp_path / "model.onnx")
+    for name in ("tokenizer.json", "config.json"):
+        (tmp_path / name).write_bytes((exported.path / name).read_bytes())
+    with pytest.raises(WorkbenchError, match=r"can't be run by ONNX Runtime \(.*\): export it again\.") as error:
+        OnnxClassifier(tmp_path / "model.onnx")
+    assert "\n" not in str(error.value)

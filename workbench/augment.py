@@ -1,0 +1,200 @@
+"""Transfer texts where there are none: the labelled texts made noisy, or new ones that a language model writes.
+
+Both return the task with another ``unlabelled`` split. The teacher labels what it finds there, so a written text needs
+no right label; what counts is that it looks like the texts to come. `tests/benchmarks/transfer_set.py` measures it.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from workbench import weights
+from workbench.data import SPLITS, Task
+from workbench.errors import WorkbenchError
+from workbench.models import folder_fingerprint, source_fingerprint
+from workbench.store import Store, code_fingerprint
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+AT_ONCE = 32  # texts that a language model writes side by side
+
+
+def noisy(text: str, rate: float, rng: random.Random) -> str:
+    """`text` with each word, at `rate` in [0, 1], dropped, swapped with the next one or mistyped (a third each).
+
+    At least one word stays. A typing error drops, doubles, replaces or swaps one letter.
+    """
+    words, out, i = text.split(), [], 0
+    while i < len(words):
+        kind = rng.choice(("drop", "swap", "typo")) if rng.random() < rate else "keep"
+        if kind == "swap" and i + 1 < len(words):
+            out += [words[i + 1], words[i]]
+            i += 1
+        elif kind in ("typo", "swap"):
+            out.append(_mistyped(words[i], rng))
+        elif kind == "keep":
+            out.append(words[i])
+        i += 1
+    return " ".join(out or words[:1])
+
+
+def _mistyped(word: str, rng: random.Random) -> str:
+    at = rng.randrange(len(word))
+    here, rest = word[at], word[at + 1 :]
+    made = {"drop": rest, "double": here + here + rest, "replace": rng.choice(LETTERS) + rest}
+    made["swap"] = rest[:1] + here + rest[1:]
+    return word[:at] + made[rng.choice(sorted(made))] or word
+
+
+def augmented(task: Task, *, copies: int = 20, rate: float = 0.2, seed: int = 0) -> Task:
+    """`task` with noisy copies of its labelled texts for unlabelled ones.
+
+    Args:
+        task: only its labelled texts are read; its unlabelled ones are replaced.
+        copies: tries a text; what is equal to another text is dropped.
+        rate: see `noisy`.
+        seed: of the noise.
+    """
+    if not 0 < rate <= 1:
+        raise WorkbenchError(f"rate is {rate}: it must be above 0 and at most 1.")
+    rng = random.Random(f"noise {seed}")
+    made = [noisy(text, rate, rng) for text in task.labelled["text"] for _ in range(copies)]
+    return _with_texts(task, made, f"transfer set: its labelled texts made noisy ({copies} copies, rate {rate})")
+
+
+def written(
+    task: Task,
+    model: str = "SmolLM2-135M-Instruct",
+    *,
+    per_class: int = 50,
+    examples: int = 5,
+    max_new_tokens: int = 24,
+    temperature: float = 1.0,
+    seed: int = 0,
+    store: Store | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Task:
+    """`task` with texts that a language model writes for unlabelled ones.
+
+    The prompt is a list of `examples` labelled texts of a class under its name, and the model goes on with it: any
+    causal model can, tuned for instructions or not. What is equal to another text or to a held-out one is dropped.
+    Each class's texts are stored when they are written: a stopped call goes on there.
+
+    Args:
+        task: only its labelled texts and class names are shown; its unlabelled texts are replaced.
+        model: a name in `workbench.weights.WEIGHTS`, a path or a hub name of a causal language model.
+        per_class: texts sampled a class, rounded up to `AT_ONCE`; duplicates count, so fewer stay.
+        examples: labelled texts in a prompt, drawn anew for each `AT_ONCE` texts.
+        max_new_tokens: a text that has not ended by then is dropped.
+        temperature: of the sampling, above 0, among the 50 likeliest tokens (arXiv:1805.04833).
+        seed: of the examples and the sampling.
+        store: where the texts go.
+        progress: called with (classes done, classes) after each class.
+
+    Raises:
+        WorkbenchError: no such model, or a class without a labelled text.
+    """
+    store = store or Store()
+    source = weights.path(model) if model in weights.WEIGHTS else Path(model) if Path(model).is_dir() else model
+    inputs = {
+        "model": folder_fingerprint(source) if isinstance(source, Path) else source_fingerprint(source),
+        "sampling": [per_class, examples, max_new_tokens, temperature, seed],
+        "code": code_fingerprint("augment"),
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "torch": torch.__version__,
+    }
+    loaded: list = []
+    texts = []
+    for label, name in enumerate(task.label_names):
+        shown = [t for t, of in zip(task.labelled["text"], task.labelled["label"], strict=True) if of == label]
+        if not shown:
+            raise WorkbenchError(f"Class {name!r} has no labelled text to show the language model: label one.")
+
+        def build(folder: Path, name: str = name, shown: list[str] = shown, label: int = label) -> dict:
+            if not loaded:
+                loaded.extend(_language_model(source))
+            rng, made = random.Random(f"written {seed} {label}"), []
+            while len(made) < per_class:
+                drawn = rng.sample(shown, min(examples, len(shown)))
+                made += _continue(*loaded, _prompt(name, drawn), max_new_tokens, temperature, rng.randrange(2**31))
+            (folder / "texts.json").write_text(json.dumps(made), encoding="utf-8")
+            return {"model": model, "rows": len(made)}
+
+        entry = store.make("written", {**inputs, "class": name, "label": label, "shown": shown}, build)
+        texts += json.loads((entry.path / "texts.json").read_text(encoding="utf-8"))
+        if progress:
+            progress(label + 1, len(task.label_names))
+    return _with_texts(task, texts, f"transfer set: written by {model}")
+
+
+def _language_model(source: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    weights.quiet_transformers()
+    try:
+        dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().split("\n")[0].rstrip(".")
+        raise WorkbenchError(
+            f"Can't load the language model {str(source)!r} ({first}): give a folder, or a hub name and a network."
+        ) from None
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+
+
+def _prompt(name: str, shown: list[str]) -> str:
+    return "\n".join([f'Different ways to say "{name}":', *(f"- {text}" for text in shown), "-"])
+
+
+@torch.inference_mode()
+def _continue(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> list[str]:
+    """The next item of a list, `AT_ONCE` times; "" where it did not end."""
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    read = model(input_ids=ids[:, :-1], use_cache=True).past_key_values  # once: it is longer than what follows
+    read.batch_repeat_interleave(AT_ONCE)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        out = model.generate(
+            input_ids=ids.repeat(AT_ONCE, 1),
+            attention_mask=torch.ones_like(ids).repeat(AT_ONCE, 1),
+            past_key_values=read,
+            do_sample=True,
+            temperature=temperature,
+            top_k=50,
+            max_new_tokens=max_new_tokens,
+            stop_strings=["\n"],
+            tokenizer=tokenizer,
+            pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
+        )
+    tails = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+    return [tail.split("\n")[0].strip() if "\n" in tail else "" for tail in tails]
+
+
+def _with_texts(task: Task, texts: list[str], how: str) -> Task:
+    """`task` with `texts` for unlabelled ones: each once, and none that is labelled or held out."""
+    seen = {_plain(text) for split in SPLITS if split != "unlabelled" for text in getattr(task, split)["text"]}
+    kept = []
+    for text in texts:
+        plain = _plain(text)
+        if plain and plain not in seen:
+            seen.add(plain)
+            kept.append(text)
+    rows = pd.DataFrame({"text": kept, "label": -1, "group": [f"made {i}" for i in range(len(kept))]})
+    unlabelled = Dataset.from_pandas(rows.astype({"text": str, "group": str}), preserve_index=False)
+    return replace(task, unlabelled=unlabelled, source=f"{task.source}; {how}")
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.casefold().split())

@@ -1,0 +1,223 @@
+"""Students as ONNX files: the same answers without PyTorch, in fp32 and in int8, each export checked.
+
+`to_onnx` writes both files; `OnnxClassifier` runs one and is a teacher like any other: it has ``logits(texts)``. This
+module imports PyTorch only where it exports: what a server needs is onnxruntime, tokenizers and a few megabytes.
+"""
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+from workbench.errors import WorkbenchError
+from workbench.store import Entry, Store, code_fingerprint, fingerprint, sha256_file
+
+FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
+
+
+class OnnxClassifier:
+    """An ONNX file with ``tokenizer.json`` and ``config.json`` beside it, run by ONNX Runtime on the CPU.
+
+    Attributes:
+        name: the names of the file's folder and of the file.
+        label_names: from the config.
+    """
+
+    def __init__(self, path: str | Path, threads: int = 1):
+        """Load it.
+
+        Args:
+            path: the file.
+            threads: of the computation (≥ 1), for the life of the object: `torch.set_num_threads` does not reach it.
+
+        Raises:
+            WorkbenchError: a file is missing, or is not ONNX.
+        """
+        self.path = Path(path)
+        for file in (self.path, self.path.with_name("tokenizer.json"), self.path.with_name("config.json")):
+            if not file.is_file():
+                raise WorkbenchError(f"{file} is missing: give a file that to_onnx made, in its folder.")
+        config = json.loads(self.path.with_name("config.json").read_text(encoding="utf-8"))
+        self.name = f"{self.path.parent.name}/{self.path.name}"
+        self.label_names = tuple(config["id2label"][i] for i in sorted(config["id2label"], key=int))
+        self.tokenizer = Tokenizer.from_file(str(self.path.with_name("tokenizer.json")))
+        self.pad_token_id = self.tokenizer.padding["pad_id"]
+        self.tokenizer.no_padding()  # `logits` sorts by length first
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        try:
+            self.session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has a class of its own for each way a file can be broken
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise WorkbenchError(f"{self.path} can't be run by ONNX Runtime ({reason}): export it again.") from None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the file and its tokenizer."""
+        return fingerprint([sha256_file(self.path), sha256_file(self.path.with_name("tokenizer.json"))])
+
+    def logits(self, texts: Sequence[str], size: int = 32) -> np.ndarray:
+        """``[N, C]`` float32, in the order of `texts`, `size` texts of like length at a time."""
+        if not len(texts):
+            raise WorkbenchError("There are no texts to read: give at least one.")
+        rows = [row.ids for row in self.tokenizer.encode_batch_fast(list(texts))]
+        order = np.argsort([len(row) for row in rows], kind="stable")
+        out = np.empty((len(rows), len(self.label_names)), np.float32)
+        for start in range(0, len(rows), size):
+            chosen = order[start : start + size]
+            ids = np.full((len(chosen), len(rows[chosen[-1]])), self.pad_token_id)
+            mask = np.zeros_like(ids)
+            for i, row in enumerate(chosen):
+                ids[i, : len(rows[row])] = rows[row]
+                mask[i, : len(rows[row])] = 1
+            out[chosen] = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return out
+
+
+def to_onnx(
+    folder: str | Path, texts: Sequence[str], labels: Sequence[int] | None = None, *, store: Store | None = None
+) -> Entry:
+    """Export a saved student, once, to fp32 and int8 and check both on `texts`.
+
+    The int8 file is quantised dynamically: weights to 7 of 8 bits ahead, activations at each call. The spared bit keeps
+    sums exact on CPUs without VNNI instructions, which would otherwise clip them and give labels of their own.
+
+    Args:
+        folder: the student in hub format, such as `Run.path`.
+        texts: to check with (≥ 1), such as the test texts.
+        labels: their classes ``[N]`` as indices; without them there is no accuracy to compare.
+        store: where the files go, as kind ``onnx``; the run itself is never touched.
+
+    Returns:
+        An entry with ``model.onnx``, ``model_int8.onnx``, ``tokenizer.json`` and ``config.json``. Its
+        ``record["checks"]`` has for ``fp32`` and ``int8``: agreement with the student (in [0, 1]; 1 for fp32),
+        largest difference of a logit, bytes, and with labels accuracy and accuracy_change (in [−1, 1]).
+
+    Raises:
+        WorkbenchError: the fp32 file gives one of the texts another label, the model can't be exported, or the counts
+            of texts and labels differ.
+    """
+    from workbench import models
+
+    if not len(texts) or (labels is not None and len(labels) != len(texts)):
+        given = "no" if labels is None else len(labels)
+        raise WorkbenchError(f"to_onnx got {len(texts)} texts and {given} labels: give texts, and a label for each.")
+    student, tokenizer = models.load(folder)
+    inputs = {
+        "student": models.folder_fingerprint(Path(folder)),
+        "checked_on": _hash([*texts], None if labels is None else [*map(int, labels)]),
+        "code": code_fingerprint("export", "models"),
+        "libraries": {name: metadata.version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")},
+    }
+
+    def build(made: Path) -> dict:
+        _trace(student, models.pad(models.encode(tokenizer, ["two texts", "of two lengths"]), 0), made / FILES["fp32"])
+        _quantise(made / FILES["fp32"], made / FILES["int8"])
+        student.config.save_pretrained(made)
+        _save_tokenizer(tokenizer, made / "tokenizer.json")
+        wanted = models.predict(student, tokenizer, list(texts))
+        checks = {name: _check(wanted, OnnxClassifier(made / file), texts, labels) for name, file in FILES.items()}
+        changed = wanted.argmax(-1) != OnnxClassifier(made / FILES["fp32"]).logits(texts).argmax(-1)
+        if changed.any():
+            raise WorkbenchError(
+                f"The ONNX file gives {changed.sum()} of {len(texts)} texts another label than the student (the first "
+                f"is {texts[int(changed.argmax())][:60]!r}): it was not kept; use the student through PyTorch."
+            )
+        return {"checks": checks}
+
+    return (store or Store()).make("onnx", inputs, build)
+
+
+def _hash(*parts: list | None) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _check(wanted: np.ndarray, made: OnnxClassifier, texts: Sequence[str], labels: Sequence[int] | None) -> dict:
+    found = made.logits(texts)
+    check = {
+        "agreement": float((found.argmax(-1) == wanted.argmax(-1)).mean()),
+        "largest_difference": float(np.abs(found - wanted).max()),
+        "bytes": made.path.stat().st_size,
+    }
+    if labels is not None:
+        accuracy = float((found.argmax(-1) == labels).mean())
+        check |= {"accuracy": accuracy, "accuracy_change": accuracy - float((wanted.argmax(-1) == labels).mean())}
+    return check
+
+
+def _trace(student, example: tuple, path: Path) -> None:
+    """Write the graph of ``(input_ids, attention_mask) -> logits``, any number of rows of any length."""
+    import onnx
+    import torch
+
+    names = ("input_ids", "attention_mask")
+    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+
+    class Logits(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.student = student
+
+        def forward(self, input_ids, attention_mask):
+            return self.student(input_ids=input_ids, attention_mask=attention_mask).logits
+
+    try:
+        with _quiet():
+            torch.onnx.export(
+                Logits().eval(),
+                example,
+                path,
+                input_names=names,
+                output_names=["logits"],
+                dynamic_shapes=(free, free),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise WorkbenchError(
+            f"{type(student).__name__} can't be exported to ONNX ({reason}): use it through PyTorch."
+        ) from error
+    graph = onnx.load(path)
+    for part in (graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output):
+        del part.metadata_props[:]  # where in whose Python files each node came from: a third of a small student's
+    onnx.save(graph, path)
+
+
+def _quantise(source: Path, path: Path) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    with _quiet():
+        quantize_dynamic(source, path, reduce_range=True)
+
+
+def _save_tokenizer(tokenizer, path: Path) -> None:
+    """With padding and the cut at `model_max_length` in the file, which transformers decides anew at each call."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.enable_padding(pad_id=tokenizer.pad_token_id, pad_token=tokenizer.pad_token)
+    if tokenizer.model_max_length < 1_000_000:  # transformers' way of saying that there is none is 1e30
+        backend.enable_truncation(tokenizer.model_max_length)
+    backend.save(str(path))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No advice from the exporters: none of it is the reader's to follow."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,203 @@
+"""A student to ship: one folder in hub format with ONNX files, a model card and an example that serves it."""
+
+import shutil
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from workbench import metrics
+from workbench.data import Task
+from workbench.errors import WorkbenchError
+from workbench.export import FILES, OnnxClassifier, to_onnx
+from workbench.notebook import markdown_table
+from workbench.soft_labels import KINDS, Teacher, soft_labels
+from workbench.store import Entry, Store
+from workbench.training import Run
+from workbench.verdicts import arm_estimates
+
+WORST = 5  # classes named in the card
+
+
+def ship(
+    run: Run,
+    folder: str | Path,
+    *,
+    task: Task,
+    licence: str,
+    teacher: Teacher | None = None,
+    teacher_terms: str | None = None,
+    verdicts: pd.DataFrame | None = None,
+    store: Store | None = None,
+) -> Path:
+    """Write all that someone needs to use a student, and to know what it is good for.
+
+    The folder holds the student (`transformers.pipeline("text-classification", folder)` loads it), ``model.onnx`` and
+    ``model_int8.onnx``, both checked on the test texts, ``serve.py`` and the model card ``README.md``. It appears whole
+    or not at all. Nothing is sent anywhere: `push_to_hub` does that, or ``hf upload NAME FOLDER``.
+
+    Args:
+        run: the student.
+        folder: a new one.
+        task: what the run was trained and tested on.
+        licence: the student's, a hub identifier such as ``"apache-2.0"``. Yours to decide: the terms of the teacher,
+            the data and a pretrained start may bind it.
+        teacher: whose soft labels it learnt from; None for a run without any.
+        teacher_terms: the teacher's licence or terms; its own `licence` if it has that attribute.
+        verdicts: what `workbench.verdicts.compare` found, for the card.
+        store: where the export is kept.
+
+    Raises:
+        WorkbenchError: the folder exists, the task or the teacher is not the run's, the teacher's terms are unknown, or
+            the export is refused (see `to_onnx`).
+    """
+    folder, inputs = Path(folder).absolute(), run.entry.record["inputs"]
+    if folder.exists():
+        raise WorkbenchError(f"{folder} is already there: ship to a new folder, or remove it first.")
+    if inputs["task"] != task.fingerprint:
+        raise WorkbenchError(f"Run {run.entry.key} was not trained on {task.name} as given: pass the run's own task.")
+    if inputs["labels"] is None:
+        teacher = None
+    elif teacher is None or inputs["labels"] not in {
+        soft_labels(teacher, task, kind, texts=[], store=store).fingerprint for kind in KINDS
+    }:
+        given = teacher.name if teacher else "none"
+        raise WorkbenchError(f"Run {run.entry.key} learnt from another teacher (given: {given}): pass the run's own.")
+    terms = teacher_terms or getattr(teacher, "licence", None)
+    if teacher and not terms:
+        raise WorkbenchError(f"The terms of teacher {teacher.name} are unknown: give teacher_terms.")
+
+    exported = to_onnx(run.path, task.test["text"][:], task.test["label"][:], store=store)
+    card = _card(run, task, exported, licence, teacher, terms, verdicts)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        made = Path(temporary) / "made"
+        shutil.copytree(run.path, made)
+        for name in (*FILES.values(), "tokenizer.json"):  # the export's tokenizer also cuts and pads by itself
+            shutil.copyfile(exported.path / name, made / name)
+        shutil.copyfile(Path(__file__).parent / "shipped" / "serve.py", made / "serve.py")
+        (made / "README.md").write_text(card, encoding="utf-8")
+        made.rename(folder)
+    return folder
+
+
+def push_to_hub(folder: str | Path, name: str, *, private: bool = True) -> str:
+    """Upload a shipped folder as ``user/name`` with the credentials of ``hf auth login``; return its address.
+
+    Raises:
+        WorkbenchError: not logged in, no network, or no right to write there.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(name, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="Ship a student"))
+    except (OSError, ValueError) as error:  # what huggingface_hub raises is one of them
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise WorkbenchError(f"Can't push {folder} to {name} ({reason}): run `hf auth login` and try again.") from None
+
+
+def _card(
+    run: Run,
+    task: Task,
+    exported: Entry,
+    licence: str,
+    teacher: Teacher | None,
+    terms: str | None,
+    verdicts: pd.DataFrame | None,
+) -> str:
+    record, config = run.entry.record, run.config
+    texts, labels, groups = task.test["text"][:], np.array(task.test["label"]), task.test["group"][:]
+    logits = {"this student": run.logits("test")}
+    if teacher:
+        logits["its teacher"] = np.asarray(teacher.logits(texts))
+    right = {name: values.argmax(-1) == labels for name, values in logits.items()}
+    estimates = arm_estimates(right, labels, groups)
+    scores = metrics.scores(logits["this student"], labels, groups, logits.get("its teacher"))
+    kept = ("macro_f1", "ece", "nll", "agreement", "negative_flip_rate")
+    head = {
+        "license": licence,
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["distillation", "onnx"],
+        "model-index": [{"name": task.name, "results": [{
+            "task": {"type": "text-classification"},
+            "dataset": {"name": task.name, "type": task.name, "split": "test"},
+            "metrics": [{"type": name, "value": round(scores[name], 4)} for name in ("accuracy", "macro_f1")],
+        }]}],
+    }  # fmt: skip
+    budget = f"{task.labels_per_class} labels a class" if task.labels_per_class else "every label"
+    source = "No teacher: it learnt from labels alone."
+    if teacher:
+        source = f"{teacher.name}, {len(task.transfer_texts):,} texts labelled once. Terms: {terms}."
+    changed = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
+    settings = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+    checks = pd.DataFrame.from_dict(exported.record["checks"], orient="index").rename_axis("file").reset_index()
+    checks["file"] = checks["file"].map(FILES)
+    built = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "platform")
+    parts = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
+        f"# {task.name}: a student of {record['parameters']:,} parameters",
+        f"It sorts a text into one of {len(task.label_names)} classes: {', '.join(task.label_names)}.",
+        f"**Teacher.** {source}",
+        f"**Data.** {task.source}. Licence: {task.licence}. It saw {budget} (draw {task.label_draw}).",
+        "## Use",
+        '```python\nfrom transformers import pipeline\n\npipeline("text-classification", "FOLDER")("a text")\n```',
+        "Without PyTorch: `python serve.py`, which runs `model_int8.onnx`. Both files were checked on the test texts "
+        "against the student; agreement and accuracy_change are fractions.",
+        _table(checks),
+        "## How good it is",
+        f"On {len(labels):,} test texts. The estimate is the class-balanced mean of template means with its 95 % "
+        "interval over templates, of this one trained student; item_accuracy counts every text alike.",
+        _table(estimates),
+        _table(pd.DataFrame([(name, scores[name]) for name in kept if name in scores], columns=["metric", "value"])),
+    ]
+    if verdicts is not None:
+        columns = [c for c in ("arm", "baseline", "estimate", "low", "high", "verdict", "replaces") if c in verdicts]
+        parts += ["Differences between arms, as declared before the test set was looked at:", _table(verdicts[columns])]
+    parts += [
+        "## Limits",
+        f"Accuracy by slice: the {WORST} worst classes (interval for all classes at once) and texts by length.",
+        _table(_slices(logits["this student"], texts, labels, groups, task.label_names)),
+        _out_of_scope(exported, task, logits["this student"]),
+        "## Provenance",
+        f"- run {run.entry.key}, {record['created']}, commit {record['commit']}\n"
+        f"- TrainConfig({settings})\n- {built}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _slices(
+    logits: np.ndarray, texts: list[str], labels: np.ndarray, groups: list[str], names: tuple[str, ...]
+) -> pd.DataFrame:
+    worst = metrics.flip_table(logits, labels, labels, groups).head(WORST)  # flips against the truth are errors
+    rows = [
+        (names[row.label], 1 - row.negative, 1 - row.high, 1 - row.low, row.n_templates)
+        for row in worst.itertuples()
+    ]  # fmt: skip
+    words = np.array([len(text.split()) for text in texts])
+    middle = int(np.median(words))
+    for name, chosen in ((f"up to {middle} words", words <= middle), (f"over {middle} words", words > middle)):
+        inside = [group for group, c in zip(groups, chosen, strict=True) if c]
+        if len(set(inside)) > 1:
+            right = {name: (logits.argmax(-1) == labels)[chosen]}
+            found = arm_estimates(right, labels[chosen], inside).iloc[0]
+            rows.append((name, found["estimate"], found["low"], found["high"], found["n_templates"]))
+    return pd.DataFrame(rows, columns=["slice", "accuracy", "low", "high", "templates"])
+
+
+def _out_of_scope(exported: Entry, task: Task, logits: np.ndarray) -> str:
+    text = "Any text gets one of these classes, also one that belongs to none. "
+    if not len(task.out_of_scope):
+        return text + "How it behaves on those was not measured: the data has none."
+    outside = OnnxClassifier(exported.path / FILES["fp32"]).logits(task.out_of_scope["text"][:])
+    area = metrics.auroc(*(metrics.softmax(values).max(1) for values in (logits, outside)))
+    return text + f"Confidence tells the two apart with an AUROC of {area:.3f} (0.5: not at all, 1: always)."
+
+
+def _table(frame: pd.DataFrame) -> str:
+    return markdown_table({"columns": [*frame], "rows": frame.astype(object).values.tolist()})
