@@ -32,7 +32,7 @@ test-fast: $(READY)  ## tests that take seconds
 	$(PYTEST) -m 'not slow and not long'
 
 test-long: $(READY)  ## the long tests; none selected (status 5) is no failure
-	$(PYTEST) -m long || [ $$? -eq 5 ]
+	$(PYTEST) -n 0 -m long || [ $$? -eq 5 ]
 
 lint: $(READY)  ## ruff
 	$(PYTHON) -m ruff check .
