@@ -1,0 +1,192 @@
+"""Problems, their traces, and a verifier that rejects whatever is not true."""
+
+import random
+import sys
+
+import pytest
+
+from workbench import reasoning
+from workbench.errors import WorkbenchError
+from workbench.reasoning import MARK, Problem, TraceTask, problems, trace_view, verify
+
+FAMILIES = ("sums", "reduce")
+SUM = Problem("sums", 3, "21+43+65:", "102", "210+43=640;640+65=201")  # 12 + 34 + 56 = 102
+NESTED = Problem("reduce", 3, "((3+4)-(2+9)):", "6", "(7-(2+9));(7-1);6")
+
+
+def corrupt(rng: random.Random, text: str) -> str:
+    """One damage to a true completion: a sign, a step or the answer."""
+    head, _, answer = text.partition(MARK)
+    steps = head.split(";")
+    kind, i = rng.randrange(7), rng.randrange(len(steps))
+    if kind == 0:  # another sign
+        at = rng.randrange(len(text))
+        return text[:at] + rng.choice([c for c in "0123456789+-=;#() " if c != text[at]]) + text[at + 1 :]
+    if kind == 1:  # a sign lost
+        at = rng.randrange(len(text))
+        return text[:at] + text[at + 1 :]
+    if kind == 2:  # a sign too many
+        at = rng.randrange(len(text) + 1)
+        return text[:at] + rng.choice("0123456789+-=;#()") + text[at:]
+    if kind == 3:  # a step lost
+        steps.pop(i)
+    elif kind == 4:  # a step twice
+        steps.insert(i, steps[i])
+    elif kind == 5:  # another's steps, or two swapped
+        steps.reverse()
+        steps = steps if len(steps) > 1 else ["1"]
+    else:  # cut short
+        return text[: rng.randrange(len(text))]
+    return ";".join(steps) + MARK + answer
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_true_trace_is_accepted_and_every_corruption_rejected(family):
+    rng = random.Random(0)
+    found = problems(family, [2, 3, 4, 5], 250)
+    assert len(found) == 1000
+    assert all(verify(p, p.completion).verified for p in found)
+    for p in found:
+        damaged = corrupt(rng, p.completion)
+        assert damaged != p.completion and not verify(p, damaged).verified, damaged
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_traces_are_true_by_python_s_own_arithmetic(family):
+    for p in problems(family, [2, 4], 50):
+        if family == "sums":
+            assert sum(int(t[::-1]) for t in p.prompt.rstrip(":").split("+")) == int(p.answer)
+            assert len(p.trace.split(";")) == p.difficulty - 1
+        else:
+            assert eval(p.prompt.rstrip(":")) % 10 == int(p.answer)
+            assert len(p.trace.split(";")) == p.difficulty
+
+
+@pytest.mark.parametrize(
+    ("problem", "text", "verdict", "first_wrong"),
+    [
+        (SUM, "210+43=640;640+65=201#102", "verified", None),
+        (SUM, "210+43=640;640+65=211#102", "right answer, wrong step", 1),
+        (SUM, "210+43=740;740+65=211#102", "right answer, wrong step", 0),
+        (SUM, "#102", "right answer, wrong step", 0),
+        (SUM, "210+43=640#102", "right answer, wrong step", 1),  # one step missing
+        (SUM, "430+21=640;640+65=201#102", "right answer, wrong step", 0),  # true, but not the steps asked for
+        (SUM, "210+43=640;640+65=201;#102", "right answer, wrong step", 2),
+        (SUM, "210+43=640;640+65=201#1020", "wrong answer", None),  # no zero may hang on
+        (SUM, "210+43=640;640+65=201#102 ", "wrong answer", None),
+        (SUM, "210+43=640;640+65=201#102#102", "wrong answer", None),
+        (SUM, "210+43=640;640+65=201", "no answer", None),
+        (SUM, "", "no answer", 0),
+        (NESTED, "(7-(2+9));(7-1);6#6", "verified", None),
+        (NESTED, "((3+4)-1);(7-1);6#6", "verified", None),  # any innermost bracket may come first
+        (NESTED, "(7-1);6#6", "right answer, wrong step", 0),  # two at once
+        (NESTED, "(7-(2+9));(7-1)#6", "right answer, wrong step", 2),
+        (NESTED, "(7-(2+9));(7-1);6;6#6", "right answer, wrong step", 3),
+        (NESTED, "(7-(2+9));(7-2);5#5", "wrong answer", 1),
+    ],
+)
+def test_what_a_completion_is_worth(problem, text, verdict, first_wrong):
+    found = verify(problem, text)
+    assert (found.verdict, found.first_wrong) == (verdict, first_wrong)
+    assert found.answer_right == (verdict in ("verified", "right answer, wrong step"))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_splits_share_no_prompt_and_a_seed_repeats(family):
+    splits = {s: {p.prompt for p in problems(family, [2, 3], 60, split=s, seed=s == "test")} for s in reasoning.SPLITS}
+    assert len(set().union(*splits.values())) == 360
+    assert problems(family, [3], 20) == problems(family, [3], 20)
+    assert problems(family, [3], 20) != problems(family, [3], 20, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: problems("sum", [2], 5), "Unknown family 'sum': did you mean 'sums'?"),
+        (lambda: problems("gym:chain_sums", [2], 5), "did you mean 'chain_sum'?"),
+        (lambda: problems("web:gsm8k", [2], 5), "Unknown family 'web:gsm8k'"),
+        (lambda: problems("sums", [2], 5, split="tests"), "Unknown split 'tests': did you mean 'test'?"),
+        (lambda: problems("sums", [1], 5), "A difficulty of 1 makes no sums problem: start at 2."),
+        (lambda: problems("reduce", [1], 500, split="test"), "ask for fewer"),
+        (lambda: trace_view([SUM], {"teacher": []}), "teacher wrote 0 completions of 1 problems"),
+        (lambda: TraceTask("t", ("a",), (), (("a", "b"),)), "t has 1 prompts and 0 completions"),
+        (lambda: TraceTask("t", ("a",), ("b",), ()), "t has no rows"),
+        (lambda: TraceTask("t", ("a",), ("",), (("a", "b"),)), "t has an empty prompt or completion"),
+    ],
+)
+def test_bad_input_is_one_sentence(call, told):
+    with pytest.raises(WorkbenchError) as error:
+        call()
+    assert told in str(error.value) and "\n" not in str(error.value) and str(error.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("2 + 2 = <<2+2=4>>4\n#### 4", "4"),
+        ("<think>\nperhaps \\boxed{3}\n</think>\nIt is \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
+        ("<think>\nperhaps \\boxed{3}", None),
+        ("### Step 1\nall of it: \\boxed{1,200}", "1,200"),
+        ("#42", "42"),
+        ("no idea", None),
+    ],
+)
+def test_the_final_answer_of_a_worded_completion(text, answer):
+    assert reasoning.final_answer(text) == answer
+
+
+def test_worded_answers_are_compared_as_numbers():
+    problem = Problem("hub:openai/gsm8k", 2, "How much?", "1200", "6*200 = 1200\n###")
+    assert verify(problem, problem.completion).verified
+    assert verify(problem, "<think>hm</think>\\boxed{\\$1,200.00}").verified
+    assert verify(problem, "\\boxed{120}").verdict == "wrong answer"
+    assert verify(problem, "1200").verdict == "no answer"
+
+
+def test_reasoning_gym_stands_behind_the_same_interface():
+    pytest.importorskip("reasoning_gym", reason="an extra: pip install workbench[reasoning]")
+    found = [p for k in (2, 3) for p in problems("gym:chain_sum", [k], 5)]
+    assert [p.difficulty for p in found] == [2] * 5 + [3] * 5
+    assert all(p.prompt.count("+") + p.prompt.count(" - ") >= p.difficulty - 1 for p in found)
+    for p in found:
+        assert verify(p, p.completion).verified and p.trace is None
+        assert verify(p, f"{p.answer} or so").verdict == "no answer"
+        assert verify(p, f"#{p.answer} or so").verdict == "wrong answer"  # a score of 0.2 is not 1
+    assert not {p.prompt for p in found} & {p.prompt for p in problems("gym:chain_sum", [2, 3], 5, split="test")}
+
+
+def test_without_reasoning_gym_the_way_to_get_it_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    with pytest.raises(WorkbenchError, match=r"pip install 'workbench\[reasoning\]'"):
+        problems("gym:chain_sum", [2], 1)
+
+
+def test_the_trace_view_marks_the_first_wrong_step_in_words():
+    wrong = {"teacher": ["210+43=640;640+65=201#102"], "<student>": ["210+43=740;740+65=211#211"]}
+    view = trace_view([SUM], wrong)
+    page = view._repr_html_()
+    assert page.count("✗ <s><code>210+43=740</code></s> wrong step 1") == 1
+    assert "&lt;student&gt;" in page and "<student>" not in page
+    assert page.count("✓") == 2  # the teacher's answer, and the caption
+    assert "[wrong answer, step 1]" in repr(view) and "[verified]" in repr(view)
+    missing = trace_view([SUM], {"student": ["#102"]})._repr_html_()
+    assert "✗ missing step 1" in missing and "right answer, wrong step" in missing
+    assert "no answer" in trace_view([SUM], {"student": [""]})._repr_html_()
+
+
+def test_it_imports_no_torch():
+    import subprocess
+
+    program = "import sys, workbench.reasoning; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_panel_s_table_marks_the_first_wrong_line():
+    texts = ["210+43=640;640+65=201#102", "210+43=640;640+65=301#102", "210+43=640;640+65=201#101", "#102", ""]
+    table = trace_view([SUM] * 5, {"a": texts}).frame()
+    assert list(table["a first wrong"].fillna(-1)) == [-1, 1, 2, 0, 0]
+    assert table["a"][1] == ["210+43=640", "640+65=301", "answer: 102"]
+    assert table["a"][4] == ["(missing)", "answer: none"]
+    gold = Problem("hub:x", 1, "How many?", "4")
+    (row,) = trace_view([gold], {"a": ["two\nand two\n#5"]}).frame().to_dict("records")
+    assert row["a"] == ["two", "and two", "#5", "answer: 5"] and row["a first wrong"] == 3
