@@ -1,0 +1,284 @@
+"""Causal language models: teachers, students cut from them, and how good and how fast they are on held-out text."""
+
+import copy
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from workbench import weights
+from workbench.errors import WorkbenchError
+from workbench.fused import Head
+from workbench.losses import forward_kl
+from workbench.models import load_causal, source_fingerprint
+from workbench.store import Store, code_fingerprint
+from workbench.text import TextTask, tokenizer_fingerprint
+
+BATCH = 8  # blocks read at once
+BINS = 15  # of confidence, equal width
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model with its tokenizer.
+
+    Attributes:
+        name: shown in tables.
+        model: of `transformers`, with a linear output layer.
+        tokenizer: its own.
+        fingerprint: changes whenever what it says could.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    fingerprint: str
+
+    @property
+    def head(self) -> Head:
+        """The output layer, without rows that pad the vocabulary."""
+        return Head.of(self.model, len(self.tokenizer))
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.model.device
+
+    @torch.no_grad()
+    def hidden(self, blocks: np.ndarray) -> Tensor:
+        """Last hidden states after the final norm ``[B, L, H]`` of blocks ``[B, L]``, in the model's own type."""
+        training = self.model.training
+        self.model.eval()  # a teacher with dropout on would label at random
+        ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(self.device)
+        hidden = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        self.model.train(training)
+        return hidden
+
+    def logits(self, blocks: np.ndarray) -> Tensor:
+        """``[B, L, V]``, float32: for a few blocks at a time."""
+        hidden = self.hidden(blocks)
+        logits = self.head.cast(hidden.dtype).logits(hidden.flatten(0, 1))
+        return logits.float().reshape(*hidden.shape[:2], -1)
+
+    def check(self, task: TextTask) -> None:
+        """Raise unless the task's ids are this model's."""
+        if tokenizer_fingerprint(self.tokenizer) != task.tokenizer:
+            raise WorkbenchError(
+                f"{task.name} holds ids of another tokenizer than {type(self.tokenizer).__name__} of {self.name} (with "
+                f"{len(self.tokenizer)} tokens): load the text with this one, or let the teacher write labels of kind "
+                "'text' and load what they decode to as 'folder:...'."
+            )
+
+
+def load_language_model(name: str | Path) -> LanguageModel:
+    """``"smollm2"`` (SmolLM2-135M-Instruct, dequantised from 4 bits), a hub name, or a folder with a saved model."""
+    known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else source_fingerprint(str(name))
+    model, tokenizer = load_causal(weights.path("SmolLM2-135M-Instruct") if name == "smollm2" else name)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return LanguageModel(Path(name).name, model.to(device), tokenizer, f"{known} {model.dtype}")
+
+
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The model's blocks, first to last."""
+    count = model.config.get_text_config().num_hidden_layers
+    for module in model.base_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise WorkbenchError(f"Can't find the {count} layers of {type(model).__name__}: give a decoder of transformers.")
+
+
+def layer_importance(teacher: LanguageModel, blocks: np.ndarray) -> np.ndarray:
+    """How much each layer changes what passes through it, ``[layers]``: 1 - mean cosine (arXiv:2403.03853).
+
+    Args:
+        teacher: the model to be cut.
+        blocks: ``[B, L]`` of training text; a few suffice.
+    """
+    layers, sums = layers_of(teacher.model), []
+
+    def watch(_: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> None:
+        before = args[0] if args else kwargs["hidden_states"]
+        after = output[0] if isinstance(output, tuple) else output
+        sums.append(float(1 - nn.functional.cosine_similarity(before.float(), after.float(), dim=-1).mean()))
+
+    handles = [layer.register_forward_hook(watch, with_kwargs=True) for layer in layers]
+    try:
+        for start in range(0, len(blocks), BATCH):
+            teacher.hidden(blocks[start : start + BATCH])
+    finally:
+        for handle in handles:
+            handle.remove()
+    shares = np.array([len(blocks[start : start + BATCH]) for start in range(0, len(blocks), BATCH)]) / len(blocks)
+    return shares @ np.array(sums).reshape(-1, len(layers))
+
+
+def prune_depth(
+    teacher: LanguageModel, keep: int, task: TextTask, *, blocks: int = 16, store: Store | None = None
+) -> Path:
+    """A student made of the teacher's `keep` most important layers, in their order, saved in hub format.
+
+    Args:
+        teacher: stays as it is.
+        keep: layers to keep, from 1 to all.
+        task: whose first training blocks measure the importance (`layer_importance`).
+        blocks: how many of them.
+        store: where the student goes.
+
+    Returns:
+        Its folder, for ``TrainConfig(student=...)`` or `load_language_model`.
+    """
+    total = len(layers_of(teacher.model))
+    if not 1 <= keep <= total:
+        raise WorkbenchError(f"Can't keep {keep} of {total} layers: choose 1 to {total}.")
+    teacher.check(task)
+    sample = np.ascontiguousarray(task.train[:blocks])
+    digest = hashlib.sha256(sample.tobytes()).hexdigest()
+
+    def build(folder: Path) -> dict:
+        importance = layer_importance(teacher, sample)
+        chosen = sorted(np.argsort(-importance, kind="stable")[:keep].tolist())
+        student = copy.deepcopy(teacher.model).float().cpu()
+        layers = layers_of(student)
+        kept = [layers[i] for i in chosen]
+        del layers[:]
+        layers.extend(kept)
+        config = student.config.get_text_config()
+        config.num_hidden_layers = keep
+        if getattr(config, "layer_types", None):
+            config.layer_types = [config.layer_types[i] for i in chosen]
+        student.save_pretrained(folder / "model")
+        teacher.tokenizer.save_pretrained(folder / "model")
+        return {"layers": chosen, "importance": importance.tolist()}
+
+    inputs = {"teacher": teacher.fingerprint, "keep": keep, "text": digest, "code": code_fingerprint("language")}
+    return (store or Store()).make("pruned", inputs, build).path / "model"
+
+
+@torch.no_grad()
+def evaluate(model: LanguageModel, blocks: np.ndarray, teacher: LanguageModel | None = None) -> pd.DataFrame:
+    """Next-token quality of each block: one row a block, every value a mean over its ``L - 1`` predicted tokens.
+
+    Columns: nll (nats), accuracy, confidence (of the likeliest token), bin_0 … the counts, hits and confidences that
+    `calibration` adds up; with a teacher also kl (teacher ‖ model, nats) and agreement (same likeliest token).
+    """
+    rows = []
+    for block in blocks:
+        logits, labels = model.logits(block[None])[0, :-1], torch.from_numpy(block[1:].astype(np.int64))
+        log_q = logits.log_softmax(-1)
+        labels = labels.to(log_q.device)
+        confidence, top = log_q.exp().max(-1)
+        hit = (top == labels).float()
+        nll = -log_q.gather(-1, labels[:, None])
+        row = {"nll": nll.mean(), "accuracy": hit.mean(), "confidence": confidence.mean()}
+        at = (confidence * BINS).long().clamp(max=BINS - 1)
+        for name, values in (("n", torch.ones_like(hit)), ("hits", hit), ("confidence", confidence)):
+            row |= {f"{name}_{i}": v for i, v in enumerate(torch.bincount(at, values, minlength=BINS))}
+        if teacher:
+            other = teacher.logits(block[None])[0, :-1].to(logits.device)
+            row |= {"kl": forward_kl(logits, other).mean(), "agreement": (other.argmax(-1) == top).float().mean()}
+        rows.append({k: float(v) for k, v in row.items()})
+    return pd.DataFrame(rows)
+
+
+def summary(table: pd.DataFrame) -> dict[str, float]:
+    """Of `evaluate`'s table: perplexity, accuracy, kl and agreement (NaN without teacher), ece (`calibration`)."""
+    curve = calibration(table)
+    gap = np.average((curve["accuracy"] - curve["confidence"]).abs(), weights=curve["n"])
+    means = table.reindex(columns=["accuracy", "kl", "agreement"]).mean()
+    return {"perplexity": float(np.exp(table["nll"].mean())), **means.to_dict(), "ece": float(gap)}
+
+
+def calibration(table: pd.DataFrame) -> pd.DataFrame:
+    """Confidence, accuracy and n of the likeliest token in `BINS` bins of equal width, empty ones left out."""
+    sums = {name: table[[f"{name}_{i}" for i in range(BINS)]].sum().to_numpy() for name in ("n", "hits", "confidence")}
+    filled = sums["n"] > 0
+    n = sums["n"][filled]
+    return pd.DataFrame({"confidence": sums["confidence"][filled] / n, "accuracy": sums["hits"][filled] / n, "n": n})
+
+
+@torch.no_grad()
+def speed(models: Sequence[LanguageModel], block: np.ndarray, *, tokens: int = 32, repeats: int = 5) -> pd.DataFrame:
+    """Reading and writing speed, one text at a time, the models in turns so that a busy moment falls on all.
+
+    Args:
+        models: to be timed, on the device where they are and with the threads that PyTorch has now.
+        block: ``[L]`` ids of the prompt.
+        tokens: written greedily after it, ≥ 2.
+        repeats: timed turns; values are medians.
+
+    Returns:
+        A row a model: prefill_tokens_per_second, first_token_ms (reading the prompt and choosing one token),
+        decode_tokens_per_second, parameters, bytes (of the weights), cache_bytes (keys and values of prompt + tokens).
+    """
+    prompt = torch.from_numpy(np.asarray(block, dtype=np.int64))[None]
+    times: dict[str, list[tuple[float, float]]] = {m.name: [] for m in models}
+    cached: dict[str, int] = {}
+    for turn in range(-1, repeats):
+        for m in models:
+            began = time.perf_counter()
+            out = m.model(input_ids=prompt.to(m.device), use_cache=True, logits_to_keep=1)
+            token = out.logits[:, -1].argmax(-1, keepdim=True)
+            token.cpu()  # waits for the device
+            first = time.perf_counter()
+            for _ in range(tokens - 1):
+                out = m.model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
+                token = out.logits[:, -1].argmax(-1, keepdim=True)
+            token.cpu()
+            if turn >= 0:
+                times[m.name].append((first - began, time.perf_counter() - first))
+            layers = out.past_key_values.layers
+            cached[m.name] = sum(x.numel() * x.element_size() for layer in layers for x in (layer.keys, layer.values))
+    rows = {}
+    for m in models:
+        first, decode = np.median(times[m.name], axis=0)
+        sizes = [(p.numel(), p.element_size()) for p in m.model.parameters()]
+        rows[m.name] = {
+            "prefill_tokens_per_second": prompt.shape[1] / first,
+            "first_token_ms": 1000 * first,
+            "decode_tokens_per_second": (tokens - 1) / decode,
+            "parameters": sum(n for n, _ in sizes),
+            "bytes": sum(n * size for n, size in sizes),
+            "cache_bytes": cached[m.name],
+        }
+    return pd.DataFrame(rows).T
+
+
+@torch.no_grad()
+def write(
+    model: LanguageModel, blocks: np.ndarray, tokens: int, *, temperature: float = 0.0, seed: int = 0
+) -> np.ndarray:
+    """Continue each block ``[B, L]`` by `tokens` tokens: ids ``[B, L + tokens]``; greedy at temperature 0."""
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(model.device)
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
+        out = model.model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=tokens,
+            min_new_tokens=tokens,
+            pad_token_id=model.tokenizer.eos_token_id,
+            **({"do_sample": False} | sampling),
+        )
+    finally:
+        torch.random.set_rng_state(state)
+    return out.cpu().numpy().astype(np.int32)
+
+
+def next_tokens(models: Sequence[LanguageModel], text: str, *, temperature: float = 1.0, top: int = 8) -> pd.DataFrame:
+    """What each model expects after `text`: a row for each of the first model's `top` tokens, a column a model."""
+    columns = {}
+    for m in models:
+        ids = np.array([m.tokenizer(text, add_special_tokens=False)["input_ids"]])
+        columns[m.name] = (m.logits(ids)[0, -1] / temperature).softmax(-1).cpu()
+    chosen = columns[models[0].name].topk(top).indices
+    names = [models[0].tokenizer.decode([i]) for i in chosen.tolist()]
+    return pd.DataFrame({name: p[chosen].numpy() for name, p in columns.items()}, index=pd.Index(names, name="token"))
