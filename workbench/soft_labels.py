@@ -42,6 +42,8 @@ def row_ids(texts: Sequence[str]) -> np.ndarray:
 class SoftLabels:
     """The stored logits of one teacher, memory-mapped: `take` reads only the rows asked for."""
 
+    arrays: tuple[str, ...] = ("logits",)  # files of a shard, beside the rows' ids
+
     def __init__(self, folder_kind: str, teacher_name: str, store: Store):
         """Open every intact shard under ``folder_kind``."""
         self.kind = folder_kind
@@ -54,7 +56,7 @@ class SoftLabels:
         """Look again for shards, also those another process has made."""
         entries = [e for e in self._store.list(self.kind) if self._store.find(self.kind, e.record["inputs"])]
         ids = [np.load(e.path / "ids.npy", allow_pickle=False) for e in entries]
-        self._paths = [e.path / "logits.npy" for e in entries]
+        self._paths = [[e.path / f"{name}.npy" for name in self.arrays] for e in entries]
         self._starts = np.cumsum([0, *map(len, ids)])
         everything = np.concatenate(ids) if ids else np.empty(0, "S16")
         self._order = np.argsort(everything, kind="stable")
@@ -72,13 +74,13 @@ class SoftLabels:
 
     @property
     def bytes(self) -> int:
-        """Size on disk of the shards' logits."""
-        return sum(p.stat().st_size for p in self._paths)
+        """Size on disk of what the shards hold of their rows."""
+        return sum(p.stat().st_size for paths in self._paths for p in paths)
 
     @cached_property
-    def _shards(self) -> list[np.ndarray]:
+    def _shards(self) -> list[list[np.ndarray]]:
         # As plain arrays over the mapped files: np.memmap takes ten times as long to give a row.
-        return [np.asarray(np.load(p, mmap_mode="r", allow_pickle=False)) for p in self._paths]
+        return [[np.asarray(np.load(p, mmap_mode="r", allow_pickle=False)) for p in paths] for paths in self._paths]
 
     def __getstate__(self) -> dict:
         """Send paths, not rows, to a worker process."""
@@ -86,7 +88,9 @@ class SoftLabels:
 
     def find(self, texts: Sequence[str]) -> np.ndarray:
         """The stored row of each text, ``[N]`` int64; -1 where it has no label yet."""
-        ids = row_ids(texts)
+        return self._find(row_ids(texts))
+
+    def _find(self, ids: np.ndarray) -> np.ndarray:
         if not len(self._sorted):
             return np.full(len(ids), -1)
         at = np.minimum(np.searchsorted(self._sorted, ids), len(self._sorted) - 1)
@@ -94,12 +98,17 @@ class SoftLabels:
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """Logits ``[N, C]`` of rows that `find` gave."""
+        return self._take(rows)[0]
+
+    def _take(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Those rows of each array, in the order of `rows`."""
         shards = self._shards
         shard_of = np.searchsorted(self._starts, rows, side="right") - 1
-        out = np.empty((len(rows), shards[0].shape[1]), dtype=np.float32)
+        out = [np.empty((len(rows), *array.shape[1:]), dtype=array.dtype) for array in shards[0]]
         # One by one: the rows of a batch lie in almost as many shards.
         for i, (shard, row) in enumerate(zip(shard_of.tolist(), (rows - self._starts[shard_of]).tolist(), strict=True)):
-            out[i] = shards[shard][row]
+            for values, array in zip(out, shards[shard], strict=True):
+                values[i] = array[row]
         return out
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:

@@ -1,0 +1,462 @@
+"""Soft labels of text: what a language model expects after each token, computed in one pass and kept.
+
+| kind    | holds of each predicted token                        | for                                               |
+|---------|------------------------------------------------------|---------------------------------------------------|
+| hidden  | the last hidden state, 16 bits; once, the head       | every loss at every temperature, to rounding      |
+| top_k   | k ids, their log-probabilities, that of all others   | forward KL at the temperature of the labelling    |
+| sampled | n ids drawn from the teacher, its entropy            | the same, unbiased                                |
+| text    | of each block, the teacher's own second half         | cross-entropy: other tokenizers, closed teachers  |
+
+Rows are blocks of token ids, keyed by their content and fetched by it; shards are memory-mapped.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from datasets import Dataset, load_from_disk
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from workbench.errors import WorkbenchError, unknown
+from workbench.fused import Head, Hidden, Sampled, Target, TopK, fused_loss
+from workbench.language import BATCH, LanguageModel, write
+from workbench.soft_labels import SoftLabels
+from workbench.store import Store, code_fingerprint, fingerprint
+from workbench.text import TextTask
+
+SHARD_BLOCKS = 64
+HEAD = "heads"  # kind in the store
+ARRAYS = {
+    "hidden": ("hidden",),
+    "top_k": ("tokens", "log_probs", "log_tail"),
+    "sampled": ("tokens", "entropy"),
+    "text": ("tokens",),
+}
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """What is stored of each position.
+
+    Attributes:
+        kind: ``"hidden"``, ``"top_k"``, ``"sampled"`` or ``"text"``.
+        k: how many tokens `top_k` keeps, or `sampled` draws; ≥ 1.
+        temperature: > 0; of the teacher's distribution in `top_k`, `sampled` and `text` (there 0 means greedy).
+        seed: of the draws.
+        dtype: of `hidden`: ``"float16"``, or ``"bfloat16"`` where values are too large for that.
+    """
+
+    kind: str = "hidden"
+    k: int = 64
+    temperature: float = 1.0
+    seed: int = 0
+    dtype: str = "float16"
+
+    def __post_init__(self) -> None:
+        """Refuse values that can't be meant."""
+        if self.kind not in ARRAYS:
+            raise unknown("kind of soft labels", self.kind, ARRAYS)
+        if self.k < 1:
+            raise WorkbenchError(f"k is {self.k}: keep at least 1 token a position.")
+        if not (0 < self.temperature < float("inf") or (self.kind == "text" and self.temperature == 0)):
+            raise WorkbenchError(f"temperature is {self.temperature}: give a finite number above 0.")
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """The options that this kind depends on."""
+        used = {"hidden": ("dtype",), "top_k": ("k", "temperature"), "sampled": ("k", "temperature", "seed")}
+        names = used.get(self.kind, ("temperature", "seed"))
+        return {"kind": self.kind, **{name: getattr(self, name) for name in names}}
+
+
+class TextLabels(SoftLabels):
+    """The stored labels of one teacher and kind."""
+
+    def __init__(self, folder_kind: str, teacher: str, options: LabelOptions, head: Path | None, store: Store):
+        """Open every intact shard under `folder_kind`."""
+        self.options, self.arrays, self._head = options, ARRAYS[options.kind], head
+        super().__init__(folder_kind, teacher, store)
+
+    @cached_property
+    def head(self) -> Head | None:
+        """The teacher's head, for `hidden` labels."""
+        if self._head is None:
+            return None
+        tensors = load_file(self._head / "head.safetensors")
+        return Head(tensors["weight"], tensors.get("bias"), **json.loads((self._head / "head.json").read_text()))
+
+    def __getstate__(self) -> dict:
+        """Send paths, not rows, to a worker process."""
+        return {k: v for k, v in super().__getstate__().items() if k != "head"}
+
+    @property
+    def bytes_per_token(self) -> float:
+        """Size on disk of a predicted token's label, without the head, which is stored once a teacher."""
+        blocks, positions = len(self), self._shards[0][0].shape[1]
+        return self.bytes / (blocks * positions)
+
+    @property
+    def seconds(self) -> float:
+        """What labelling took, in the process that did it."""
+        return sum(entry.record["labelling_seconds"] for entry in self._store.list(self.kind))
+
+    def find_blocks(self, blocks: np.ndarray) -> np.ndarray:
+        """The stored row of each block ``[N, L]``; raises if one has none."""
+        rows = self._find(block_ids(blocks))
+        if (rows < 0).any():
+            raise WorkbenchError(
+                f"{int((rows < 0).sum())} of {len(rows)} blocks have no {self.options.kind} label by "
+                f"{self.teacher_name}: label them with text_labels(teacher, task, ...)."
+            )
+        return rows
+
+    def target(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Target:
+        """What the teacher says at each of the ``len(rows) * (L - 1)`` predicted tokens of those rows."""
+        arrays = {k: v.reshape(-1, *v.shape[2:]) for k, v in self._arrays(rows).items()}
+        return _target(self.options, arrays, self.head, device)
+
+    def as_task(self, task: TextTask) -> TextTask:
+        """For kind `text`: the task whose training blocks' second halves the teacher wrote, for cross-entropy alone."""
+        if self.options.kind != "text":
+            raise WorkbenchError(f"Labels of kind {self.options.kind!r} are no text: use them as they are, or 'text'.")
+        tokens = self._arrays(self.find_blocks(task.train))["tokens"]
+        return replace(task, name=f"{task.name} by {self.teacher_name}", train=tokens, given=task.length // 2)
+
+    def _arrays(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return dict(zip(self.arrays, self._take(np.asarray(rows)), strict=True))
+
+    def export(self, task: TextTask, folder: str | Path) -> Path:
+        """Write the training blocks' `top_k` labels as a `datasets` folder for other toolkits.
+
+        Columns: input_ids ``[L]``, target_token_ids and target_logprobs ``[L][k]`` (natural logarithms, likeliest
+        first), aligned as vLLM's ``prompt_logprobs``: entry t is what the teacher expected *at* token t, and [] at 0.
+        """
+        if self.options.kind != "top_k":
+            raise WorkbenchError(f"Labels of kind {self.options.kind!r} have no such form: export 'top_k' labels.")
+        arrays = self._arrays(self.find_blocks(task.train))
+        columns = {
+            "input_ids": [b.tolist() for b in np.asarray(task.train)],
+            "target_token_ids": [[[], *row.tolist()] for row in arrays["tokens"]],
+            "target_logprobs": [[[], *row.tolist()] for row in arrays["log_probs"]],
+        }
+        Dataset.from_dict(columns).save_to_disk(str(folder))
+        return Path(folder)
+
+
+def block_ids(blocks: np.ndarray) -> np.ndarray:
+    """The content key of each block: ``[N]`` of 16 bytes."""
+    blocks = np.ascontiguousarray(blocks, dtype=np.int32)
+    return np.array([hashlib.blake2b(b.tobytes(), digest_size=16).digest() for b in blocks], dtype="S16")
+
+
+def text_labels(
+    teacher: LanguageModel,
+    task: TextTask,
+    kind: str = "hidden",
+    *,
+    k: int = 64,
+    temperature: float = 1.0,
+    seed: int = 0,
+    store: Store | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> TextLabels:
+    """Label the training blocks once; blocks stored for this teacher and kind are not asked again.
+
+    Shards of `SHARD_BLOCKS` blocks are written one by one, so that a killed pass loses at most one.
+
+    Args:
+        teacher: see `workbench.language.load_language_model`.
+        task: text in the teacher's tokens.
+        kind: see the module's first lines.
+        k: see `LabelOptions`, as `temperature` and `seed`.
+        temperature: as above.
+        seed: as above.
+        store: where the shards go.
+        progress: called with (blocks done, blocks to do) after each shard.
+
+    Raises:
+        WorkbenchError: another tokenizer's text, unknown kind, or values that are not finite.
+    """
+    options = LabelOptions(kind, k, temperature, seed)
+    teacher.check(task)
+    if kind == "top_k" and k > len(teacher.head):
+        raise WorkbenchError(f"k is {k} but the teacher has {len(teacher.head)} tokens: choose a smaller k.")
+    store = store or Store()
+    head = _keep_head(teacher, store) if kind == "hidden" else None
+
+    def fill(options: LabelOptions) -> TextLabels:
+        def label(blocks: np.ndarray) -> dict[str, np.ndarray]:
+            size = SHARD_BLOCKS if kind == "text" else BATCH  # writing pays by the batch, reading doesn't
+            parts = [_label(teacher, blocks[i : i + size], options) for i in range(0, len(blocks), size)]
+            return {name: np.concatenate([part[name] for part in parts]) for name in ARRAYS[kind]}
+
+        return _fill(teacher.fingerprint, teacher.name, options, head, task, store, label, progress)
+
+    try:
+        return fill(options)
+    except _TooLarge:  # one type for all shards
+        return fill(replace(options, dtype="bfloat16"))
+
+
+def import_labels(folder: str | Path, task: TextTask, teacher: str, *, store: Store | None = None) -> TextLabels:
+    """`top_k` labels of the training blocks from a `datasets` folder in the form `TextLabels.export` writes.
+
+    So a teacher served by vLLM can label: its ``prompt_logprobs`` for each block of ``task.train``.
+
+    Args:
+        folder: with the columns input_ids, target_token_ids and target_logprobs.
+        task: every training block must be among the rows.
+        teacher: a name that says who made them, with its version.
+        store: where they are kept.
+
+    Raises:
+        WorkbenchError: a missing column or block, another k at some position, or log-probabilities that sum to over 1.
+    """
+    if not (Path(folder) / "dataset_info.json").exists():
+        raise WorkbenchError(f"{folder} is no folder written by datasets' save_to_disk: check the path.")
+    rows = load_from_disk(str(folder))
+    if missing := {"input_ids", "target_token_ids", "target_logprobs"} - set(rows.column_names):
+        raise WorkbenchError(f"{folder} has no column {sorted(missing)[0]}: rename yours to what export writes.")
+    try:
+        ids = np.array([row[1:] for row in rows["target_token_ids"]], dtype=np.int64)
+        log_probs = np.array([row[1:] for row in rows["target_logprobs"]], dtype=np.float32)
+        keys = block_ids(np.array(rows["input_ids"][:], dtype=np.int32))
+    except ValueError:
+        raise WorkbenchError(f"{folder} has rows of different length or k: give one k and one length.") from None
+    if ids.shape != log_probs.shape or ids.ndim != 3 or ids.shape[1] != task.length - 1:
+        raise WorkbenchError(
+            f"{folder} holds ids {ids.shape} and log-probabilities {log_probs.shape} for blocks of {task.length}: give "
+            "k of both for every token but the first."
+        )
+    mass = np.exp(log_probs.astype(np.float64)).sum(-1)
+    if not np.isfinite(log_probs).all() or mass.max() > 1 + 1e-3:
+        raise WorkbenchError(f"{folder} holds log-probabilities that sum to {mass.max():.3g}: give natural logarithms.")
+    tail = np.log(np.clip(1 - mass, 1e-12, None)).astype(np.float32)
+    row_of = {key: i for i, key in enumerate(keys)}
+
+    def label(blocks: np.ndarray) -> dict[str, np.ndarray]:
+        chosen = [row_of.get(key, -1) for key in block_ids(blocks)]
+        if -1 in chosen:
+            raise WorkbenchError(f"{folder} lacks {chosen.count(-1)} training blocks of {task.name}: label them all.")
+        tokens = _narrow(ids[chosen], int(ids.max()) + 1)
+        return {"tokens": tokens, "log_probs": log_probs[chosen], "log_tail": tail[chosen]}
+
+    source = hashlib.sha256(ids.tobytes() + log_probs.tobytes()).hexdigest()
+    options = LabelOptions("top_k", ids.shape[-1])
+    return _fill(f"imported {teacher} {source}", teacher, options, None, task, store or Store(), label, None)
+
+
+def _fill(
+    teacher_fingerprint: str,
+    teacher: str,
+    options: LabelOptions,
+    head: Path | None,
+    task: TextTask,
+    store: Store,
+    label: Callable[[np.ndarray], dict[str, np.ndarray]],
+    progress: Callable[[int, int], None] | None,
+) -> TextLabels:
+    """Make the shards that are missing."""
+    code = code_fingerprint("text_labels", "language", "fused")
+    kind = f"text_labels/{fingerprint([teacher_fingerprint, options.key, task.tokenizer, task.length, code])}"
+    labels = TextLabels(kind, teacher, options, head, store)
+    keys = block_ids(task.train)
+    _, first = np.unique(keys, return_index=True)  # a repeated block is labelled once
+    missing = np.array([i for i in np.sort(first) if labels._find(keys[i : i + 1])[0] < 0], dtype=np.int64)
+    for start in range(0, len(missing), SHARD_BLOCKS):
+        chosen = missing[start : start + SHARD_BLOCKS]
+
+        def build(folder: Path, chosen: np.ndarray = chosen) -> dict:
+            began = time.perf_counter()
+            arrays = label(np.asarray(task.train[chosen]))
+            for name, values in arrays.items():
+                np.save(folder / f"{name}.npy", values, allow_pickle=False)
+            np.save(folder / "ids.npy", keys[chosen], allow_pickle=False)
+            return {"teacher": teacher, "blocks": len(chosen), "labelling_seconds": time.perf_counter() - began}
+
+        rows = hashlib.sha256(keys[chosen].tobytes()).hexdigest()
+        store.make(kind, {"teacher": teacher_fingerprint, **options.key, "rows": rows}, build)
+        labels.rows_labelled += len(chosen)
+        if progress:
+            progress(start + len(chosen), len(missing))
+    if len(missing):
+        labels.refresh()
+    return labels
+
+
+def _label(teacher: LanguageModel, blocks: np.ndarray, options: LabelOptions) -> dict[str, np.ndarray]:
+    """The arrays of a few blocks."""
+    if options.kind == "text":
+        half = blocks.shape[1] // 2
+        seed = int.from_bytes(block_ids(blocks)[0][:4], "little") + options.seed
+        ids = write(teacher, blocks[:, :half], blocks.shape[1] - half, temperature=options.temperature, seed=seed)
+        return {"tokens": ids}
+    hidden = teacher.hidden(blocks)[:, :-1]
+    if not hidden.isfinite().all():
+        raise WorkbenchError(f"Teacher {teacher.name} gave hidden states that are not finite: load it in another type.")
+    if options.kind == "hidden":
+        return {"hidden": _sixteen_bits(hidden, options.dtype)}
+    head = teacher.head.cast(hidden.dtype)
+    parts = [
+        _describe(rows, head, options, int.from_bytes(key[:4], "little") + options.seed)
+        for rows, key in zip(hidden, block_ids(blocks), strict=True)
+    ]
+    return {name: np.stack([part[name] for part in parts]) for name in ARRAYS[options.kind]}
+
+
+@torch.no_grad()
+def _describe(hidden: Tensor, head: Head, options: LabelOptions, seed: int) -> dict[str, np.ndarray]:
+    """`top_k` or `sampled` arrays of positions ``[N, H]``."""
+    log_p = (head.logits(hidden).float() / options.temperature).log_softmax(-1)
+    p = log_p.exp()
+    if options.kind == "top_k":
+        top, ids = log_p.topk(options.k)
+        tail = p.scatter_(-1, ids, 0.0).sum(-1).log().clamp(min=-80)  # added up: 1 - the rest would be noise
+        arrays = {"log_probs": top, "log_tail": tail}
+    else:
+        # Seeded by the block, so that neither order nor company changes what is drawn.
+        generator = torch.Generator(p.device).manual_seed(seed)
+        ids = torch.multinomial(p, options.k, replacement=True, generator=generator)
+        arrays = {"entropy": -(p * log_p).sum(-1)}
+    return {"tokens": _narrow(ids.cpu().numpy(), len(head)), **{k: v.cpu().numpy() for k, v in arrays.items()}}
+
+
+def _narrow(ids: np.ndarray, vocabulary: int) -> np.ndarray:
+    return ids.astype(np.uint16 if vocabulary <= 1 << 16 else np.int32)
+
+
+class _TooLarge(ArithmeticError):
+    """A value that float16 can't hold."""
+
+
+def _sixteen_bits(hidden: Tensor, dtype: str) -> np.ndarray:
+    """Rounded; bfloat16, which numpy lacks, as its bits in int16."""
+    rounded = hidden.to(getattr(torch, dtype)).cpu()
+    if not rounded.isfinite().all():
+        raise _TooLarge
+    return (rounded.view(torch.int16) if dtype == "bfloat16" else rounded).numpy()
+
+
+def _target(
+    options: LabelOptions, arrays: Mapping[str, np.ndarray], head: Head | None, device: torch.device | str
+) -> Target:
+    """Of the arrays of some positions, ``[N, ...]`` each."""
+    if options.kind == "text":
+        raise WorkbenchError("Labels of kind 'text' are tokens to imitate by cross-entropy: set kd_weight to 0.")
+    if options.kind == "hidden":
+        hidden = torch.from_numpy(arrays["hidden"]).view(getattr(torch, options.dtype))
+        return Hidden(hidden.to(device), head.to(device))
+    tensors = {k: torch.from_numpy(v).to(device) for k, v in arrays.items() if k != "tokens"}
+    tensors["ids"] = torch.from_numpy(arrays["tokens"].astype(np.int64)).to(device)
+    return (TopK if options.kind == "top_k" else Sampled)(**tensors, temperature=options.temperature)
+
+
+def _keep_head(teacher: LanguageModel, store: Store) -> Path:
+    """The teacher's head in the store: with it, hidden states are labels without the teacher."""
+    head = teacher.head
+
+    def build(folder: Path) -> None:
+        tensors = {"weight": head.weight.detach()[: len(head)]}
+        if head.bias is not None:
+            tensors["bias"] = head.bias.detach()[: len(head)]
+        save_file({k: v.cpu().clone().contiguous() for k, v in tensors.items()}, folder / "head.safetensors")
+        form = {"scale": head.scale, "softcap": head.softcap}
+        (folder / "head.json").write_text(json.dumps(form), encoding="utf-8")
+
+    return store.make(HEAD, {"teacher": teacher.fingerprint}, build).path
+
+
+def gradient_fidelity(
+    student: LanguageModel,
+    teacher: LanguageModel,
+    blocks: np.ndarray,
+    kinds: Mapping[str, LabelOptions],
+    *,
+    temperature: float = 1.0,
+) -> pd.DataFrame:
+    """How far each kind's gradient points from the exact one, on a sample of your own text.
+
+    The gradient is that of the forward KL, a mean over all predicted tokens of `blocks` as in one training step, on all
+    parameters of the student. Which kind is best depends on how sure the teacher is of this text: measure it.
+
+    Args:
+        student: before or during training; stays as it is.
+        teacher: reads the same tokens.
+        blocks: ``[B, L]``, about a training step.
+        kinds: a name for each `LabelOptions` to try (not `text`).
+        temperature: > 0; of the loss, for hidden labels; the others have their own.
+
+    Returns:
+        A row a kind: degrees (angle to the exact gradient, 0 to 180), mass (share of the teacher's probability that the
+        stored tokens hold), bytes_per_token, and the norm of the gradient over the exact one's.
+    """
+    if len(teacher.head) != len(student.head):
+        raise WorkbenchError("Student and teacher differ in vocabulary: give a student cut from this teacher.")
+    parameters = [p for p in student.model.parameters() if p.requires_grad]
+    ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(student.device)
+    states = teacher.hidden(blocks)[:, :-1].to(student.device)
+    flat, head = states.flatten(0, 1), teacher.head.cast(states.dtype)
+    weight = torch.full((len(flat),), 1 / len(flat), device=student.device)
+
+    def gradient(target: Target, at: float) -> list[Tensor]:
+        hidden = student.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
+        total, _, _ = fused_loss(hidden, student.head, target=target, kd_weight=weight, temperature=at)
+        return torch.autograd.grad(total, parameters)
+
+    def dot(a: list[Tensor], b: list[Tensor]) -> float:
+        return float(sum((x.double() * y.double()).sum() for x, y in zip(a, b, strict=True)))
+
+    exact: dict[float, list[Tensor]] = {}
+    rows = {}
+    for name, options in kinds.items():
+        if options.kind == "hidden":
+            at, mass, arrays = temperature, 1.0, {"hidden": _sixteen_bits(flat, options.dtype)}
+        else:
+            at, arrays, mass = options.temperature, *_sparse(flat, head, options, blocks.shape[1] - 1)
+        if at not in exact:
+            exact = {at: gradient(Hidden(flat, teacher.head), at)}
+        found = gradient(_target(options, arrays, teacher.head, student.device), at)
+        norms = dot(found, found) ** 0.5, dot(exact[at], exact[at]) ** 0.5
+        cosine = dot(found, exact[at]) / (norms[0] * norms[1])
+        rows[name] = {
+            "degrees": float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))),
+            "mass": mass,
+            "bytes_per_token": sum(v.nbytes for v in arrays.values()) / len(flat),
+            "norm_ratio": norms[0] / norms[1],
+        }
+    return pd.DataFrame(rows).T.rename_axis("labels")
+
+
+def _sparse(flat: Tensor, head: Head, options: LabelOptions, size: int) -> tuple[dict[str, np.ndarray], float]:
+    """Arrays of all positions, a block at a time, and the probability that the stored tokens hold."""
+    parts, held = [], 0.0
+    for i, rows in enumerate(flat.split(size)):
+        parts.append(_describe(rows, head, options, options.seed + i))
+        p = (head.logits(rows).float() / options.temperature).softmax(-1)
+        seen = torch.zeros_like(p).scatter_(
+            -1, torch.from_numpy(parts[-1]["tokens"].astype(np.int64)).to(p.device), 1.0
+        )
+        held += float((p * seen).sum())
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, held / len(flat)
+
+
+def recommend(table: pd.DataFrame, degrees: float = 10.0) -> str:
+    """One sentence: the kind of the fewest bytes whose gradient is within `degrees` of the exact one."""
+    near = table[table["degrees"] <= degrees]
+    if near.empty:
+        best = table["degrees"].idxmin()
+        return f"No kind comes within {degrees:g}° of the exact gradient on this text; {best} is nearest."
+    best = near["bytes_per_token"].idxmin()
+    return (
+        f"Store {best}: {near['bytes_per_token'][best]:.0f} bytes a token, the fewest within {degrees:g}° of the exact "
+        f"gradient ({near['degrees'][best]:.1f}°)."
+    )
