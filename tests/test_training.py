@@ -289,6 +289,16 @@ def test_records(task, labels, store):
     assert list(sparse["step"][sparse["validation"].notna()]) == [3, 6, 7]
 
 
+def test_a_run_ends_at_the_first_look_that_reaches_the_score_on_the_schedule_of_the_whole(task, labels, store):
+    config = replace(PLAIN, steps=60, eval_every=4, log_every=4)
+    whole = untimed(run(task, labels, config, store).history)
+    enough = whole["validation"].max()
+    first = whole["validation"].ge(enough).idxmax()
+    stopped = run(task, labels, replace(config, stop_above=enough), store)
+    assert 0 < first < len(whole) - 1
+    pd.testing.assert_frame_equal(untimed(stopped.history), whole[: first + 1], check_exact=True)
+
+
 @pytest.mark.parametrize(("kd_weight", "ce_weight"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
 def test_an_absent_term_has_no_value_and_the_gradients_no_ratio(task, labels, store, kd_weight, ce_weight):
     config = replace(PLAIN, steps=2, kd_weight=kd_weight, ce_weight=ce_weight)
@@ -309,9 +319,10 @@ def test_the_ratio_of_gradients_follows_the_weights(task, labels, store):
 
 def test_the_student_learns_and_the_teacher_stays(task, labels, store):
     config = replace(PLAIN, ce_weight=0.0, steps=60, log_every=20)
-    before = {path: path.read_bytes() for path in labels._paths}
+    shards = [path for paths in labels._paths for path in paths]
+    before = {path: path.read_bytes() for path in shards}
     result = run(task, labels, config, store)
-    assert {path: path.read_bytes() for path in labels._paths} == before
+    assert {path: path.read_bytes() for path in shards} == before
     assert result.history["kd"].iloc[-1] < result.history["kd"].iloc[0] / 2
 
     torch.manual_seed(config.seed)

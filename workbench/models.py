@@ -1,11 +1,13 @@
 """Students: small models made from a config or cut from a larger one, how they read text, and what they weigh.
 
 A student is named by a string: ``"2x64"`` (2 layers of width 64, with a tokenizer learnt from the transfer texts),
-``"minilm"`` (all-MiniLM-L6-v2), ``"minilm-2"`` (its first and last layer), or any hub name or local path.
+``"minilm"`` (all-MiniLM-L6-v2), ``"minilm-2"`` (its first and last layer), or any hub name or local path. A causal
+language model is ``"llama-2x64"`` (a Llama that reads characters), or any hub name or local path.
 """
 
 import hashlib
 import re
+import string
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,8 +20,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     PreTrainedModel,
@@ -36,6 +41,8 @@ ATTENTION = 64 * 1024**2  # entries of a batch's attention mask: a quarter of a 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SMALL = re.compile(r"(\d+)x(\d+)")  # layers x width
 MINILM = re.compile(r"minilm(?:-(\d+))?")
+LLAMA = re.compile(r"llama-(\d+)x(\d+)")  # layers x width
+CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
 
 
 def build(
@@ -92,9 +99,69 @@ def build(
     return model, tokenizer
 
 
+def build_causal(
+    spec: str, *, dropout: float = 0.0, max_length: int = 128
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model to train; new weights come from torch's global generator, so seed that first.
+
+    Args:
+        spec: ``"llama-2x64"`` or a hub name or path.
+        dropout: in [0, 1); a Llama has it in its attention only.
+        max_length: tokens of a prompt and its completion; a new model has positions for four times as many.
+    """
+    weights.quiet_transformers()
+    if not (small := LLAMA.fullmatch(spec)):
+        model = _hub(AutoModelForCausalLM, spec, use_safetensors=True, dtype=torch.float32, attention_dropout=dropout)
+        tokenizer = _hub(AutoTokenizer, spec)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads
+        return model, tokenizer
+    layers, width = map(int, small.groups())
+    if not layers or not width or width % 32:
+        raise WorkbenchError(f"Can't build model {spec!r}: give 1 layer or more and a width divisible by 32.")
+    tokenizer = _characters(max_length)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,  # gated
+        num_hidden_layers=layers,
+        num_attention_heads=width // 16,  # many narrow heads find the digits of a sum sooner than few wide ones
+        num_key_value_heads=width // 16,
+        max_position_embeddings=4 * max_length,
+        tie_word_embeddings=True,
+        initializer_range=0.6 * width**-0.5,  # the usual 0.02 suits widths of a thousand; here it learns far later
+        attention_dropout=dropout,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return LlamaForCausalLM(config), tokenizer
+
+
+def load_causal(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A saved causal language model, or one by hub name, and its tokenizer, in eval mode."""
+    model, tokenizer = build_causal(str(folder))
+    return model.eval(), tokenizer
+
+
+def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a saved model or of a hub name."""
+    return _hub(AutoTokenizer, str(name))
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt, and of its completion with the end behind it.
+
+    Apart, because a model that writes has read the prompt's tokens alone. No token is added in front: a rendered
+    chat template brings its own. A completion that has its end already (a chat's) keeps that one.
+    """
+    prompt_ids, ids = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (prompt, completion))
+    return prompt_ids, ids if tokenizer.eos_token_id in ids[-2:] else [*ids, tokenizer.eos_token_id]
+
+
 def source_fingerprint(spec: str) -> str:
     """What a student starts from: the recorded hash of embedded weights, the files of a path, a hub commit."""
-    if SMALL.fullmatch(spec):
+    if SMALL.fullmatch(spec) or LLAMA.fullmatch(spec):
         return "config"
     if MINILM.fullmatch(spec):
         return weights.WEIGHTS["all-MiniLM-L6-v2"].sha256
@@ -164,6 +231,19 @@ def pad(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
     ids = torch.from_numpy(np.array([row + [pad_token_id] * (width - len(row)) for row in rows], dtype=np.int64))
     lengths = torch.tensor([len(row) for row in rows])
     return ids, (torch.arange(width) < lengths[:, None]).long()
+
+
+def pack(lengths: Sequence[int]) -> list[list[int]]:
+    """Row numbers that share a line no longer than the longest row: rows end to end instead of padding."""
+    width, lines, room = max(lengths), [], []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        at = next((i for i, free in enumerate(room) if free >= lengths[row]), len(lines))
+        if at == len(lines):
+            lines.append([])
+            room.append(width)
+        lines[at].append(row)
+        room[at] -= lengths[row]
+    return lines
 
 
 def batches(
@@ -330,3 +410,20 @@ def _learn_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFa
         _limit_characters(backend, 4 * max_length).save_pretrained(folder)
 
     return AutoTokenizer.from_pretrained(Store().make("tokenizers", inputs, train).path)
+
+
+def _characters(max_length: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of printable ASCII, a character a token; anything else is unknown."""
+    special = ("[PAD]", "[UNK]", "[EOS]")
+    vocabulary = {token: i for i, token in enumerate([*special, *CHARACTERS])}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_input_names=["input_ids", "attention_mask"],
+        model_max_length=4 * max_length,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        eos_token="[EOS]",
+    )

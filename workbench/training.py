@@ -1,4 +1,4 @@
-"""One training loop for every classifier here: students, their rivals, and the teacher's own fine-tuning.
+"""One training loop for every model here: students, their rivals, and the teacher's own fine-tuning.
 
 `train` is a generator of records: headless, ``pd.DataFrame(train(...))`` runs it; in a widget, each record draws a
 point; closing it stops the run and keeps its checkpoint. A finished run is stored and found again, never redone.
@@ -8,11 +8,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,9 +26,14 @@ from torch import Tensor, nn
 from workbench import metrics, models
 from workbench.data import Task
 from workbench.errors import WorkbenchError
+from workbench.fused import Head, Target, fused_loss
+from workbench.language import LanguageModel, evaluate
 from workbench.losses import check_temperature, combine, find_loss, temperature_factor
+from workbench.reasoning import TraceTask
 from workbench.soft_labels import SoftLabels
 from workbench.store import Entry, Store, code_fingerprint, versions
+from workbench.text import TextTask
+from workbench.text_labels import TextLabels
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -57,6 +63,8 @@ class TrainConfig:
         dropout: in [0, 1).
         max_length: tokens read of a text.
         eval_every: steps between looks at validation; the best look's weights are kept.
+        stop_above: a score: the run ends at the first look that reaches it, whatever its learning rate is by then.
+            A teacher stopped half-way is a teacher that errs. None takes all steps.
         log_every: steps between records.
         precision: ``"auto"``, ``"float32"`` or ``"bfloat16"`` (autocast; weights stay float32).
         threads: CPU threads; part of the identity because sums in another order differ in the last bits. Many
@@ -83,6 +91,7 @@ class TrainConfig:
     dropout: float = 0.0
     max_length: int = 128
     eval_every: int = 50
+    stop_above: float | None = None
     log_every: int = 10
     precision: str = "auto"
     threads: int = 1
@@ -117,8 +126,24 @@ class TrainConfig:
             raise WorkbenchError(f"labelled_fraction is {self.labelled_fraction}: it must be in [0, 1].")
         if self.labelled_fraction == 0 and not self.kd_weight:
             raise WorkbenchError("labelled_fraction is 0 and kd_weight 0: there is nothing to learn from; raise one.")
+        if self.stop_above is not None and not 0 < self.stop_above <= 1:
+            raise WorkbenchError(f"stop_above is {self.stop_above}: it must be None or in (0, 1].")
         if self.precision not in PRECISIONS:
             raise WorkbenchError(f"precision is {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
+
+
+class TraceLabels(Protocol):
+    """Soft labels of a `TraceTask`'s completions, as `workbench.generation.trace_labels` makes them."""
+
+    fingerprint: str
+
+    def open(self, task: TraceTask) -> Callable[[np.ndarray], np.ndarray]:
+        """A function from row numbers to the teacher's logits ``[completion tokens of those rows, V]``."""
+        ...
+
+
+AnyTask = Task | TraceTask | TextTask
+AnyLabels = SoftLabels | TraceLabels | TextLabels
 
 
 class Distiller(nn.Module):
@@ -131,10 +156,16 @@ class Distiller(nn.Module):
         self.config = config
 
     def forward(
-        self, ids: Tensor, mask: Tensor, labels: Tensor, teacher_logits: Tensor | None, labelled_rows: int, rows: int
+        self, read: dict[str, Tensor], labels: Tensor, teacher_logits: Tensor | None, labelled_rows: int, rows: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(loss, ce, kd, logits); the counts are those of the whole step."""
-        logits = self.student(input_ids=ids, attention_mask=mask).logits
+        """(loss, ce, kd, logits) of what the student reads; the counts are those of the whole step.
+
+        Labels are ``[N]``, or of a causal language model ``[N, L]``: the token that follows each position, -1 where
+        none counts. Of that model the logits, here and of the teacher, are those of the positions that count.
+        """
+        logits = self.student(**read).logits
+        if labels.ndim == 2:
+            logits, labels = logits[labels >= 0], labels[labels >= 0]
         c = self.config
         loss, ce, kd = combine(
             logits,
@@ -151,6 +182,47 @@ class Distiller(nn.Module):
             rows=rows,
         )
         return loss, ce, kd, logits
+
+
+class TextDistiller(nn.Module):
+    """A causal language model and the fused loss in one module, to be wrapped by DDP or FSDP as a whole."""
+
+    def __init__(self, student: nn.Module, config: TrainConfig, vocabulary: int | None = None):
+        """Wrap `student`; `vocabulary` is the number of its tokenizer's ids where the model has more rows."""
+        super().__init__()
+        self.student, self.config, self.vocabulary = student, config, vocabulary
+
+    def forward(
+        self, ids: Tensor, target: Target | None, tokens: int, given: int = 1
+    ) -> tuple[Tensor, Tensor, Tensor, None]:
+        """(loss, ce, kd, None) of some of a step's blocks: what they add to the means of the whole step.
+
+        Args:
+            ids: ``[B, L]``; each token after the first `given` is predicted from those before it.
+            target: what the teacher says at the ``B * (L - 1)`` predicted positions; None where kd_weight is 0.
+            tokens: predicted tokens in the whole step: all micro-batches, all processes.
+            given: tokens at the start of each block that do not count.
+        """
+        c = self.config
+        hidden = self.student.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        hidden, labels = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()  # the one place where they are shifted
+        counted = (torch.arange(1, ids.shape[1], device=ids.device) >= given).repeat(len(ids)) / tokens
+        total, ce, kd = fused_loss(
+            hidden,
+            Head.of(self.student, self.vocabulary),
+            labels=labels,
+            ce_weight=c.ce_weight * counted if c.ce_weight else None,
+            target=target,
+            kd_weight=c.kd_weight * temperature_factor(c.loss, c.temperature, c.scale_by_temperature) * counted
+            if c.kd_weight
+            else None,
+            loss=c.loss,
+            loss_options=c.loss_options,
+            temperature=c.temperature,
+        )
+        if torch.distributed.is_initialized():  # wrappers average over processes; the loss is a sum over them
+            total = total * torch.distributed.get_world_size()
+        return total, ce.sum() / tokens, kd.sum() / tokens, None
 
 
 @dataclass(frozen=True)
@@ -199,7 +271,7 @@ def choose_device(precision: str = "auto") -> tuple[torch.device, torch.dtype, s
     return device, dtype, f"device={device} dtype={str(dtype).removeprefix('torch.')} ({why})"
 
 
-def run_inputs(task: Task, labels: SoftLabels | None, config: TrainConfig) -> dict:
+def run_inputs(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> dict:
     """Everything a run's numbers depend on: the key it is stored under."""
     device, dtype, _ = choose_device(config.precision)
     library = versions()
@@ -208,22 +280,27 @@ def run_inputs(task: Task, labels: SoftLabels | None, config: TrainConfig) -> di
         "labels": labels.fingerprint if labels and config.kd_weight else None,
         "config": asdict(config),
         "source": models.source_fingerprint(config.student),
-        "code": code_fingerprint("losses", "models", "training"),
+        "code": code_fingerprint("losses", "models", "training", *(("fused", "language") * isinstance(task, TextTask))),
         "device": device.type,
         "dtype": str(dtype),
         "libraries": {name: library[name] for name in ("torch", "transformers")},
     }
 
 
-def find_run(task: Task, labels: SoftLabels | None, config: TrainConfig, store: Store | None = None) -> Run | None:
+def find_run(
+    task: AnyTask,
+    labels: AnyLabels | None,
+    config: TrainConfig,
+    store: Store | None = None,
+) -> Run | None:
     """The finished run of these inputs, if there is one."""
     entry = (store or Store()).find("runs", run_inputs(task, labels, config))
     return Run(entry) if entry else None
 
 
 def train(
-    task: Task,
-    labels: SoftLabels | None,
+    task: AnyTask,
+    labels: AnyLabels | None,
     config: TrainConfig,
     *,
     store: Store | None = None,
@@ -235,6 +312,13 @@ def train(
     learning_rate; seconds; and at evaluation steps validation (class-balanced mean of template means), its nll, and
     grad_ratio: the norm of the weighted distillation term's gradient on the student's logits over that of the
     weighted cross-entropy's (NaN where one of them is absent). A ratio far from 1 means that one weight is idle.
+
+    Given a `TraceTask`, it trains a causal language model: ce and kd are means over the step's completion tokens,
+    validation is the share of validation completions that the model would write token for token, nll a mean over
+    their tokens, and the run's record counts `train_tokens`, prompts included and padding left out.
+
+    Given a `TextTask`, it trains one on blocks with fused losses: validation is 1 / perplexity on validation, and there
+    is no grad_ratio, because no step holds the logits of all its tokens.
 
     A killed run resumes from its last checkpoint and ends bit for bit where it would have ended (on a CPU).
 
@@ -258,17 +342,18 @@ def train(
         threads = torch.get_num_threads()
         torch.set_num_threads(config.threads)
         try:
-            trainer = _Trainer(task, labels, config, claim.folder)
+            kind = {TraceTask: _CausalTrainer, TextTask: _TextTrainer}.get(type(task), _Trainer)
+            trainer = kind(task, labels, config, claim.folder)
             given, saved = 0, time.monotonic()
             while True:
                 for record in trainer.history[given:]:  # a resumed run gives its earlier records again
                     with _apart(threads):
                         yield dict(record)
                 given = len(trainer.history)
-                if trainer.step == config.steps:
+                if trainer.done:
                     break
                 trainer.one_step()
-                if trainer.step % config.log_every == 0 or trainer.step == config.steps:
+                if trainer.step % config.log_every == 0 or trainer.done:
                     trainer.record()  # before the checkpoint: a run resumed from it is past this step
                 if time.monotonic() - saved >= checkpoint_seconds:
                     trainer.save_checkpoint()
@@ -296,10 +381,36 @@ def _apart(threads: int) -> Iterator[None]:
 class _Trainer:
     """The state of one run; `train` drives it."""
 
-    def __init__(self, task: Task, labels: SoftLabels | None, config: TrainConfig, folder: Path):
+    betas = (0.9, 0.999)
+
+    def __init__(self, task: AnyTask, labels: AnyLabels | None, config: TrainConfig, folder: Path):
         self.task, self.config, self.folder = task, config, folder
         self.device, self.dtype, _ = choose_device(config.precision)
         torch.manual_seed(config.seed)
+        self.prepare(labels)
+        matrices = [p for p in self.distiller.parameters() if p.ndim >= 2]
+        others = [p for p in self.distiller.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            betas=self.betas,
+            fused=True,
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_logits = torch.empty(0)  # on validation
+        self.best_score = (-1.0, 0.0)
+        self.sums = torch.zeros(3, device=self.device)
+        self.steps_since_record = 0
+        self.evaluation: dict[str, float] = {}
+        if (folder / "checkpoint" / "state.safetensors").exists():
+            self.load_checkpoint()
+
+    def prepare(self, labels: SoftLabels | None) -> None:
+        """Build the student and read the data: all that `forward`, `look` and `finish` need."""
+        task, config = self.task, self.config
         texts = task.transfer_texts
         student, self.tokenizer = models.build(
             config.student, task.label_names, texts, dropout=config.dropout, max_length=config.max_length
@@ -317,24 +428,16 @@ class _Trainer:
         self.validation_weights = metrics.item_weights(
             np.array(task.validation["label"]), np.array(task.validation["group"])
         )
-        matrices = [p for p in self.distiller.parameters() if p.ndim >= 2]
-        others = [p for p in self.distiller.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            fused=True,
-        )
-        self.step = 0
-        self.seconds = 0.0
-        self.history: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_logits = torch.empty(0)  # on validation
-        self.best_score = (-1.0, 0.0)
-        self.sums = torch.zeros(3, device=self.device)
-        self.steps_since_record = 0
-        self.evaluation: dict[str, float] = {}
-        if (folder / "checkpoint" / "state.safetensors").exists():
-            self.load_checkpoint()
+
+    def denominators(self, rows: np.ndarray) -> tuple[int, int]:
+        """What the cross-entropy and the distillation term of a step are divided by."""
+        return int((self.labels[rows] >= 0).sum()), len(rows)
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps were taken, or the score was reached that was to be reached."""
+        enough = self.config.stop_above
+        return self.step == self.config.steps or enough is not None and self.best_score[0] >= enough
 
     def learning_rate(self) -> float:
         c = self.config
@@ -347,14 +450,14 @@ class _Trainer:
         began = time.perf_counter()
         c = self.config
         rows = self.batches.rows(self.step)
-        labelled_rows = int((self.labels[rows] >= 0).sum())
+        labelled_rows, total = self.denominators(rows)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         evaluate = (self.step + 1) % c.eval_every == 0 or self.step + 1 == c.steps
         squares = [0.0, 0.0]
         for micro in np.array_split(rows, min(c.accumulation, len(rows))):
-            loss, ce, kd, logits = self.forward(micro, labelled_rows, len(rows))
-            if evaluate and c.ce_weight and c.kd_weight:
+            loss, ce, kd, logits = self.forward(micro, labelled_rows, total)
+            if evaluate and c.ce_weight and c.kd_weight and logits is not None:
                 for i, term in enumerate((ce, kd)):
                     (gradient,) = torch.autograd.grad(term, logits, retain_graph=True)
                     squares[i] += float(gradient.float().square().sum())
@@ -375,17 +478,13 @@ class _Trainer:
         soft = None
         if self.soft is not None:
             soft = torch.from_numpy(self.soft.take(self.soft_rows[rows])).to(self.device)
+        read = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.distiller(
-                ids.to(self.device), mask.to(self.device), self.labels[rows].to(self.device), soft, labelled_rows, total
-            )
+            return self.distiller(read, self.labels[rows].to(self.device), soft, labelled_rows, total)
 
     def evaluate(self, squares: list[float]) -> None:
         """Look at validation and keep the weights if they are the best so far."""
-        logits = self.predict("validation")
-        labels = np.array(self.task.validation["label"])
-        score = float(self.validation_weights @ (logits.argmax(-1) == labels))
-        nll = metrics.nll(logits, labels)
+        score, nll, logits = self.look()
         if (score, -nll) > self.best_score:
             self.best_score = (score, -nll)
             self.best = {k: v.detach().cpu().clone() for k, v in self.distiller.student.state_dict().items()}
@@ -395,6 +494,12 @@ class _Trainer:
         weight = c.kd_weight * temperature_factor(c.loss, c.temperature, c.scale_by_temperature)
         ratio = weight * kd / (c.ce_weight * ce) if ce else float("nan")
         self.evaluation = {"validation": score, "validation_nll": nll, "grad_ratio": ratio}
+
+    def look(self) -> tuple[float, float, np.ndarray]:
+        """(score, nll, logits) on validation."""
+        logits = self.predict("validation")
+        labels = np.array(self.task.validation["label"])
+        return float(self.validation_weights @ (logits.argmax(-1) == labels)), metrics.nll(logits, labels), logits
 
     def predict(self, split: str) -> np.ndarray:
         return models.predict(self.distiller.student, self.tokenizer, list(getattr(self.task, split)["text"]))
@@ -483,6 +588,141 @@ class _Trainer:
             scored |= {f"{split}.{name}": value for name, value in values.items()}
         sizes = models.describe(self.distiller.student, self.tokenizer, list(self.task.test["text"]))
         about = {"task_name": self.task.name, "label_draw": self.task.label_draw, "rows": len(self.token_ids)}
+        return {"metrics": scored, "seconds": round(self.seconds, 3), **sizes, **about}
+
+
+class _CausalTrainer(_Trainer):
+    """What differs for a causal language model: the data of a step, the look at validation, what is kept."""
+
+    betas = (0.9, 0.95)  # usual for language models: a short run can't wait for 0.999
+
+    def prepare(self, labels: TraceLabels | None) -> None:
+        task, config = self.task, self.config
+        student, self.tokenizer = models.build_causal(
+            config.student, dropout=config.dropout, max_length=config.max_length
+        )
+        self.distiller = Distiller(student, config).to(self.device).train()
+        pairs = [self.encode(*pair) for pair in zip(task.prompts, task.completions, strict=True)]
+        self.token_ids = [ids for ids, _ in pairs]
+        self.targets = [targets for _, targets in pairs]
+        self.counts = np.array([sum(t >= 0 for t in targets) for targets in self.targets])
+        self.validation = [self.encode(*pair) for pair in task.validation]
+        self.soft = labels.open(task) if config.kd_weight else None
+        self.batches = _Batches(len(pairs), len(pairs), config)
+
+    def encode(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+        """(ids, the token that follows each of them or -1 where it is no part of the completion)."""
+        before, after = models.encode_pair(self.tokenizer, prompt, completion)
+        ids = before + after
+        if len(ids) > self.config.max_length:
+            raise WorkbenchError(
+                f"A row of {self.task.name} has {len(ids)} tokens, max_length is {self.config.max_length}: raise it or "
+                f"leave the row out (it starts with {prompt[:40]!r})."
+            )
+        return ids, [-1] * (len(before) - 1) + after + [-1]
+
+    def denominators(self, rows: np.ndarray) -> tuple[int, int]:
+        tokens = int(self.counts[rows].sum())
+        return tokens, tokens
+
+    def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        lines = [rows[line] for line in models.pack([len(self.token_ids[i]) for i in rows])]
+
+        def lay(row_of: Callable[[int], Iterable[int]], filler: int) -> Tensor:
+            return models.pad([[x for i in line for x in row_of(i)] for line in lines], filler)[0].to(self.device)
+
+        ids = lay(self.token_ids.__getitem__, self.tokenizer.pad_token_id)
+        # Positions that start again tell attention where a row begins: none sees another.
+        positions = lay(lambda i: range(len(self.token_ids[i])), 0)
+        soft = None if self.soft is None else torch.from_numpy(self.soft(np.concatenate(lines))).to(self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.distiller(
+                {"input_ids": ids, "position_ids": positions, "use_cache": False},
+                lay(self.targets.__getitem__, -1),
+                soft,
+                labelled_rows,
+                total,
+            )
+
+    @torch.no_grad()
+    def look(self) -> tuple[float, float, np.ndarray]:
+        """(share of completions whose every token is the top choice, nll a token, nothing to keep)."""
+        student, hits, nll, tokens = self.distiller.student.eval(), 0, 0.0, 0
+        for chosen, ids, mask in models.batches([ids for ids, _ in self.validation], self.tokenizer.pad_token_id):
+            targets, _ = models.pad([self.validation[i][1] for i in chosen], -1)
+            targets = targets.to(self.device)
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                logits = student(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).logits.float()
+            counts = targets >= 0
+            hits += int(((logits.argmax(-1) == targets) | ~counts).all(-1).sum())
+            nll += float(nn.functional.cross_entropy(logits[counts], targets[counts], reduction="sum"))
+            tokens += int(counts.sum())
+        student.train()
+        return hits / len(self.validation), nll / tokens, np.zeros(0, np.float32)
+
+    def finish(self) -> dict:
+        self.distiller.student.load_state_dict(self.best)
+        (self.folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
+        self.distiller.student.save_pretrained(self.folder / "student")
+        self.tokenizer.save_pretrained(self.folder / "student")
+        lengths = np.array([len(ids) for ids in self.token_ids])
+        tokens = sum(int(lengths[self.batches.rows(step)].sum()) for step in range(self.step))
+        texts = [p + c for p, c in zip(self.task.prompts, self.task.completions, strict=True)]
+        sizes = models.describe(self.distiller.student, self.tokenizer, texts)
+        exact, nll = self.best_score
+        scored = {"validation.exact": exact, "validation.nll": -nll}
+        about = {"task_name": self.task.name, "rows": len(self.token_ids), "train_tokens": tokens}
+        return {"metrics": scored, "seconds": round(self.seconds, 3), **sizes, **about}
+
+
+class _TextTrainer(_Trainer):
+    """What differs for blocks of text: the fused loss and perplexity."""
+
+    def prepare(self, labels: TextLabels | None) -> None:
+        task, config = self.task, self.config
+        if config.label_smoothing:
+            raise WorkbenchError(f"label_smoothing is {config.label_smoothing}: set it to 0 for text, it is not fused.")
+        student, self.tokenizer = models.build_causal(
+            config.student, dropout=config.dropout, max_length=config.max_length
+        )
+        self.language_model("the student", student).check(task)
+        self.distiller = TextDistiller(student, config, len(self.tokenizer)).to(self.device).train()
+        self.soft, self.soft_rows = None, None
+        if config.kd_weight:
+            self.soft, self.soft_rows = labels, labels.find_blocks(task.train)
+        self.batches = _Batches(len(task.train), len(task.train), config)
+
+    def language_model(self, name: str, student: nn.Module) -> LanguageModel:
+        return LanguageModel(name, student, self.tokenizer, "in training")
+
+    def denominators(self, rows: np.ndarray) -> tuple[int, int]:
+        tokens = len(rows) * (self.task.length - self.task.given)
+        return tokens, tokens
+
+    def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, None]:
+        ids = torch.from_numpy(self.task.train[rows].astype(np.int64)).to(self.device)
+        target = None if self.soft is None else self.soft.target(self.soft_rows[rows], self.device)
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.distiller(ids, target, total, self.task.given)
+
+    def look(self) -> tuple[float, float, np.ndarray]:
+        nll = self.nll("validation")
+        return math.exp(-nll), nll, np.zeros(0, np.float32)
+
+    def nll(self, split: str) -> float:
+        model = self.language_model("the student", self.distiller.student)
+        return float(evaluate(model, getattr(self.task, split))["nll"].mean())
+
+    def finish(self) -> dict:
+        self.distiller.student.load_state_dict(self.best)
+        (self.folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
+        self.distiller.student.save_pretrained(self.folder / "student")
+        self.tokenizer.save_pretrained(self.folder / "student")
+        scored = {"validation.nll": -self.best_score[1], "test.nll": self.nll("test")}
+        scored |= {name.replace("nll", "perplexity"): math.exp(value) for name, value in scored.items()}
+        sizes = models.describe(self.distiller.student, self.tokenizer, self.tokenizer.batch_decode(self.task.test[:1]))
+        tokens = self.step * self.config.batch_size * (self.task.length - self.task.given)
+        about = {"task_name": self.task.name, "rows": len(self.task.train), "train_tokens": tokens}
         return {"metrics": scored, "seconds": round(self.seconds, 3), **sizes, **about}
 
 

@@ -1,0 +1,186 @@
+"""Training a causal language model: what a step computes, and that a killed run ends where it would have ended."""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from test_training import FORKS, finish, untimed
+
+from workbench import models, training
+from workbench.errors import WorkbenchError
+from workbench.generation import trace_labels, trace_task
+from workbench.reasoning import problems
+from workbench.store import Store
+from workbench.sweeps import jobs, run_all
+from workbench.training import Run, TrainConfig, find_run, train
+
+# Both terms, dropout and uneven micro-batches: whatever a resumed run could get wrong.
+CONFIG = TrainConfig(
+    student="llama-1x32", ce_weight=0.5, temperature=2.0, steps=12, batch_size=7, accumulation=3, dropout=0.2,
+    eval_every=4, log_every=2,
+)  # fmt: skip
+PLAIN = replace(CONFIG, kd_weight=0.0, ce_weight=1.0, accumulation=1, dropout=0.0)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return [(p.prompt, p.completion) for p in problems("sums", [2, 3], 20)]
+
+
+@pytest.fixture(scope="module")
+def traces(pairs):
+    return trace_task("tiny", pairs, pairs[:6])
+
+
+def run(task, labels, config, store) -> Run:
+    for _ in train(task, labels, config, store=store):
+        pass
+    return find_run(task, labels, config, store)
+
+
+@pytest.fixture(scope="module")
+def soft(traces, tmp_path_factory):
+    store = Store(tmp_path_factory.mktemp("teacher"))
+    return trace_labels(run(traces, None, replace(PLAIN, seed=9), store).path, traces, store=store)
+
+
+@pytest.fixture(scope="module")
+def whole(traces, soft, tmp_path_factory) -> Run:
+    return run(traces, soft, CONFIG, Store(tmp_path_factory.mktemp("whole")))
+
+
+def check_same(a: Run, b: Run) -> None:
+    pd.testing.assert_frame_equal(untimed(a.history), untimed(b.history), check_exact=True)
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert (a.path / name).read_bytes() == (b.path / name).read_bytes(), name
+    assert a.metrics == b.metrics
+    assert a.entry.record["train_tokens"] == b.entry.record["train_tokens"]
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_a_step_is_the_mean_over_completion_tokens_row_by_row_without_packing(traces, soft, store, accumulation):
+    """By torch's own losses, a row at a time: checks the mask, the shift, packing, both means and the pairing."""
+    config = replace(CONFIG, dropout=0.0, log_every=1, accumulation=accumulation)
+    record = next(train(traces, soft, config, store=store))
+
+    torch.manual_seed(config.seed)
+    student, tokenizer = models.build_causal(config.student)
+    teacher = soft.open(traces)
+    ce, kd, tokens = 0.0, 0.0, 0
+    for i in training._Batches(40, 40, config).rows(0):
+        prompt = tokenizer(traces.prompts[i])["input_ids"]
+        ids = prompt + tokenizer(traces.completions[i])["input_ids"] + [tokenizer.eos_token_id]
+        logits = student(input_ids=torch.tensor([ids])).logits[0, len(prompt) - 1 : -1]
+        ce += F.cross_entropy(logits, torch.tensor(ids[len(prompt) :]), reduction="sum").item()
+        p, q = (torch.log_softmax(z / 2, -1) for z in (torch.from_numpy(teacher(np.array([i]))), logits))
+        kd += F.kl_div(q, p, log_target=True, reduction="sum").item()
+        tokens += len(logits)
+    assert record["ce"] == pytest.approx(ce / tokens, rel=1e-4)
+    assert record["kd"] == pytest.approx(kd / tokens, rel=1e-3)
+    assert record["loss"] == pytest.approx((0.5 * ce + 4 * kd) / tokens, rel=1e-4)
+
+
+def test_micro_batches_add_up_to_the_step(traces, soft, tmp_path):
+    config = replace(CONFIG, dropout=0.0, steps=3)
+    one, other = (
+        load_file(run(traces, soft, replace(config, accumulation=n), Store(tmp_path / str(n))).path
+                  / "model.safetensors") for n in (1, 7)
+    )  # fmt: skip
+    for name, tensor in one.items():
+        # Adam makes much of rounding where a gradient is nearly 0.
+        torch.testing.assert_close(tensor, other[name], atol=2e-4, rtol=0)
+
+
+def test_soft_labels_are_the_teacher_s_logits_at_the_completion(traces, soft):
+    i = 25
+    teacher, tokenizer = models.load_causal(soft.path.parents[1] / "runs" / next(iter(runs_of(soft))) / "student")
+    before, after = models.encode_pair(tokenizer, traces.prompts[i], traces.completions[i])
+    with torch.inference_mode():
+        logits = teacher(input_ids=torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
+    np.testing.assert_allclose(soft.open(traces)(np.array([i])), logits, atol=1e-5)
+
+
+def runs_of(soft) -> Iterator[str]:
+    return (path.name for path in (soft.path.parents[1] / "runs").iterdir())
+
+
+def test_tokens_are_counted_without_padding(traces, store):
+    result = run(traces, None, replace(PLAIN, steps=40, batch_size=2, eval_every=40), store)  # two epochs
+    rows = sum(len(p) + len(c) + 1 for p, c in zip(traces.prompts, traces.completions, strict=True))
+    assert result.entry.record["train_tokens"] == 2 * rows
+
+
+def test_it_learns_and_the_look_agrees_with_greedy_writing(pairs, store):
+    task = trace_task("four", pairs[:4], pairs[:6])
+    config = replace(PLAIN, student="llama-1x64", steps=120, batch_size=4, learning_rate=1e-2, eval_every=120)
+    result = run(task, None, config, store)
+    from workbench.generation import Local, Sampling
+
+    written = Local(result.path).write([p for p, _ in pairs[:6]], Sampling(temperature=0, max_new_tokens=40))
+    right = [w.text == c and w.finished for w, (_, c) in zip(written, pairs, strict=False)]
+    assert result.metrics["validation.exact"] == pytest.approx(np.mean(right))
+    assert np.mean(right) >= 4 / 6
+
+
+def test_what_cannot_be_trained_is_told(traces, soft, pairs, store):
+    with pytest.raises(WorkbenchError, match=r"has 3\d tokens, max_length is 20: raise it"):
+        run(trace_task("long", pairs[20:], pairs[:2]), None, replace(PLAIN, max_length=20), store)
+    with pytest.raises(WorkbenchError, match="not of other: make them with trace_labels"):
+        run(trace_task("other", pairs[:3], pairs[:2]), soft, CONFIG, store)
+    with pytest.raises(WorkbenchError, match="width divisible by 32"):
+        run(traces, None, replace(PLAIN, student="llama-2x40"), store)
+
+
+def test_runs_in_a_pool_are_those_made_here(traces, soft, store, tmp_path):
+    table = run_all(jobs({"soft": CONFIG}, traces, soft, seeds=[0, 1]), store=store, workers=2)
+    assert list(table["label_draw"]) == [0, 0] and table["validation.exact"].between(0, 1).all()
+    check_same(table["run"][0], run(traces, soft, CONFIG, Store(tmp_path / "here")))
+
+
+def test_a_run_that_dies_after_every_step_ends_where_it_would_have_ended(traces, soft, store, whole, monkeypatch):
+    one_step = training._Trainer.one_step
+    left = iter(())
+
+    def step_or_die(self) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        one_step(self)
+
+    monkeypatch.setattr(training._Trainer, "one_step", step_or_die)
+    for _ in range(CONFIG.steps - 1):
+        left = iter([1])
+        with pytest.raises(KeyboardInterrupt):
+            list(train(traces, soft, CONFIG, store=store, checkpoint_seconds=0))
+    left = iter([1])
+    check_same(run(traces, soft, CONFIG, store), whole)
+
+
+def train_in_child(task, labels, root, started) -> None:
+    started.set()
+    for _ in train(task, labels, replace(CONFIG, steps=60), store=Store(root), checkpoint_seconds=0):
+        pass
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_bit_for_bit_where_it_would_have_ended(traces, soft, tmp_path):
+    config = replace(CONFIG, steps=60)
+    whole = run(traces, soft, config, Store(tmp_path / "whole"))
+    rng, landed = random.Random(0), 0
+    for moment in [*(rng.uniform(0.05, 0.4) * whole.entry.record["seconds"] for _ in range(3)), None]:
+        started = FORKS.Event()
+        process = FORKS.Process(target=train_in_child, args=(traces, soft, tmp_path / "killed", started))
+        process.start()
+        assert started.wait(120)
+        if moment is not None:
+            time.sleep(moment)
+            process.kill()
+        landed += finish(process) != 0
+    assert landed >= 1
+    check_same(find_run(traces, soft, config, Store(tmp_path / "killed")), whole)

@@ -1,0 +1,425 @@
+"""Language models end to end on a tiny teacher: text, labels of every kind, training, meter, evaluation."""
+
+import json
+import random
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_from_disk
+from test_training import FORKS, finish
+
+from workbench import language, models, text, text_labels
+from workbench.errors import WorkbenchError
+from workbench.language import LanguageModel, evaluate, layer_importance, load_language_model, prune_depth
+from workbench.losses import forward_kl
+from workbench.store import Store
+from workbench.text import load_text
+from workbench.text_labels import LabelOptions, gradient_fidelity, import_labels, recommend
+from workbench.training import TrainConfig, find_run, train
+
+LENGTH = 24
+CONFIG = TrainConfig(
+    student="llama-1x32", steps=6, batch_size=4, max_length=LENGTH, eval_every=3, log_every=2, learning_rate=1e-2
+)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> LanguageModel:
+    torch.manual_seed(0)
+    model, tokenizer = models.build_causal("llama-4x32", max_length=LENGTH)
+    with torch.no_grad():  # an untrained model hardly prefers any token
+        model.get_output_embeddings().weight.mul_(12)
+    return LanguageModel("tiny", model.eval(), tokenizer, "tiny teacher")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("texts")
+    for i in range(12):
+        lines = [
+            f"Topic {i} says that {word} number {i * j} is a {word}." for j, word in enumerate("cat dog owl".split())
+        ]
+        shared = "This very paragraph stands in every single file of the folder."
+        (path / f"{i}.txt").write_text("\n\n".join([*lines, shared]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def task(folder, teacher, tmp_path_factory):
+    return load_text(
+        f"folder:{folder}", teacher.tokenizer, length=LENGTH, store=Store(tmp_path_factory.mktemp("store"))
+    )
+
+
+def label(teacher, task, store, kind="hidden", **options):
+    return text_labels.text_labels(teacher, task, kind, store=store, **options)
+
+
+def sentence(error: pytest.ExceptionInfo) -> str:
+    message = str(error.value)
+    assert "\n" not in message and message.endswith("."), message
+    return message
+
+
+# Text
+
+
+def test_topics_and_paragraphs_are_in_one_split_only(task, teacher):
+    names = [set(task.topics[s]) for s in text.SPLITS]
+    assert sum(map(len, names)) == len(set.union(*names)) == 12
+    decoded = ["".join(teacher.tokenizer.batch_decode(getattr(task, s))) for s in text.SPLITS]
+    assert [("very paragraph" in d) for d in decoded] == [False, False, True]  # the test split has it
+    assert all(len(getattr(task, s)) == len(task.topics[s]) for s in text.SPLITS)
+
+
+def test_text_is_found_again_and_drawn_by_a_fixed_seed(task, folder, teacher, store):
+    again = [load_text(f"folder:{folder}", teacher.tokenizer, length=LENGTH, max_blocks=7, store=store) for _ in "ab"]
+    assert again[0].fingerprint == again[1].fingerprint != task.fingerprint
+    assert len(again[0].train) == len(again[0].topics["train"]) == 7
+    assert replace(task, given=3).fingerprint != task.fingerprint
+
+
+def test_python_docs(teacher, store):
+    docs = load_text("python-docs", teacher.tokenizer, length=64, max_blocks=20, max_held_out=9, store=store)
+    assert docs.train.shape == (20, 64) and docs.test.shape == (9, 64) and "sha256" in docs.source
+    assert not set(docs.topics["train"]) & set(docs.topics["test"])
+
+
+def test_refusals_are_one_sentence(folder, teacher, tmp_path, store, task):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "latin").mkdir()
+    for i in range(4):
+        (tmp_path / "latin" / f"{i}.txt").write_bytes(b"\xff\xfe")
+    for words, call in {
+        "did you mean 'python-docs'": lambda: load_text("python-doc", teacher.tokenizer),
+        "no .txt or .md": lambda: load_text(f"folder:{tmp_path / 'empty'}", teacher.tokenizer),
+        "not UTF-8": lambda: load_text(f"folder:{tmp_path / 'latin'}", teacher.tokenizer),
+        "topic of": lambda: load_text(f"folder:{folder}", teacher.tokenizer, length=4000, store=store),
+        "length is 1": lambda: load_text(f"folder:{folder}", teacher.tokenizer, length=1),
+        "Unknown kind of soft labels 'top'": lambda: label(teacher, task, store, "top"),
+        "k is 1000 but": lambda: label(teacher, task, store, "top_k", k=1000),
+        "temperature is 0": lambda: label(teacher, task, store, "top_k", temperature=0.0),
+        "another tokenizer than": lambda: label(teacher, replace(task, tokenizer="other"), store),
+        "Can't keep 5 of 4 layers": lambda: prune_depth(teacher, 5, task, store=store),
+    }.items():
+        with pytest.raises(WorkbenchError) as error:
+            call()
+        assert words in sentence(error)
+
+
+# Labels
+
+
+def logits(teacher, blocks):
+    return teacher.logits(np.asarray(blocks))[:, :-1].flatten(0, 1)
+
+
+def test_hidden_labels_give_the_teachers_logits_back_without_the_teacher(teacher, task, store):
+    labels = label(teacher, task, store)
+    rows = labels.find_blocks(task.train[[5, 1]])
+    target = labels.target(rows)
+    again = target.head.cast(torch.float32).logits(target.hidden)
+    exact = logits(teacher, task.train[[5, 1]])
+    assert forward_kl(again, exact).max() < 1e-5
+    assert labels.bytes_per_token <= 1.02 * 2 * 32 + 16  # headers weigh on so few blocks
+    assert labels.rows_labelled and label(teacher, task, store).rows_labelled == 0
+
+
+def test_too_large_for_float16_is_kept_as_bfloat16(teacher, task, store):
+    model, _ = models.build_causal("llama-1x32", max_length=LENGTH)
+    with torch.no_grad():
+        model.base_model.norm.weight.mul_(1e5)
+    model.config.logit_scale = 1e-5
+    loud = LanguageModel("loud", model.eval(), teacher.tokenizer, "loud")
+    labels = label(loud, task, store)
+    target = labels.target(labels.find_blocks(task.train[:2]))
+    assert target.hidden.dtype == torch.bfloat16 and target.hidden.abs().max() > 65504
+    assert forward_kl(target.head.cast(torch.float32).logits(target.hidden), logits(loud, task.train[:2])).max() < 1e-3
+
+
+def test_top_k_and_sampled_labels_tell_the_truth(teacher, task, store):
+    log_p = (logits(teacher, task.train[:3]) / 1.5).log_softmax(-1)
+    labels = label(teacher, task, store, "top_k", k=5, temperature=1.5)
+    target = labels.target(labels.find_blocks(task.train[:3]))
+    torch.testing.assert_close(target.log_probs, log_p.topk(5).values, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(target.log_tail.exp() + target.log_probs.exp().sum(-1), torch.ones(3 * (LENGTH - 1)))
+    sampled = label(teacher, task, store, "sampled", k=400, temperature=1.5)
+    target = sampled.target(sampled.find_blocks(task.train[:3]))
+    torch.testing.assert_close(target.entropy, -(log_p.exp() * log_p).sum(-1), rtol=1e-3, atol=1e-4)
+    seen = torch.zeros_like(log_p).scatter_add_(-1, target.ids, torch.ones(target.ids.shape)) / 400
+    assert (seen - log_p.exp()).abs().max() < 0.15
+
+
+def test_labels_follow_content_not_position(teacher, task, store):
+    few = replace(task, train=np.asarray(task.train[4:9]))
+    labels = label(teacher, few, store, "sampled", k=3)
+    first = labels.target(labels.find_blocks(task.train[4:6])).ids
+    reversed_task = replace(task, train=np.asarray(task.train[::-1]))
+    more = label(teacher, reversed_task, store, "sampled", k=3)
+    assert more.rows_labelled == len(np.unique(task.train, axis=0)) - 5  # only the new ones
+    assert torch.equal(more.target(more.find_blocks(task.train[4:6])).ids, first)
+    with pytest.raises(WorkbenchError, match="1 of 1 blocks have no sampled label"):
+        labels.find_blocks(task.train[:1] * 0)
+
+
+def test_a_killed_pass_keeps_its_shards(teacher, task, store, monkeypatch):
+    monkeypatch.setattr(text_labels, "SHARD_BLOCKS", 4)
+
+    def stop(done, to_do):
+        if done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        label(teacher, task, store, progress=stop)
+    labels = label(teacher, task, store)
+    assert labels.rows_labelled == len(np.unique(task.train, axis=0)) - 8
+    whole = label(teacher, task, Store(store.root / "another"))
+    assert torch.equal(*(x.target(x.find_blocks(task.train)).hidden for x in (labels, whole)))
+
+
+def test_text_labels_are_a_task_whose_second_halves_the_teacher_wrote(teacher, task, store):
+    labels = label(teacher, task, store, "text", temperature=0.0)
+    written = labels.as_task(task)
+    half = LENGTH // 2
+    assert written.given == half and (written.train[:, :half] == task.train[:, :half]).all()
+    greedy = teacher.logits(written.train[:1])[0, half - 1 : -1].argmax(-1)
+    assert greedy.tolist() == written.train[0, half:].tolist()
+    with pytest.raises(WorkbenchError, match="tokens to imitate"):
+        labels.target(labels.find_blocks(task.train[:1]))
+
+
+def test_export_and_import_round_trip(teacher, task, store, tmp_path):
+    labels = label(teacher, task, store, "top_k", k=6)
+    rows = load_from_disk(str(labels.export(task, tmp_path / "out")))
+    block, ids = np.array(rows[3]["input_ids"]), rows[3]["target_token_ids"]
+    assert ids[0] == [] and ids[5][0] == int(teacher.logits(block[None])[0, 4].argmax())  # entry t is about token t
+    again = import_labels(tmp_path / "out", task, "vLLM, some model", store=store)
+    mine, theirs = (x.target(x.find_blocks(task.train)) for x in (labels, again))
+    assert torch.equal(mine.ids, theirs.ids) and torch.equal(mine.log_probs, theirs.log_probs)
+    torch.testing.assert_close(mine.log_tail.exp(), theirs.log_tail.exp(), rtol=1e-3, atol=1e-6)
+    wrong = rows.map(lambda row: {"target_logprobs": [[-x for x in entry] for entry in row["target_logprobs"]]})
+    wrong.save_to_disk(str(tmp_path / "wrong"))
+    rows.select(range(3)).save_to_disk(str(tmp_path / "few"))
+    rows.rename_column("input_ids", "ids").save_to_disk(str(tmp_path / "named"))
+    for name, words in {"wrong": "sum to", "few": "lacks", "named": "no column input_ids", "none": "no folder"}.items():
+        with pytest.raises(WorkbenchError) as error:
+            import_labels(tmp_path / name, task, "x", store=store)
+        assert words in sentence(error)
+
+
+# Students and training
+
+
+def test_prune_depth_keeps_the_layers_that_do_most(teacher, task, store):
+    importance = layer_importance(teacher, task.train[:9])
+    assert importance.shape == (4,) and (importance > 0).all()
+    path = prune_depth(teacher, 2, task, blocks=9, store=store)
+    record = json.loads((path.parent / "run.json").read_text())
+    assert record["layers"] == sorted(np.argsort(-importance)[:2].tolist())
+    student = load_language_model(path)
+    assert len(language.layers_of(student.model)) == 2 and len(language.layers_of(teacher.model)) == 4
+    kept = language.layers_of(teacher.model)[record["layers"][1]].state_dict()
+    for name, value in language.layers_of(student.model)[1].state_dict().items():
+        assert torch.equal(value, kept[name])
+    student.model.generate(torch.tensor([[5, 6]]), max_new_tokens=2)  # its cache numbers the layers anew
+
+
+@pytest.mark.parametrize("kind", ["hidden", "top_k", "sampled", "ce", "text"])
+def test_training_lowers_the_loss_and_resumes_to_the_same_student(kind, teacher, task, store):
+    labels, config = None, replace(CONFIG, temperature=1.0)
+    if kind in ("ce", "text"):
+        config = replace(config, kd_weight=0.0, ce_weight=1.0)
+        task = label(teacher, task, store, "text").as_task(task) if kind == "text" else task
+    else:
+        labels = label(teacher, task, store, kind)
+    history = list(train(task, labels, config, store=store))
+    assert history[-1]["loss"] < history[0]["loss"] and np.isfinite(history[-1]["validation"])
+    run = find_run(task, labels, config, store)
+    other = Store(store.root / "resumed")
+    steps = train(task, labels, config, store=other)
+    next(steps)
+    steps.close()
+    assert [r["loss"] for r in train(task, labels, config, store=other)] == [r["loss"] for r in history]
+    resumed = find_run(task, labels, config, other)
+    assert resumed.metrics == run.metrics
+    a, b = (load_language_model(r.path).model.state_dict() for r in (run, resumed))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+LONGER = replace(CONFIG, temperature=1.0, steps=60)
+
+
+def label_and_train(path, task, root, started=None) -> None:
+    text_labels.SHARD_BLOCKS = 4
+    teacher, store = load_language_model(path), Store(root)
+    if started:
+        started.set()
+    labels = label(teacher, task, store)
+    for _ in train(task, labels, LONGER, store=store, checkpoint_seconds=0):
+        pass
+
+
+@pytest.mark.slow
+def test_labelling_and_training_killed_at_random_moments_end_with_the_same_student(
+    teacher, task, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(text_labels, "SHARD_BLOCKS", 4)
+    teacher.model.save_pretrained(tmp_path / "teacher")
+    teacher.tokenizer.save_pretrained(tmp_path / "teacher")
+    began = time.perf_counter()
+    label_and_train(tmp_path / "teacher", task, tmp_path / "whole")
+    seconds = time.perf_counter() - began
+    rng, landed = random.Random(0), 0
+    for moment in [*(rng.uniform(0.05, 0.4) * seconds for _ in range(4)), None]:
+        started = FORKS.Event()
+        arguments = (tmp_path / "teacher", task, tmp_path / "killed", started)
+        process = FORKS.Process(target=label_and_train, args=arguments)
+        process.start()
+        assert started.wait(120)
+        if moment is not None:
+            time.sleep(moment)
+            process.kill()
+        landed += finish(process) != 0
+    assert landed >= 1
+    students = [next((tmp_path / name).rglob("student/model.safetensors")) for name in ("whole", "killed")]
+    assert students[0].read_bytes() == students[1].read_bytes()
+
+
+def test_a_step_does_not_depend_on_its_split(teacher, task, store):
+    labels = label(teacher, task, store)
+    config = replace(CONFIG, ce_weight=0.5, steps=3)
+    whole, parts = (list(train(task, labels, replace(config, accumulation=n), store=store)) for n in (1, 4))
+    assert [r["loss"] for r in parts] == pytest.approx([r["loss"] for r in whole], rel=1e-5)
+
+
+def test_label_smoothing_is_refused(teacher, task, store):
+    with pytest.raises(WorkbenchError, match="label_smoothing"):
+        list(train(task, None, replace(CONFIG, kd_weight=0.0, ce_weight=1.0, label_smoothing=0.1), store=store))
+
+
+WORKER = """
+import os, sys
+from datetime import timedelta
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from workbench import models
+from workbench.fused import Hidden, Head
+from workbench.training import TextDistiller, TrainConfig
+
+wrapper, rank, world, port, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
+torch.manual_seed(0)
+student, tokenizer = models.build_causal("llama-2x32")
+teacher, _ = models.build_causal("llama-1x32")
+ids = torch.randint(3, len(tokenizer), (4, 10))
+hidden = torch.randn(4, 9, 32)
+config = TrainConfig(loss="jsd", ce_weight=0.3, temperature=2.0)
+module = TextDistiller(student, config, len(tokenizer))
+if world > 1:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=120))
+if wrapper == "ddp":
+    module = DistributedDataParallel(module)
+if wrapper == "fsdp":
+    mesh = init_device_mesh("cpu", (world,))
+    for layer in student.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+mine = slice(rank, rank + 1) if rank == 0 and world > 1 else slice(rank, 4)  # uneven: one block and three
+target = Hidden(hidden[mine].flatten(0, 1), Head(teacher.get_output_embeddings().weight.detach()))
+loss = module(ids[mine], target, tokens=4 * 9)[0]
+loss.backward()
+plain = getattr(module, "module", module)
+grads = {n: p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad for n, p in plain.named_parameters()}
+if rank == 0:
+    torch.save(grads, out)
+if world > 1:
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
+def test_two_processes_give_the_gradients_of_one(wrapper, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+
+    def start(kind, rank, world, name):
+        return subprocess.Popen(
+            [sys.executable, "-c", WORKER, kind, str(rank), str(world), port, str(tmp_path / name)],
+            stderr=subprocess.PIPE,
+        )
+
+    processes = [start(wrapper, 0, 2, "two"), start(wrapper, 1, 2, "two"), start("none", 0, 1, "one")]
+    for process in processes:
+        _, errors = process.communicate(timeout=500)
+        assert process.returncode == 0, errors.decode()[-2000:]
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one", "two"))
+    assert one.keys() == two.keys() and len(one) > 10
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-6)
+
+
+# Meter and evaluation
+
+
+def test_gradient_fidelity(teacher, task, store):
+    student = load_language_model(prune_depth(teacher, 2, task, store=store))
+    kinds = {
+        "hidden": LabelOptions("hidden"),
+        "top-2": LabelOptions("top_k", k=2),
+        "top-50": LabelOptions("top_k", k=50),
+        "all": LabelOptions("top_k", k=len(teacher.head)),
+        "sampled-4": LabelOptions("sampled", k=4),
+        "sampled-1000": LabelOptions("sampled", k=1000),
+    }
+    before = [p.clone() for p in student.model.parameters()]
+    table = gradient_fidelity(student, teacher, task.train[:4], kinds)
+    assert table["degrees"]["hidden"] < 0.5 and table["degrees"]["all"] < 0.1
+    assert table["degrees"]["top-50"] < table["degrees"]["top-2"]
+    assert table["degrees"]["sampled-1000"] < table["degrees"]["sampled-4"]
+    assert table["mass"]["hidden"] == 1 and table["mass"]["all"] == pytest.approx(1)
+    assert 0 < table["mass"]["top-2"] < table["mass"]["top-50"] < 1
+    assert table["bytes_per_token"]["hidden"] == 64 and table["bytes_per_token"]["top-2"] == 2 * 6 + 4
+    assert recommend(table, 5).startswith("Store hidden: ")
+    assert "No kind comes within" in recommend(table.loc[["top-2"]], 1e-9)
+    assert all(torch.equal(a, b) for a, b in zip(before, student.model.parameters(), strict=True))
+
+
+def test_evaluate_agrees_with_plain_formulas(teacher, task):
+    student, _ = models.build_causal("llama-1x32", max_length=LENGTH)
+    student = LanguageModel("student", student.eval(), teacher.tokenizer, "s")
+    table = evaluate(student, task.test[:3], teacher)
+    ours, theirs = logits(student, task.test[:3]), logits(teacher, task.test[:3])
+    labels = torch.from_numpy(np.asarray(task.test[:3, 1:]).astype(np.int64)).flatten()
+    found = language.summary(table)
+    nll = torch.nn.functional.cross_entropy(ours, labels)
+    assert found["perplexity"] == pytest.approx(float(nll.exp()), rel=1e-5)
+    assert found["kl"] == pytest.approx(float(forward_kl(ours, theirs).mean()), rel=1e-4)
+    assert found["agreement"] == pytest.approx(float((ours.argmax(-1) == theirs.argmax(-1)).float().mean()))
+    curve = language.calibration(table)
+    assert curve["n"].sum() == len(labels) and 0 <= found["ece"] <= 1
+    assert np.average(curve["accuracy"], weights=curve["n"]) == pytest.approx(found["accuracy"])
+    same = language.summary(evaluate(teacher, task.test[:3], teacher))
+    assert same["kl"] == pytest.approx(0, abs=1e-6) and same["agreement"] == 1
+
+
+def test_speed_and_next_tokens(teacher, task):
+    student, _ = models.build_causal("llama-1x32", max_length=LENGTH)
+    student = LanguageModel("student", student.eval(), teacher.tokenizer, "s")
+    table = language.speed([teacher, student], task.test[0], tokens=4, repeats=2)
+    assert list(table.index) == ["tiny", "student"] and (table > 0).all().all()
+    assert table["cache_bytes"]["tiny"] == 4 * table["cache_bytes"]["student"]
+    view = language.next_tokens([teacher, student], "Topic 1 ", temperature=0.7, top=5)
+    assert view.shape == (5, 2) and view["tiny"].is_monotonic_decreasing and view["tiny"].sum() <= 1
