@@ -1,0 +1,268 @@
+"""What a model writes: sampled by seed, verified, kept, resumed; chat templates that would lose the reasoning."""
+
+import random
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_training import FORKS, finish
+from transformers import PreTrainedTokenizerFast
+
+from workbench import generation, models
+from workbench.errors import WorkbenchError
+from workbench.generation import VLLM, Local, Sampling, Written, chat_pair, chat_prompt, sample, sample_all, trace_task
+from workbench.reasoning import Problem, problems, verify
+from workbench.store import Store
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A model with random weights, saved as a run saves its student."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model")
+    for part in models.build_causal("llama-1x32"):
+        part.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def some() -> list[Problem]:
+    return problems("sums", [2, 3], 5)
+
+
+class Scripted:
+    """Writes what it is told, and remembers how often it was asked."""
+
+    fingerprint = "scripted"
+
+    def __init__(self, answers: dict[str, Written]):
+        self.answers, self.asked = answers, 0
+
+    def write(self, questions, how):
+        self.asked += len(questions)
+        return [self.answers[q] for q in questions]
+
+
+HOW = Sampling(temperature=1.0, max_new_tokens=12, seed=3)
+
+
+def test_the_same_seed_writes_the_same_and_another_writes_another(folder, some):
+    questions = [p.prompt for p in some]
+    first = Local(folder).write(questions, HOW)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    assert Local(folder).write(questions, HOW) == first
+    assert (torch.get_rng_state() == state).all(), "sampling moved the caller's random state"
+    assert Local(folder).write(questions, Sampling(1.0, 12, seed=4)) != first
+    greedy = Sampling(0.0, 12)
+    assert Local(folder).write(questions, greedy) == Local(folder).write(questions, Sampling(0.0, 12, seed=9))
+
+
+def test_padding_changes_no_greedy_text(folder, some):
+    greedy = Sampling(0.0, 12)
+    alone = [Local(folder).write([p.prompt], greedy)[0] for p in some]
+    assert Local(folder).write([p.prompt for p in some], greedy) == alone
+
+
+def test_samples_follow_the_model_s_distribution(folder):
+    model, tokenizer = models.load_causal(folder)
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([tokenizer("21+43:")["input_ids"]])).logits[0, -1] / 0.05
+    top = tokenizer.decode(int(logits.argmax()))
+    written = Local(folder).write(["21+43:"] * 1000, Sampling(0.05, 1, seed=1))
+    share = np.mean([w.text == top for w in written])
+    expected = float(torch.softmax(logits, -1).max())
+    assert abs(share - expected) < 4 * (expected * (1 - expected) / 1000) ** 0.5 + 1e-9
+
+
+def test_stop_strings_end_a_text_and_are_no_part_of_it(folder):
+    free = Local(folder).write(["21+43:"], Sampling(0.0, 12))[0]
+    assert len(free.text) == 12 and not free.finished and free.tokens == 12
+    stop = free.text[4]
+    cut = Local(folder).write(["21+43:"], Sampling(0.0, 12, stop=(stop,)))[0]
+    assert cut.finished and cut.text == free.text.partition(stop)[0]
+
+
+def test_what_is_kept_of_a_text(store):
+    a, b, c, d = problems("sums", [2], 4)
+    writer = Scripted(
+        {
+            a.prompt: Written(a.completion, 20, True),
+            b.prompt: Written(b.answer_only, 5, True),
+            c.prompt: Written(c.completion + "0", 21, True),
+            d.prompt: Written(d.completion, 12, False),  # right so far, but it had not ended
+        }
+    )
+    table = sample(writer, [a, b, c, d], store=store)
+    assert list(table["verdict"]) == ["verified", "right answer, wrong step", "wrong answer", "no answer"]
+    assert list(table["verified"]) == [True, False, False, False]
+    assert list(table["answer_right"]) == [True, True, False, False]
+    assert list(table["first_wrong"].fillna(-1)) == [-1, 0, -1, -1]
+    assert list(table["tokens"]) == [20, 5, 21, 12] and list(table["prompt"]) == [p.prompt for p in (a, b, c, d)]
+    pd.testing.assert_frame_equal(sample(writer, [a, b, c, d], store=store), table)
+    assert writer.asked == 4, "what was written was asked again"
+
+
+def test_draws_of_a_problem_differ_and_shards_do_not_depend_on_each_other(folder, some, store, monkeypatch):
+    monkeypatch.setattr(generation, "SHARD", 4)
+    table = sample(Local(folder), some, HOW, per_problem=4, store=store)
+    assert table.groupby("problem")["text"].nunique().min() > 1
+    assert list(table["draw"][:5]) == [0, 1, 2, 3, 0]
+    last = sample(Local(folder), some[-1:], HOW, per_problem=4, store=Store(store.root / "other"))
+    assert list(last["text"]) == list(table["text"][-4:])
+
+
+def test_writers_in_a_pool_write_what_they_write_here(folder, some, store, tmp_path):
+    both = sample_all({"a": Local(folder), "b": Local(folder)}, some, HOW, store=store, workers=2)
+    assert list(both["writer"].unique()) == ["a", "b"]
+    here = sample(Local(folder), some, HOW, store=Store(tmp_path / "here"))
+    for _, rows in both.groupby("writer"):
+        pd.testing.assert_frame_equal(rows.drop(columns="writer").reset_index(drop=True), here)
+
+
+def write_in_child(folder, some, root, started) -> None:
+    generation.SHARD = 2
+    started.set()
+    sample(Local(folder), some, HOW, per_problem=4, store=Store(root))
+
+
+@pytest.mark.slow
+def test_sampling_killed_at_random_moments_ends_with_the_same_texts(folder, some, tmp_path, monkeypatch):
+    monkeypatch.setattr(generation, "SHARD", 2)
+    began = time.perf_counter()
+    whole = sample(Local(folder), some, HOW, per_problem=4, store=Store(tmp_path / "whole"))
+    seconds = time.perf_counter() - began
+    rng, landed = random.Random(0), 0
+    for moment in [*(rng.uniform(0.1, 0.6) * seconds for _ in range(4)), None]:
+        started = FORKS.Event()
+        process = FORKS.Process(target=write_in_child, args=(folder, some, tmp_path / "killed", started))
+        process.start()
+        assert started.wait(120)
+        if moment is not None:
+            time.sleep(moment)
+            process.kill()
+        landed += finish(process) != 0
+    assert landed >= 1
+    killed = Store(tmp_path / "killed")
+    made = {entry.key for entry in killed.list("traces")}
+    pd.testing.assert_frame_equal(sample(Local(folder), some, HOW, per_problem=4, store=killed), whole)
+    assert {entry.key for entry in killed.list("traces")} == made
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: Sampling(temperature=-1), "temperature is -1"),
+        (lambda: Sampling(max_new_tokens=0), "max_new_tokens is 0"),
+        (lambda: Sampling(stop="x"), "stop is 'x'"),
+        (lambda: sample(Scripted({}), []), "nothing to write"),
+        (lambda: sample(Scripted({}), problems("sums", [2], 1), Sampling(0.0), per_problem=2), "are all the same"),
+        (lambda: trace_task("t", [], [("a", "b")]), "t has no rows"),
+    ],
+)
+def test_bad_input_is_one_sentence(call, told):
+    with pytest.raises(WorkbenchError) as error:
+        call()
+    assert told in str(error.value) and "\n" not in str(error.value) and str(error.value).endswith(".")
+
+
+# --- chat templates
+
+TEXT = "<think>\n2 and 2 make 4.\n</think>\n\nIt is \\boxed{4}."
+ENDS = {"qwen3": "<|im_end|>", "deepseek_r1": "<|end_of_sentence|>", "llama3": "<|eot_id|>"}
+
+
+def chat_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """A tokenizer with a template file and the special tokens it writes."""
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=models._characters(128).backend_tokenizer,
+        pad_token="[PAD]", unk_token="[UNK]", eos_token=ENDS[name], model_max_length=512,
+    )  # fmt: skip
+    made.add_tokens(["<think>", "</think>"])  # ordinary tokens there too: decoding keeps them
+    made.chat_template = (TEMPLATES / f"{name}.jinja").read_text(encoding="utf-8")
+    return made
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_reasoning_block_survives_the_template(name):
+    tokenizer = chat_tokenizer(name)
+    prompt, completion = chat_pair(tokenizer, "What is 2 + 2?", TEXT)
+    assert prompt == chat_prompt(tokenizer, "What is 2 + 2?") and "What is 2 + 2?" in prompt
+    whole = prompt + completion
+    assert whole.count("<think>") == 1 and whole.count("</think>") == 1
+    assert "2 and 2 make 4." in whole.partition("<think>")[2].partition("</think>")[0]
+    assert whole.endswith("It is \\boxed{4}." + ENDS[name])
+    ids = models.encode_pair(tokenizer, prompt, completion)[1]
+    assert ids.count(tokenizer.eos_token_id) == 1 and ids[-1] == tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("name", ["qwen3", "deepseek_r1"])
+def test_rendering_the_whole_conversation_would_have_lost_it(name):
+    """What `chat_pair` is there for: these templates drop the block of an assistant's turn."""
+    turns = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": TEXT}]
+    turns += [{"role": "user", "content": "Sure?"}] if name == "qwen3" else []
+    whole = chat_tokenizer(name).apply_chat_template(turns, tokenize=False)
+    assert "2 and 2 make 4." not in whole and "It is \\boxed{4}." in whole
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_a_text_of_a_chat_model_can_be_read_by_itself(name, folder):
+    """Where the prompt has opened the block, the text comes back with its opening, and so is verified."""
+    tokenizer = chat_tokenizer(name)
+    prompt, completion = chat_pair(tokenizer, "What is 2 + 2?", TEXT)
+    ids = models.encode_pair(tokenizer, prompt, completion)[1]
+    written = generation._written(tokenizer, prompt, ids, Sampling(), np.array([tokenizer.eos_token_id]))
+    assert written == Written(TEXT, len(ids), True)
+    assert verify(Problem("hub:x", 1, "What is 2 + 2?", "4"), written.text).verified
+    cut = generation._written(tokenizer, prompt, ids[:12], Sampling(), np.array([tokenizer.eos_token_id]))
+    assert not cut.finished and verify(Problem("hub:x", 1, "What is 2 + 2?", "4"), cut.text).verdict == "no answer"
+
+
+def test_a_template_that_loses_the_answer_is_refused():
+    tokenizer = chat_tokenizer("llama3")
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    with pytest.raises(WorkbenchError, match="does not keep an assistant's answer"):
+        chat_pair(tokenizer, "What is 2 + 2?", TEXT)
+
+
+def test_vllm_is_told_what_to_read_and_asked_for_a_seed_a_text(monkeypatch, folder, store):
+    """Against a stand-in: the engine itself needs a GPU."""
+    calls = {}
+
+    class LLM:
+        def __init__(self, **options):
+            calls["options"] = options
+
+        def generate(self, prompts, asked):
+            calls["prompts"], calls["asked"] = prompts, asked
+            out = types.SimpleNamespace(text="#42", token_ids=[1, 2, 3, 4], finish_reason="stop")
+            return [types.SimpleNamespace(outputs=[out]) for _ in prompts]
+
+    fake = types.SimpleNamespace(LLM=LLM, SamplingParams=lambda **o: o, __version__="0")
+    monkeypatch.setitem(sys.modules, "vllm", fake)
+    a, b = problems("sums", [2], 2)
+    table = sample(VLLM(str(folder), max_model_len=64), [a, b], Sampling(0.6, 50, ("\n\n",), seed=7), store=store)
+    assert calls["options"] == {"model": str(folder), "max_model_len": 64}
+    tokenizer = models.load_tokenizer(folder)
+    assert [tokenizer.decode(p["prompt_token_ids"]) for p in calls["prompts"]] == [a.prompt, b.prompt]
+    assert calls["asked"][0]["temperature"] == 0.6 and calls["asked"][0]["stop"] == ["\n\n"]
+    assert calls["asked"][0]["max_tokens"] == 50 and calls["asked"][0]["seed"] != calls["asked"][1]["seed"]
+    assert list(table["text"]) == ["#42", "#42"] and list(table["tokens"]) == [4, 4]
+
+
+def test_without_vllm_the_way_to_get_it_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(WorkbenchError, match=r"pip install 'workbench\[vllm\]'"):
+        VLLM("some/model")
+
+
+def test_an_unknown_character_is_no_crash():
+    tokenizer = models.build_causal("llama-1x32")[1]
+    assert tokenizer.decode(tokenizer("1é2")["input_ids"]) == "1[UNK]2"

@@ -1,0 +1,374 @@
+"""Sampled text: what a model writes to problems, checked, kept, and made once.
+
+A **writer** is anything with a `fingerprint` and `write`. `Local` runs a causal language model of `transformers`;
+`VLLM` the same models under vLLM, the engine for hub-scale teachers on a GPU (``pip install workbench[vllm]``).
+`sample` asks in shards, each with a seed of its own, so that a killed call resumes to the same texts.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from workbench import models
+from workbench.errors import WorkbenchError
+from workbench.reasoning import Problem, TraceTask, Verdict, verify
+from workbench.store import Store, code_fingerprint, fingerprint, write_atomic
+
+SHARD = 256  # texts written in one go
+_THINK = "<think>"
+_MARKER = "marker-5f3a"  # stands for an answer while a template is read
+
+
+class Written(NamedTuple):
+    """One text: what was written, its tokens with the end, and whether it came to an end by itself."""
+
+    text: str
+    tokens: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a text is drawn.
+
+    Attributes:
+        temperature: 0 takes the most likely token; above 0 samples.
+        max_new_tokens: where a text is cut that has not ended.
+        stop: strings that end a text; they are no part of it.
+        seed: of the draws.
+    """
+
+    temperature: float = 1.0
+    max_new_tokens: int = 128
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        if not 0 <= self.temperature < float("inf"):
+            raise WorkbenchError(f"temperature is {self.temperature}: give 0 (greedy) or a finite number above it.")
+        if not (isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 1):
+            raise WorkbenchError(f"max_new_tokens is {self.max_new_tokens!r}: give a whole number of at least 1.")
+        if isinstance(self.stop, str) or not all(self.stop):
+            raise WorkbenchError(f"stop is {self.stop!r}: give a tuple of strings that are not empty.")
+
+
+class Writer(Protocol):
+    """An engine. `fingerprint` changes whenever its texts could."""
+
+    fingerprint: str
+
+    def write(self, questions: Sequence[str], how: Sampling) -> list[Written]:
+        """One text a question, in order; the same texts for the same arguments."""
+        ...
+
+
+@dataclass(frozen=True)
+class Local:
+    """A causal language model of `transformers`, by folder or hub name; a process loads it when it first writes.
+
+    Attributes:
+        model: a run's `path`, another folder, or a hub name.
+        threads: CPU threads; part of the identity, because sums in another order can tip a draw.
+    """
+
+    model: str | Path
+    threads: int = 1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of its weights, its tokenizer and its threads."""
+        return fingerprint(["local", models.source_fingerprint(str(self.model)), self.threads])
+
+    @cached_property
+    def _loaded(self):
+        model, tokenizer = models.load_causal(self.model)
+        return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+    def __getstate__(self) -> dict:
+        """Send the name, not the weights, to a worker process."""
+        return {k: v for k, v in self.__dict__.items() if k != "_loaded"}
+
+    @torch.inference_mode()
+    def write(self, questions: Sequence[str], how: Sampling) -> list[Written]:
+        """See `Writer`."""
+        model, tokenizer = self._loaded
+        prompts = [chat_prompt(tokenizer, q) for q in questions]
+        rows = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
+        reversed_rows = [row[::-1] for row in rows]  # padding on the left, where no text grows
+        ids, mask = (t.flip(1).to(model.device) for t in models.pad(reversed_rows, tokenizer.pad_token_id))
+        drawn = {"do_sample": True, "temperature": how.temperature, "top_k": 0, "top_p": 1.0} if how.temperature else {}
+        drawn |= {"stop_strings": list(how.stop), "tokenizer": tokenizer} if how.stop else {}
+        threads = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.random.fork_rng(range(torch.cuda.device_count())):
+                torch.manual_seed(how.seed)
+                out = model.generate(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    max_new_tokens=how.max_new_tokens,
+                    pad_token_id=tokenizer.pad_token_id,
+                    **({"do_sample": False} | drawn),
+                )
+        finally:
+            torch.set_num_threads(threads)
+        ends = np.atleast_1d(model.generation_config.eos_token_id or tokenizer.eos_token_id)
+        new = out[:, ids.shape[1] :].tolist()
+        return [_written(tokenizer, p, row, how, ends) for p, row in zip(prompts, new, strict=True)]
+
+
+def _written(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, row: list[int], how: Sampling, ends: np.ndarray
+) -> Written:
+    end = next((i for i, token in enumerate(row) if token in ends), None)
+    ids = row if end is None else row[:end]
+    text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    stopped = [text.index(s) for s in how.stop if s in text]
+    if stopped:
+        text = text[: min(stopped)]
+        ids = [i for i in ids if i != tokenizer.pad_token_id]
+    return Written(_opened(prompt, text), len(ids) + (end is not None), end is not None or bool(stopped))
+
+
+class VLLM:
+    """The same models under vLLM, for teachers of billions of parameters; needs a GPU and ``workbench[vllm]``.
+
+    Texts are seeded, but vLLM does not promise the same texts on another GPU or version: both are in its
+    fingerprint's model and version only, so keep a store to a machine.
+    """
+
+    def __init__(self, model: str, **engine: object):
+        """Name a hub model; `engine` goes to `vllm.LLM`, such as ``max_model_len=8192``."""
+        try:
+            import vllm
+        except ImportError:
+            raise WorkbenchError("The engine vllm is not installed: pip install 'workbench[vllm]', on a GPU.") from None
+        self.model, self.engine, self.tokenizer = model, engine, models.load_tokenizer(model)
+        source = models.source_fingerprint(model)
+        self.fingerprint = fingerprint(["vllm", vllm.__version__, source, {k: str(v) for k, v in engine.items()}])
+
+    @cached_property
+    def _llm(self):
+        import vllm
+
+        return vllm.LLM(model=self.model, **self.engine)
+
+    def write(self, questions: Sequence[str], how: Sampling) -> list[Written]:
+        """See `Writer`."""
+        import vllm
+
+        prompts = [chat_prompt(self.tokenizer, q) for q in questions]
+        # Ids, not text: vLLM would put a second token of beginning before a rendered template.
+        ids = [{"prompt_token_ids": self.tokenizer(p, add_special_tokens=False)["input_ids"]} for p in prompts]
+        asked = [
+            vllm.SamplingParams(
+                temperature=how.temperature, max_tokens=how.max_new_tokens, stop=list(how.stop), seed=how.seed + i
+            )
+            for i in range(len(prompts))
+        ]
+        outputs = [request.outputs[0] for request in self._llm.generate(ids, asked)]
+        return [
+            Written(_opened(prompt, out.text), len(out.token_ids), out.finish_reason == "stop")
+            for prompt, out in zip(prompts, outputs, strict=True)
+        ]
+
+
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
+    """What a model reads: the question in its chat template, or the question itself where there is none."""
+    if not tokenizer.chat_template:
+        return question
+    turns = [{"role": "user", "content": question}]
+    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+
+
+def chat_pair(tokenizer: PreTrainedTokenizerBase, question: str, text: str) -> tuple[str, str]:
+    """(prompt, completion) that teach a student to write `text`, its reasoning block included.
+
+    Many templates drop the ``<think>`` block of an assistant's turn, or open it themselves. So the template is never
+    given the text: it renders the prompt and shows how it ends a turn; the text stands between, unchanged, except
+    that a block the prompt has opened is not opened again.
+
+    Raises:
+        WorkbenchError: a template that does not show where an assistant's turn ends.
+    """
+    prompt = chat_prompt(tokenizer, question)
+    if not tokenizer.chat_template:
+        return prompt, text
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": _MARKER}]
+    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    if whole.count(_MARKER) != 1:
+        raise WorkbenchError(
+            f"The chat template of {tokenizer.name_or_path} does not keep an assistant's answer: use a model with a "
+            "template that does."
+        )
+    end = whole.partition(_MARKER)[2].rstrip("\n")
+    if prompt.rstrip().endswith(_THINK):
+        text = text.removeprefix(_THINK).removeprefix("\n")
+    return prompt, text + end
+
+
+def _opened(prompt: str, text: str) -> str:
+    """A text whose reasoning block the prompt has opened, with that opening: it can then be read by itself."""
+    return f"{_THINK}\n{text}" if prompt.rstrip().endswith(_THINK) and not text.startswith(_THINK) else text
+
+
+def sample(
+    writer: Writer,
+    problems: Sequence[Problem],
+    how: Sampling | None = None,
+    *,
+    per_problem: int = 1,
+    store: Store | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Texts to problems, verified: one row a text, the draws of a problem side by side.
+
+    Columns: problem (its number), draw, difficulty, prompt, text, tokens, finished, verdict, first_wrong (a step's
+    number from 0, NaN where none is wrong), answer_right, verified. A text that was cut has no answer, whatever
+    stands in it.
+
+    Args:
+        writer: who writes.
+        problems: what is asked.
+        how: temperature, length, stops and seed.
+        per_problem: texts of each problem, 1 or more.
+        store: where they are kept, in shards of `SHARD` texts.
+        progress: called with (texts made or found, texts asked for) after each shard.
+
+    Raises:
+        WorkbenchError: no problems, or several greedy texts of one.
+    """
+    how, store = how or Sampling(), store or Store()
+    if not problems or per_problem < 1:
+        raise WorkbenchError("There is nothing to write: give problems and per_problem of at least 1.")
+    if per_problem > 1 and how.temperature == 0:
+        raise WorkbenchError(f"{per_problem} texts at temperature 0 are all the same: raise temperature.")
+    asked = [(i, draw) for i in range(len(problems)) for draw in range(per_problem)]
+    rows: list[dict] = []
+    for start in range(0, len(asked), SHARD):
+        shard = asked[start : start + SHARD]
+        chosen = [problems[i] for i, _ in shard]
+        inputs = {
+            "writer": writer.fingerprint,
+            "problems": fingerprint([asdict(p) for p in chosen]),
+            "draws": [draw for _, draw in shard],
+            "how": how,
+            "code": code_fingerprint("generation", "models", "reasoning"),
+        }
+        # Each shard's seed follows from what is in it: it never depends on the shards before.
+        seeded = replace(how, seed=int(fingerprint(inputs)[:8], 16) >> 1)
+
+        def build(folder: Path, chosen: list[Problem] = chosen, how: Sampling = seeded) -> dict:
+            lines = []
+            for problem, written in zip(chosen, writer.write([p.prompt for p in chosen], how), strict=True):
+                found = verify(problem, written.text)
+                if not written.finished:
+                    found = Verdict("no answer", found.first_wrong)
+                row = {"prompt": problem.prompt, **written._asdict(), **asdict(found)}
+                lines.append(json.dumps(row))
+            write_atomic(folder / "traces.jsonl", "\n".join(lines) + "\n")
+            return {"texts": len(lines)}
+
+        text = (store.make("traces", inputs, build).path / "traces.jsonl").read_text(encoding="utf-8")
+        for (i, draw), line in zip(shard, text.splitlines(), strict=True):
+            rows.append({"problem": i, "draw": draw, "difficulty": problems[i].difficulty, **json.loads(line)})
+        if progress:
+            progress(len(rows), len(asked))
+    table = pd.DataFrame(rows).astype({"first_wrong": float})
+    right = table["verdict"].map(lambda v: Verdict(v).answer_right)
+    return table.assign(answer_right=right, verified=table["verdict"] == "verified")
+
+
+def sample_all(
+    writers: Mapping[str, Writer],
+    problems: Sequence[Problem],
+    how: Sampling | None = None,
+    *,
+    workers: int | None = None,
+    store: Store | None = None,
+    **options: object,
+) -> pd.DataFrame:
+    """`sample` of several writers in a pool of one-thread processes; a first column, writer, names them."""
+    store = store or Store()
+    workers = workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
+    with joblib.parallel_config("loky", inner_max_num_threads=1):
+        parallel = joblib.Parallel(n_jobs=min(workers, len(writers)), batch_size=1)
+        tables = parallel(joblib.delayed(sample)(w, problems, how, store=store, **options) for w in writers.values())
+    named = [table.assign(writer=name) for name, table in zip(writers, tables, strict=True)]
+    return pd.concat(named, ignore_index=True)[["writer", *tables[0].columns]]
+
+
+def trace_task(
+    name: str,
+    pairs: Iterable[tuple[str, str]],
+    validation: Iterable[tuple[str, str]],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> TraceTask:
+    """(question, text) pairs as a student's task, in its chat template if its `tokenizer` has one."""
+
+    def render(pair: tuple[str, str]) -> tuple[str, str]:
+        return tuple(pair) if tokenizer is None else chat_pair(tokenizer, *pair)
+
+    rows = [render(pair) for pair in pairs]
+    prompts, completions = zip(*rows, strict=True) if rows else ((), ())
+    return TraceTask(name, prompts, completions, tuple(render(pair) for pair in validation))
+
+
+@dataclass(frozen=True)
+class SoftTraces:
+    """A teacher's logits at every completion token of one `TraceTask`, on disk."""
+
+    path: Path
+    task: str  # its fingerprint
+    fingerprint: str
+    counts: tuple[int, ...] = field(repr=False)  # completion tokens of each row
+
+    def open(self, task: TraceTask) -> Callable[[np.ndarray], np.ndarray]:
+        """A function from row numbers to logits ``[completion tokens of those rows, V]``, read as they are needed.
+
+        Raises:
+            WorkbenchError: another task's rows.
+        """
+        if task.fingerprint != self.task:
+            raise WorkbenchError(f"These soft labels are not of {task.name}: make them with trace_labels(model, task).")
+        logits = np.load(self.path / "logits.npy", mmap_mode="r", allow_pickle=False)
+        ends = np.cumsum(self.counts)
+        starts = ends - np.array(self.counts)
+        return lambda rows: np.concatenate([logits[starts[i] : ends[i]] for i in rows])
+
+
+@torch.inference_mode()
+def trace_labels(model: str | Path, task: TraceTask, *, store: Store | None = None) -> SoftTraces:
+    """The teacher's next-token logits on a task's completions, in one pass, kept as float32.
+
+    For vocabularies of characters: V floats a token. A student must read with the teacher's tokenizer.
+    """
+    source = models.source_fingerprint(str(model))
+    inputs = {"teacher": source, "task": task.fingerprint, "code": code_fingerprint("generation", "models")}
+
+    def build(folder: Path) -> dict:
+        teacher, tokenizer = models.load_causal(model)
+        pairs = [models.encode_pair(tokenizer, p, c) for p, c in zip(task.prompts, task.completions, strict=True)]
+        found: list[np.ndarray] = [np.empty(0)] * len(pairs)
+        for chosen, ids, mask in models.batches([a + b for a, b in pairs], tokenizer.pad_token_id):
+            logits = teacher(input_ids=ids, attention_mask=mask).logits.float().numpy()
+            for row, i in zip(logits, chosen, strict=True):
+                start = len(pairs[i][0]) - 1  # position t tells of token t + 1
+                found[i] = row[start : start + len(pairs[i][1])]
+        np.save(folder / "logits.npy", np.concatenate(found), allow_pickle=False)
+        return {"counts": [len(rows) for rows in found]}
+
+    entry = (store or Store()).make("soft_traces", inputs, build)
+    counts = tuple(entry.record["counts"])
+    return SoftTraces(entry.path, task.fingerprint, fingerprint(["soft traces", source, task.fingerprint]), counts)
