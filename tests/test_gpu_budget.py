@@ -1,4 +1,4 @@
-"""The gpu budget: its models exist as configurations, and their family trains here when it is small enough."""
+"""The gpu budget of classification: its models exist as configurations, and their family trains here."""
 
 import re
 
@@ -13,7 +13,8 @@ from workbench.data import Task
 from workbench.store import Store
 from workbench.training import TrainConfig, find_run, train
 
-GPU = yaml.safe_load((report.NOTEBOOKS / "budgets.yaml").read_text(encoding="utf-8"))["gpu"]
+BUDGET = yaml.safe_load((report.NOTEBOOKS / "budgets.yaml").read_text(encoding="utf-8"))["gpu"]
+GPU = {notebook: values for notebook, values in BUDGET.items() if "task_name" in values}
 CLASSES = tuple(f"class {i}" for i in range(151))
 
 
