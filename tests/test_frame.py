@@ -16,8 +16,9 @@ from workbench import report
 REPO = Path(__file__).parents[1]
 # Each module imports only from those before it.
 ORDER = (
-    "errors store noise weights voice_commands data losses metrics verdicts models augment soft_labels training "
-    "teachers sweeps export benchmark plots widgets notebook ship report __main__"
+    "errors store noise weights voice_commands data text reasoning losses fused metrics verdicts models "
+    "language augment soft_labels text_labels training teachers sweeps generation export benchmark plots "
+    "widgets notebook ship report __main__"
 ).split()
 MODULES = sorted(path.stem for path in (REPO / "workbench").glob("*.py") if path.stem != "__init__")
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "IPython": "ipython", "yaml": "pyyaml"}
@@ -51,8 +52,8 @@ def project() -> dict:
 
 
 def test_every_import_is_a_declared_dependency():
-    optional = project()["optional-dependencies"]["cluster"]
-    declared = {re.match(r"[\w-]+", line)[0] for line in project()["dependencies"] + optional}
+    extras = [line for extra in project()["optional-dependencies"].values() for line in extra]
+    declared = {re.match(r"[\w-]+", line)[0] for line in project()["dependencies"] + extras}
     roots = {name[0] for module in MODULES for name in imports(module)}
     used = roots - sys.stdlib_module_names - {"workbench"}
     assert {DISTRIBUTIONS.get(root, root.replace("_", "-")) for root in used} <= declared

@@ -121,6 +121,9 @@ LONG_PAIRS = [(LONG[0], other) for other in LONG[1:4]] + [(LONG[5], LONG[6])]
 Z, LABELS = make_logits(), np.arange(150) % 19
 COMPARED = make_estimates(ARMS), make_verdicts(PAIRS)
 
+PERPLEXITIES = pd.DataFrame([(arm, 100.0 * 4**seed) for arm in ARMS for seed in (0, 1)], columns=["arm", "perplexity"])
+NEXT = pd.DataFrame({"teacher": [0.6, 0.3, 0.001], "distilled": [0.2, 0.5, 0.02]}, index=[" a", "\n", "$x_"])
+
 # name: (draws it, words that have to be in it)
 TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
     "training_curves": (lambda: plots.training_curves(make_histories(ARMS), note="n = 190 templates"),
@@ -161,9 +164,22 @@ TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
                      [N, "95 % interval", "hollow: the reference", "percentage points", "temperature = 16"]),
     "accuracy by": (lambda: plots.accuracy_by(make_doses(ARMS[:4], [300, 1000, 3239]), "transfer texts"),
                     [N, "transfer texts, log scale", "accuracy, class-balanced (%)", "3239", *ARMS[:4]]),
+    "finished curve": (lambda: plots.reliability({"teacher": metrics.reliability(metrics.softmax(Z), LABELS)}),
+                       ["n = 150 items", f"teacher: ECE {100 * metrics.ece(metrics.softmax(Z), LABELS):.1f} %"]),
+    "layers": (lambda: plots.layer_importance(np.linspace(0.9, 0.1, 30), [0, 3, 29]),
+               ["3 of 30 layers kept", "layer", "cosine", "cut"]),
+    "perplexities": (lambda: plots.perplexities(PERPLEXITIES, reference="teacher"),
+                     ["perplexity (log scale)", "geometric mean", "200", *ARMS]),
+    "next_tokens": (lambda: plots.next_tokens(NEXT, "What comes after this"),
+                    ["What comes after this", "probability (%)", "␣a", "teacher", "distilled", "<1"]),
 }  # fmt: skip
 NO_INTERVAL = {"low": np.nan, "high": np.nan}
 EXTREME: dict[str, Callable[[], Figure]] = {
+    "layers, one": lambda: plots.layer_importance([0.2], [0]),
+    "perplexities, one": lambda: plots.perplexities(PERPLEXITIES[:1]),
+    "perplexities, long": lambda: plots.perplexities(PERPLEXITIES.assign(arm=[*LONG[:8], *LONG[:8]])),
+    "next tokens, one": lambda: plots.next_tokens(NEXT.iloc[:1, :1], "x"),
+    "next tokens, long": lambda: plots.next_tokens(NEXT.set_axis(LONG[:3]), "word " * 60),
     "curves, one point": lambda: plots.training_curves(make_histories(ARMS[:1], 1).query("step == 0")),
     "curves, long names": lambda: plots.training_curves(make_histories(LONG[:9]), "kd", "A long title " * 9),
     "soft labels, long": lambda: plots.soft_labels(make_logits(2, 50)[:, :50], ["word " * 60, "x"], LONG),
@@ -470,3 +486,39 @@ def test_save_and_notebook_show_the_same_figure_at_twice_700_px(tmp_path):
     assert data["text/plain"] == "Is the confidence justified? – n = 150 items; 15 bins"
     assert int.from_bytes(path.read_bytes()[16:20]) == 1400 and size["image/png"]["width"] == 700
     assert plots.save(fig, tmp_path / "figure.svg").read_text().startswith("<?xml")
+
+
+def shares(index) -> pd.DataFrame:
+    return pd.DataFrame([[0.7, 0.25, 0.05], [0.2, 0.3, 0.5]], index=index, columns=["good", "fair", "bad"])
+
+
+def test_stacked_shares_fill_each_bar_and_say_what_colour_says():
+    index = pd.MultiIndex.from_tuples([("teacher", 2), ("teacher", 3)], names=["writer", "difficulty"])
+    fig = plots.stacked_shares(shares(index), xlabel="share (%)", title="Shares")
+    (ax,) = fig.axes
+    ends = [bar.get_x() + bar.get_width() for bar in ax.containers[-1]]
+    assert ends == pytest.approx([100, 100])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["teacher, difficulty 2", "teacher, difficulty 3"]
+    assert [text.get_text() for text in ax.texts] == ["70", "20", "25", "30", "50"]  # 5 % has no room
+    hatches = {bar.patches[0].get_hatch() for bar in ax.containers}
+    assert len(hatches) == 3
+    with pytest.raises(WorkbenchError, match="1 to 4 shares"):
+        plots.stacked_shares(pd.DataFrame(np.ones((1, 5))), xlabel="x", title="t")
+
+
+def test_accuracy_by_a_number_moves_arms_apart_only_where_they_share_places():
+    rows = [
+        {"arm": arm, "difficulty": d, "estimate": 0.5, "low": 0.4, "high": 0.6, "n_seeds": 3}
+        for arm in ("teacher", "student") for d in (2, 3, 4)
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    ax = plots.lines_by(table, "difficulty", xlabel="difficulty", beyond=3.5, title="t").axes[0]
+    at = [line.get_xdata() for line in ax.lines]
+    assert (at[0] != at[1]).all() and np.mean(at, axis=0) == pytest.approx([2, 3, 4])
+    assert any(text.get_text() == "beyond training" for text in ax.texts)
+    assert list(ax.get_xticks()) == [2, 3, 4]
+    some = table[(table["arm"] == "teacher") | (table["difficulty"] < 4)]
+    at = [line.get_xdata() for line in plots.lines_by(some, "difficulty", xlabel="x", title="t").axes[0].lines]
+    assert list(at[0]) == [2, 3, 4] and list(at[1]) == [2, 3]
+    with pytest.raises(WorkbenchError, match="No column"):
+        plots.lines_by(table, "tokens", xlabel="tokens", title="t")

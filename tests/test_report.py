@@ -195,6 +195,17 @@ def test_budgets_that_name_nothing_are_refused(folder, text, message):
         report.plan(folder, "quick", [], {})
 
 
+def test_a_notebook_without_a_task_is_left_out_of_a_report_on_another_task(folder):
+    nb = nb_.load(folder / "01_broken.ipynb")
+    nb.cells[1].source = 'budget = "laptop"\nsteps = 3'
+    nb_.save(nb, folder / "01_broken.ipynb")
+    flags = {"task_name": "csv:x.csv"}
+    assert list(report.plan(folder, "laptop", [], flags)) == ["00_overview", "03_student_training"]
+    assert "01_broken" in report.plan(folder, "laptop", [], {})
+    with pytest.raises(WorkbenchError, match="Unknown parameter of 01_broken 'task_name'"):
+        report.plan(folder, "laptop", ["01"], flags)
+
+
 def test_another_task_has_a_folder_of_its_own(folder, tmp_path):
     for name in ("01_broken", "03_student_training"):
         (folder / f"{name}.ipynb").unlink()

@@ -14,6 +14,8 @@ from tiny import PLAIN
 
 from workbench import widgets
 from workbench.errors import WorkbenchError
+from workbench.generation import trace_task
+from workbench.reasoning import problems
 from workbench.sweeps import run_all
 from workbench.training import TrainConfig, find_run
 
@@ -315,6 +317,19 @@ def test_a_config_of_another_type_gets_controls_for_what_it_shares():
     panel.settings["steps"].value = 5
     assert len(panel.run()) == 5 and panel.config == Other(steps=5)
     assert widgets.config_code(replace(panel.config, rank=2)) == "Other(steps=5, rank=2)"
+
+
+def test_a_causal_language_model_is_trained_and_found_again():
+    pairs = [(p.prompt, p.completion) for p in problems("sums", [2], 8)]
+    lesson = trace_task("lesson", pairs, pairs[:2])
+    base = replace(PLAIN, student="llama-1x32", kd_weight=0.0, ce_weight=1.0, steps=3, batch_size=4)
+    panel = widgets.TrainingPanel({"traces": (lesson, None)}, base, students=["llama-1x64"])
+    assert panel.settings["student"].options == ("llama-1x32", "llama-1x64")
+    assert list(panel.run()["step"]) == [1, 2, 3]
+    assert find_run(lesson, None, panel.config)
+    panel.settings["seed"].value = 1
+    panel.settings["seed"].value = 0
+    assert "have been trained" in panel.status.value
 
 
 def test_a_sweep_is_sliced_and_its_best_run_offered_first(task, labels):

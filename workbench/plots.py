@@ -61,6 +61,8 @@ ARM_STYLES: dict[str, tuple[str, str]] = {  # colour, marker
 _OTHER_COLOURS = "#332288 #999933 #882255 #44AA99 #661100 #6699CC #AA4499 #117733 #BB5566".split()
 _OTHER_STYLES = [(_OTHER_COLOURS[i % 9], "<>hpd8H"[i % 7]) for i in range(63)]  # all differ
 VERDICT_COLOURS = {"BEATS": "#00704F", "WORSE": "#B04A00", "EQUIVALENT": "#005A8C", "INCONCLUSIVE": GREY}
+SHARE_COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#999999")  # of parts of a whole, the best first
+HATCHES = ("", "///", "...", "xxx")
 _METRIC_LABELS = {
     "validation": "validation accuracy (%)",
     "ce": "cross-entropy (nats)",
@@ -609,36 +611,89 @@ def main_effects(table: pd.DataFrame, *, title: str = "What each choice costs", 
 
 
 @_styled
-def accuracy_by(
-    table: pd.DataFrame, label: str, *, log: bool = True, title: str | None = None, note: str = ""
+def lines_by(
+    table: pd.DataFrame,
+    x: str,
+    *,
+    xlabel: str,
+    ylabel: str = "accuracy (%)",
+    ylim: tuple[float, float] | None = (-3, 103),
+    log: bool = False,
+    beyond: float | None = None,
+    title: str,
+    note: str = "",
 ) -> Figure:
-    """Accuracy of each arm over an axis, with intervals: a dose and its response.
+    """A fraction against a number, a line an arm, with its interval where low and high are known.
 
-    Columns arm, x (a number), estimate, low, high (fractions); n_templates, n_seeds if known. Label names x and its
-    unit. Arms are moved a little apart, so that their bars can be told from each other.
+    Columns arm, x, estimate, low, high (fractions; NaN: no interval is known); n_seeds if known.
+
+    Args:
+        table: what is drawn.
+        x: the column along the x axis.
+        xlabel: its name and unit.
+        ylabel: of the fraction, drawn in %.
+        ylim: its range in %; None: what the data needs.
+        log: whether the x axis is logarithmic.
+        beyond: the x from which on nothing was trained: shaded, and said in words.
+        title: the figure's.
+        note: what only the caller knows.
     """
-    _need(table, ["arm", "x", "estimate", "low", "high"], "the table")
-    bars = "" if table[["low", "high"]].isna().all(axis=None) else "bar: 95 % interval"
-    fig = _figure(3.3, title or f"Accuracy by {label}", _sentence(_evidence(table), bars, note))
+    _need(table, ["arm", x, "estimate", "low", "high"], "the table")
+    known = table[["low", "high"]].notna().all(axis=1)
+    subtitle = _sentence(_evidence(table), "bar: 95 % interval" if known.any() else "", note)
+    fig = _figure(3.7, title, subtitle)
     ax = fig.subplots()
-    styles, ticks = arm_styles(dict.fromkeys(table["arm"])), sorted(set(table["x"]))
-    span = np.log(ticks[-1] / ticks[0]) if log else ticks[-1] - ticks[0]
-    for i, (arm, rows) in enumerate(table.sort_values("x", kind="stable").groupby("arm", sort=False)):
+    styles = arm_styles(table["arm"])
+    ticks = sorted(set(table[x]))
+    # All at the same few places: arms are moved apart, so that their bars don't cover each other.
+    same = len(ticks) <= 8 and table.groupby("arm")[x].nunique().eq(len(ticks)).all()
+    places = np.log(ticks) if log else ticks
+    apart = 0.25 * min(np.diff(places), default=1) / len(styles) if same else 0.0
+    for i, (arm, rows) in enumerate(table.groupby("arm", sort=False)):
         colour, marker = styles[arm]
-        shift = 0.012 * span * (i - (len(styles) - 1) / 2)
-        x = rows["x"] * np.exp(shift) if log else rows["x"] + shift
-        ax.vlines(x, 100 * rows["low"], 100 * rows["high"], color=colour, lw=1.6)
-        ax.plot(x, 100 * rows["estimate"], color=colour, lw=1.6, **_marker(marker, 7))
+        rows = rows.sort_values(x)
+        at, shift = rows[x].to_numpy(float), apart * (i - (len(styles) - 1) / 2)
+        at = at * np.exp(shift) if log else at + shift
+        ax.vlines(at, 100 * rows["low"], 100 * rows["high"], color=colour, lw=1.6, alpha=0.7)
+        ax.plot(at, 100 * rows["estimate"], color=colour, lw=1.8, **_marker(marker, 7))
+    if beyond is not None:
+        ax.set_xlim(ax.get_xlim())
+        ax.axvspan(beyond, ax.get_xlim()[1], color="#ececec", lw=0, zorder=0)
+        ax.annotate("beyond training", (beyond, 1), xycoords=("data", "axes fraction"), xytext=(3, 2),
+                    textcoords="offset points", color=GREY, fontsize=8.5)  # fmt: skip
     if log:
         ax.set_xscale("log")
-        _log_axis(ax, ticks)
-    else:
+        _log_axis(ax, ticks if len(ticks) <= 8 else None)
+    elif same:
         ax.set_xticks(ticks)
-    ax.set(xlabel=label + (", log scale" if log else ""), ylabel="accuracy, class-balanced (%)")
-    ax.margins(x=0.05)
+    else:
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if ylim:
+        ax.set_ylim(ylim)
     ax.grid(axis="y")
     _legend(fig, [_handle(arm, *styles[arm], line=True) for arm in styles])
     return fig
+
+
+def accuracy_by(
+    table: pd.DataFrame, label: str, *, log: bool = True, title: str | None = None, note: str = ""
+) -> Figure:
+    """Class-balanced accuracy of each arm over an axis, with intervals: a dose and its response.
+
+    Columns arm, x (a number), estimate, low, high (fractions); n_templates, n_seeds if known. Label names x and its
+    unit.
+    """
+    return lines_by(
+        table,
+        "x",
+        xlabel=label + (", log scale" if log else ""),
+        ylabel="accuracy, class-balanced (%)",
+        ylim=None,
+        log=log,
+        title=title or f"Accuracy by {label}",
+        note=note,
+    )
 
 
 def _place_labels(
@@ -683,15 +738,16 @@ def _place_labels(
 
 @_styled
 def reliability(
-    models: dict[str, tuple[ArrayLike, ArrayLike]],
+    models: dict[str, tuple[ArrayLike, ArrayLike] | pd.DataFrame],
     bins: int = 15,
     *,
-    after: dict[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    after: dict[str, tuple[ArrayLike, ArrayLike] | pd.DataFrame] | None = None,
     title: str = "Is the confidence justified?",
     note: str = "",
 ) -> Figure:
-    """Accuracy against confidence of each model by name, probabilities [N, C] and labels [N], counts beneath.
+    """Accuracy against confidence of each model by name, counts beneath: probabilities [N, C] and labels [N].
 
+    Or instead of them a finished curve, in the columns of `metrics.reliability` and with as many bins.
     On the diagonal a model is right as often as it says; below it is over-confident. Bins have equal width;
     ECE is the mean gap between the two (arXiv 1706.04599). With after, the same models after temperature
     scaling stand in a second column.
@@ -699,14 +755,15 @@ def reliability(
     if not models:
         raise WorkbenchError("There are no models to draw: give probabilities and labels of at least one.")
     columns = [models] + ([after] if after else [])
-    curves = [{name: metrics.reliability(*pair, bins) for name, pair in column.items()} for column in columns]
+    curves = [{k: v if isinstance(v, pd.DataFrame) else metrics.reliability(*v, bins) for k, v in column.items()}
+              for column in columns]  # fmt: skip
     n = _items(int(curve["n"].sum()) for column in curves for curve in column.values())
     fig = _figure(5.0 if len(columns) == 1 else 4.2, title, _sentence(n, f"{bins} bins", note))
     shape = {"sharex": True, "sharey": "row", "squeeze": False, "height_ratios": [3, 1]}
     grid = fig.subplots(2, len(columns), **shape)
     styles, eces = arm_styles(models), {name: [] for name in models}
     edges = np.linspace(0, 1, bins + 1)
-    for (ax, counts), column, drawn in zip(grid.T, columns, curves, strict=True):
+    for (ax, counts), drawn in zip(grid.T, curves, strict=True):
         ax.plot([0, 100], [0, 100], color=GREY, ls="--", lw=1)
         for name, curve in drawn.items():
             colour, marker = styles[name]
@@ -715,7 +772,8 @@ def reliability(
             items = np.zeros(bins)
             items[np.searchsorted(edges[1:-1], curve["confidence"])] = curve["n"]
             counts.stairs(items, 100 * edges, color=colour, lw=1.5)
-            eces[name].append(f"{100 * metrics.ece(*column[name], bins):.1f}")
+            gaps = (curve["accuracy"] - curve["confidence"]).abs()
+            eces[name].append(f"{100 * np.average(gaps, weights=curve['n']):.1f}")
         ax.set(xlim=(0, 101.5), ylim=(0, 103))
         ax.grid()
     grid[1, 0].yaxis.set_major_locator(MaxNLocator(3, integer=True))
@@ -729,6 +787,84 @@ def reliability(
     handles = [_handle(f"{_shorten(name, 40)}: ECE {' → '.join(values)} %", *styles[name], line=True)
                for name, values in eces.items()]  # fmt: skip
     _legend(fig, [*handles, Line2D([], [], color=GREY, ls="--", lw=1, label="calibrated")])
+    return fig
+
+
+@_styled
+def layer_importance(
+    importance: ArrayLike, kept: Sequence[int], *, title: str = "What each layer does", note: str = ""
+) -> Figure:
+    """Importance of each layer ``[layers]`` as bars, those that a student keeps in full colour."""
+    values = np.asarray(importance, float)
+    fig = _figure(2.6, title, _sentence(f"{len(kept)} of {len(values)} layers kept", note))
+    ax = fig.subplots()
+    is_kept = np.isin(np.arange(len(values)), kept)
+    for chosen, colour, hatch in ((True, "#0072B2", ""), (False, "#cccccc", "///")):
+        where = np.flatnonzero(is_kept == chosen)
+        ax.bar(where + 1, values[where], color=colour, hatch=hatch, ec="white", lw=0.5)
+    ax.set(xlabel="layer", ylabel="1 − cosine(in, out)", xlim=(0.3, len(values) + 0.7))
+    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    ax.grid(axis="y")
+    _legend(fig, [Patch(fc="#0072B2", label="kept"), Patch(fc="#cccccc", hatch="///", ec="white", label="cut")])
+    return fig
+
+
+@_styled
+def perplexities(
+    table: pd.DataFrame, *, reference: str | None = None, title: str = "Perplexity on held-out text", note: str = ""
+) -> Figure:
+    """A row an arm, a mark a seed, a thick stroke at the geometric mean; columns arm, perplexity.
+
+    Args:
+        table: one row a run, arms from top to bottom in the order of their first row.
+        reference: an arm whose mean is drawn through all rows as a line.
+        title: the figure's.
+        note: what only the caller knows.
+    """
+    _need(table, ["arm", "perplexity"], "the table")
+    arms = list(dict.fromkeys(table["arm"]))
+    marks = "a mark a seed; stroke: geometric mean; left is better"
+    fig = _figure(0.9 + 0.3 * len(arms), title, _sentence(marks, note))
+    ax = fig.subplots()
+    styles = arm_styles(arms)
+    for y, arm in enumerate(arms):
+        values = table.loc[table["arm"] == arm, "perplexity"].to_numpy(float)
+        mean = np.exp(np.log(values).mean())
+        colour, marker = styles[arm]
+        ax.plot([mean, mean], [y - 0.32, y + 0.32], color=colour, lw=2.2, alpha=0.6)
+        ax.plot(values, np.full(len(values), y), color=colour, ls="", **_marker(marker, 7))
+        ax.annotate(f"{mean:,.3g}" if mean < 100 else f"{mean:,.0f}", (1, y), xycoords=("axes fraction", "data"),
+                    xytext=(4, 0), textcoords="offset points", va="center")  # fmt: skip
+        if arm == reference:
+            ax.axvline(mean, color=GREY, ls="--", lw=1, zorder=0)
+    low, high = table["perplexity"].min(), table["perplexity"].max()
+    ax.set(xscale="log", xlim=(low / 1.15, high * 1.15), ylim=(len(arms) - 0.4, -0.6), xlabel="perplexity (log scale)")
+    _log_axis(ax)
+    ax.set_yticks(range(len(arms)), [_shorten(arm, 40) for arm in arms])
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+    return fig
+
+
+@_styled
+def next_tokens(
+    table: pd.DataFrame, text: str, *, title: str = "What comes next", note: str = ""
+) -> Figure:
+    """Probabilities of the next token after `text`: a row a token (the index), a bar for each column's model."""
+    height = 0.8 + (0.12 + 0.16 * len(table.columns)) * len(table)
+    fig = _figure(height, title, _sentence(f"after “…{text[-70:]}”", note))
+    ax = fig.subplots()
+    styles, height = arm_styles(table.columns), 0.8 / len(table.columns)
+    for i, name in enumerate(table):
+        y = np.arange(len(table)) + (i - (len(table.columns) - 1) / 2) * height
+        ax.barh(y, 100 * table[name], height=0.9 * height, color=styles[name][0])
+        for at, value in zip(y, 100 * table[name], strict=True):
+            ax.text(value + 0.6, at, "<1" if value < 1 else f"{value:.0f}", va="center", fontsize=8)
+    names = [repr(str(token))[1:-1].replace(" ", "␣").replace("$", r"\$") for token in table.index]
+    ax.set_yticks(range(len(table)), names)
+    ax.set(xlabel="probability (%)", ylim=(len(table) - 0.45, -0.55), xlim=(0, 1.12 * 100 * table.to_numpy().max()))
+    ax.tick_params(axis="y", length=0)
+    _legend(fig, [Patch(fc=styles[name][0], label=name) for name in table])
     return fig
 
 
@@ -875,6 +1011,45 @@ def difficulty(
     return fig
 
 
+@_styled
+def stacked_shares(
+    table: pd.DataFrame, *, xlabel: str, title: str, colours: Sequence[str] = SHARE_COLOURS, note: str = ""
+) -> Figure:
+    """A bar a row of the table, cut into the shares that its columns give (fractions; a row sums to 1).
+
+    The index names the bars; with two levels the first one groups them. Hatches and numbers repeat the colours.
+    """
+    if table.empty or len(table.columns) > len(colours):
+        raise WorkbenchError(f"stacked_shares draws 1 to {len(colours)} shares of at least one row: give as many.")
+    grouped = table.index.nlevels > 1
+    places, y, last = [], 0.0, None
+    for key in table.index:
+        group = key[0] if grouped else None
+        y += 0.3 if places and group != last else 0.0
+        places.append(y)
+        y, last = y + 0.24, group
+    fig = _figure(0.75 + y, title, note)
+    ax = fig.subplots()
+    left = np.zeros(len(table))
+    for column, colour, hatch in zip(table, colours, HATCHES, strict=False):
+        share = 100 * table[column].to_numpy(float)
+        ax.barh(places, share, left=left, height=0.19, color=colour, hatch=hatch, ec="white", lw=0.5, label=column)
+        for at, start, width in zip(places, left, share, strict=True):
+            if width >= 6:
+                ax.text(start + width / 2, at, f"{width:.0f}", ha="center", va="center", fontsize=8,
+                        bbox={"fc": "white", "alpha": 0.85, "lw": 0, "pad": 0.8})  # fmt: skip
+        left += share
+    inner = table.index.names[-1] or ""
+    names = [f"{key[0]}, {inner} {key[1]}" if grouped else str(key) for key in table.index]
+    ax.set_yticks(places, names)
+    ax.set(xlim=(0, 100), ylim=(y - 0.05, -0.19), xlabel=xlabel)
+    ax.tick_params(axis="y", length=0)
+    pairs = zip(colours, HATCHES, strict=False)
+    shown = zip(table, pairs, strict=False)
+    _legend(fig, [Patch(fc=c, hatch=h, ec="white", label=column) for column, (c, h) in shown])
+    return fig
+
+
 def _figure(height: float, title: str, subtitle: str) -> _Figure:
     """An empty figure with a title and a subtitle above height inches of room for axes."""
     title, subtitle = textwrap.fill(title, 64), textwrap.fill(subtitle, 104)
@@ -951,10 +1126,10 @@ def _seeds(counts: pd.Series) -> str:
 
 
 def _evidence(table: pd.DataFrame) -> str:
-    """As "n = 190 templates, 5 seeds", as far as the table's columns n_templates and n_seeds tell."""
+    """As "n = 190 templates, 5 seeds", as far as the table's columns n_templates (or n_problems) and n_seeds tell."""
     parts = []
-    if "n_templates" in table:
-        parts.append(_items(table["n_templates"].astype(int)).replace("items", "templates"))
+    for name in {"n_templates", "n_problems"} & set(table):
+        parts.append(_items(table[name].astype(int)).replace("items", name.removeprefix("n_")))
     if "n_seeds" in table:
         key = "name" if "name" in table else "arm"
         parts.append(_seeds(table.groupby(key, sort=False)["n_seeds"].max().astype(int)))

@@ -82,7 +82,8 @@ def run(
         notebooks: the folder of ``NN_snake_case.ipynb`` and ``budgets.yaml``.
         budget: ``laptop`` runs the notebooks as they are, ``quick`` and ``gpu`` read ``budgets.yaml``.
         only: numbers or names of the notebooks to run, default all.
-        flags: parameters injected into all of them, such as ``task_name``.
+        flags: parameters injected into all of them, such as ``task_name``; a notebook without a ``task_name`` is
+            then left out, unless `only` names it.
         update: afterwards write outputs back into `notebooks` and results into the README beside it.
         hide_code: fold the code of the pages away.
         data: the data folder, default `store.data_dir()`.
@@ -154,6 +155,8 @@ def plan(
         if only and name not in chosen:
             continue
         literals = nb_.parameters(nb_.load(notebooks / f"{name}.ipynb"), name)
+        if flags and "task_name" not in literals and name not in chosen:
+            continue  # not about a task of one's own
         values = {**(values_of.get(name) or {}), "budget": budget, **flags}
         for key in values:
             if key not in literals:

@@ -27,7 +27,6 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from workbench import metrics, plots, training
-from workbench.data import Task
 from workbench.errors import WorkbenchError
 from workbench.losses import LOSSES
 from workbench.store import Store
@@ -462,7 +461,7 @@ class TrainingPanel(Panel):
         }
         self.settings = {name: make() for name, make in offered.items() if name in names}
         self.case = _control(
-            ipw.Dropdown, "labels", "rows a class", "How many true labels the student may see", options=list(self.data)
+            ipw.Dropdown, "task", "with its labels", "What the student is taught with", options=list(self.data)
         )
         button = {"layout": {"width": "7em"}}
         tip = "Finish this step, keep a checkpoint and stop. The kernel's Interrupt doesn't reach this training"
@@ -528,7 +527,7 @@ class TrainingPanel(Panel):
         if self.running:
             return
         task, labels = self.data[self.case.value]
-        if isinstance(config, training.TrainConfig) and isinstance(task, Task):
+        if isinstance(config, training.TrainConfig) and isinstance(task, training.AnyTask):
             inputs = training.run_inputs(task, labels, config)
             if training.find_run(task, labels, config):
                 said = "These settings have been trained: Train shows that run again."
@@ -1014,20 +1013,20 @@ class TracesPanel(Panel):
         """Columns of numbered steps; red and bold is the first wrong one, grey what follows from it."""
         row = self._shown[min(self.number.value, len(self._shown) - 1)]
         problem = self.problems.loc[row]
-        height = 1.25 + 0.155 * self._lines  # inches: the same for every problem
+        height = 1.4 + 0.155 * self._lines  # inches: the same for every problem
         fig = _figure(height)
         head = textwrap.wrap(str(problem[self.question]), self.COLUMNS, max_lines=3, placeholder=" …")
         answer = f"\nanswer: {problem['answer']}" if "answer" in problem else ""
         fig.text(0.01, 1 - 0.08 / height, "\n".join(head) + answer, weight="bold", va="top")
         for column, model in enumerate(self.models):
             x, first = 0.01 + column / len(self.models), self.wrong(row, model)
-            verdict = "" if first is None else f": step {first + 1} is wrong"
+            verdict = "no wrong step" if first is None else f"step {first + 1} is wrong"
             told = {"x": x, "va": "top", "fontsize": 8, "linespacing": 1.25}
-            fig.text(y=1 - 0.9 / height, s=f"{_shorten(model, 24)}{verdict}", weight="bold", color=plots.GREY, **told)
+            fig.text(y=1 - 0.9 / height, s=f"{_shorten(model, 28)}\n{verdict}", weight="bold", color=plots.GREY, **told)
             line = 0
             steps = self._steps(row, model)
             for i, lines in enumerate(steps):
-                y = 1 - (1.15 + 0.155 * line) / height
+                y = 1 - (1.3 + 0.155 * line) / height
                 if line + len(lines) >= self._lines and i < len(steps) - 1 or line + len(lines) > self._lines:
                     fig.text(y=y, s=f"… {len(steps) - i} more steps", color=plots.GREY, **told)
                     break
