@@ -10,6 +10,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test starts first: at the end one worker would wait for it alone."""
+    items.sort(key=lambda item: item.name != "test_the_notebooks_run_at_quick")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_data(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:

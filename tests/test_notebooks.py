@@ -134,7 +134,7 @@ def test_the_notebooks_run_at_quick(tmp_path):
     assert not (tmp_path / "store").exists(), "a smoke run wrote into the store of real runs"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_the_notebooks_run_on_a_csv_of_fifty_classes(tmp_path):
     rng = np.random.default_rng(0)

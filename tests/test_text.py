@@ -35,7 +35,7 @@ def teacher() -> LanguageModel:
     torch.manual_seed(0)
     model, tokenizer = models.build_causal("llama-4x32", max_length=LENGTH)
     with torch.no_grad():  # an untrained model hardly prefers any token
-        model.get_output_embeddings().weight.mul_(12)
+        model.get_output_embeddings().weight.mul_(2)
     return LanguageModel("tiny", model.eval(), tokenizer, "tiny teacher")
 
 
