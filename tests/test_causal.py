@@ -1,7 +1,6 @@
 """Training a causal language model: what a step computes, and that a killed run ends where it would have ended."""
 
 import random
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from test_training import FORKS, finish, untimed
+from test_training import kill, untimed
 
 from workbench import models, training
 from workbench.errors import WorkbenchError
@@ -172,15 +171,8 @@ def train_in_child(task, labels, root, started) -> None:
 def test_a_killed_run_ends_bit_for_bit_where_it_would_have_ended(traces, soft, tmp_path):
     config = replace(CONFIG, steps=60)
     whole = run(traces, soft, config, Store(tmp_path / "whole"))
-    rng, landed = random.Random(0), 0
-    for moment in [*(rng.uniform(0.05, 0.4) * whole.entry.record["seconds"] for _ in range(3)), None]:
-        started = FORKS.Event()
-        process = FORKS.Process(target=train_in_child, args=(traces, soft, tmp_path / "killed", started))
-        process.start()
-        assert started.wait(120)
-        if moment is not None:
-            time.sleep(moment)
-            process.kill()
-        landed += finish(process) != 0
+    rng = random.Random(0)
+    moments = [rng.uniform(0.05, 0.4) * whole.entry.record["seconds"] for _ in range(3)]
+    landed = kill(train_in_child, (traces, soft, tmp_path / "killed"), moments)
     assert landed >= 1
     check_same(find_run(traces, soft, config, Store(tmp_path / "killed")), whole)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_training import FORKS, finish
+from test_training import kill
 from transformers import PreTrainedTokenizerFast
 
 from workbench import generation, models
@@ -139,16 +139,9 @@ def test_sampling_killed_at_random_moments_ends_with_the_same_texts(folder, some
     began = time.perf_counter()
     whole = sample(Local(folder), some, HOW, per_problem=4, store=Store(tmp_path / "whole"))
     seconds = time.perf_counter() - began
-    rng, landed = random.Random(0), 0
-    for moment in [*(rng.uniform(0.1, 0.6) * seconds for _ in range(4)), None]:
-        started = FORKS.Event()
-        process = FORKS.Process(target=write_in_child, args=(folder, some, tmp_path / "killed", started))
-        process.start()
-        assert started.wait(120)
-        if moment is not None:
-            time.sleep(moment)
-            process.kill()
-        landed += finish(process) != 0
+    rng = random.Random(0)
+    moments = [rng.uniform(0.1, 0.6) * seconds for _ in range(4)]
+    landed = kill(write_in_child, (folder, some, tmp_path / "killed"), moments)
     assert landed >= 1
     killed = Store(tmp_path / "killed")
     made = {entry.key for entry in killed.list("traces")}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
-from test_training import FORKS, finish
+from test_training import kill
 
 from workbench import language, models, text, text_labels
 from workbench.errors import WorkbenchError
@@ -276,17 +276,9 @@ def test_labelling_and_training_killed_at_random_moments_end_with_the_same_stude
     began = time.perf_counter()
     label_and_train(tmp_path / "teacher", task, tmp_path / "whole")
     seconds = time.perf_counter() - began
-    rng, landed = random.Random(0), 0
-    for moment in [*(rng.uniform(0.05, 0.4) * seconds for _ in range(4)), None]:
-        started = FORKS.Event()
-        arguments = (tmp_path / "teacher", task, tmp_path / "killed", started)
-        process = FORKS.Process(target=label_and_train, args=arguments)
-        process.start()
-        assert started.wait(120)
-        if moment is not None:
-            time.sleep(moment)
-            process.kill()
-        landed += finish(process) != 0
+    rng = random.Random(0)
+    moments = [rng.uniform(0.05, 0.4) * seconds for _ in range(4)]
+    landed = kill(label_and_train, (tmp_path / "teacher", task, tmp_path / "killed"), moments)
     assert landed >= 1
     students = [next((tmp_path / name).rglob("student/model.safetensors")) for name in ("whole", "killed")]
     assert students[0].read_bytes() == students[1].read_bytes()

@@ -442,9 +442,9 @@ def train_in_child(task: Task, labels: SoftLabels, root: Path, started) -> None:
         pass
 
 
-def start(task: Task, labels: SoftLabels, root: Path):
+def start(target, *arguments):
     started = FORKS.Event()
-    process = FORKS.Process(target=train_in_child, args=(task, labels, root, started))
+    process = FORKS.Process(target=target, args=(*arguments, started))
     process.start()
     assert started.wait(120)
     return process
@@ -453,6 +453,19 @@ def start(task: Task, labels: SoftLabels, root: Path):
 def finish(process) -> int:
     process.join(120)
     return process.exitcode
+
+
+def kill(target, arguments: tuple, moments: list[float], after=lambda: None) -> int:
+    """How many kills, at those seconds after each start, came before the end; then lets it end."""
+    landed = 0
+    for moment in moments:
+        process = start(target, *arguments)
+        time.sleep(moment)
+        process.kill()
+        landed += finish(process) == -signal.SIGKILL
+        after()
+    assert finish(start(target, *arguments)) == 0
+    return landed
 
 
 def steps_kept(root: Path) -> int:
@@ -465,14 +478,8 @@ def steps_kept(root: Path) -> int:
 
 def kill_and_resume(task, labels, root: Path, moments: list[float]) -> tuple[int, list[int]]:
     """(how many kills came before the end, the steps kept after each); then lets the run end."""
-    landed, kept = 0, []
-    for moment in moments:
-        process = start(task, labels, root)
-        time.sleep(moment)
-        process.kill()
-        landed += finish(process) == -signal.SIGKILL
-        kept.append(steps_kept(root))
-    assert finish(start(task, labels, root)) == 0
+    kept: list[int] = []
+    landed = kill(train_in_child, (task, labels, root), moments, lambda: kept.append(steps_kept(root)))
     return landed, kept
 
 
