@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from test_training import kill, untimed
+from test_training import die_after_every_step, kill, untimed
 
 from workbench import models, training
 from workbench.errors import WorkbenchError
@@ -144,20 +144,7 @@ def test_runs_in_a_pool_are_those_made_here(traces, soft, store, tmp_path):
 
 
 def test_a_run_that_dies_after_every_step_ends_where_it_would_have_ended(traces, soft, store, whole, monkeypatch):
-    one_step = training._Trainer.one_step
-    left = iter(())
-
-    def step_or_die(self) -> None:
-        if next(left, None) is None:
-            raise KeyboardInterrupt
-        one_step(self)
-
-    monkeypatch.setattr(training._Trainer, "one_step", step_or_die)
-    for _ in range(CONFIG.steps - 1):
-        left = iter([1])
-        with pytest.raises(KeyboardInterrupt):
-            list(train(traces, soft, CONFIG, store=store, checkpoint_seconds=0))
-    left = iter([1])
+    die_after_every_step(traces, soft, CONFIG, store, monkeypatch)
     check_same(run(traces, soft, CONFIG, store), whole)
 
 

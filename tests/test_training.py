@@ -394,7 +394,8 @@ def test_a_closed_run_resumes_where_it_was_closed(task, labels, store, whole, mo
     assert not list(store.root.rglob("checkpoint"))
 
 
-def test_a_run_that_dies_after_every_step_ends_where_it_would_have_ended(task, labels, store, whole, monkeypatch):
+def die_after_every_step(task, labels, config, store, monkeypatch) -> None:
+    """Leave a run with its last step to go, which alone may be taken."""
     one_step = training._Trainer.one_step
     left = iter(())
 
@@ -404,11 +405,15 @@ def test_a_run_that_dies_after_every_step_ends_where_it_would_have_ended(task, l
         one_step(self)
 
     monkeypatch.setattr(training._Trainer, "one_step", step_or_die)
-    for _ in range(CONFIG.steps - 1):
+    for _ in range(config.steps - 1):
         left = iter([1])
         with pytest.raises(KeyboardInterrupt):
-            list(train(task, labels, CONFIG, store=store, checkpoint_seconds=0))
+            list(train(task, labels, config, store=store, checkpoint_seconds=0))
     left = iter([1])
+
+
+def test_a_run_that_dies_after_every_step_ends_where_it_would_have_ended(task, labels, store, whole, monkeypatch):
+    die_after_every_step(task, labels, CONFIG, store, monkeypatch)
     check_same(run(task, labels, CONFIG, store), whole)
 
 

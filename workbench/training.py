@@ -573,14 +573,18 @@ class _Trainer:
             setattr(self, name, scalars[name])
         self.best_score = tuple(self.best_score)
 
-    def finish(self) -> dict:
-        """Write the best student, its logits and the history; return what the run's record says beside its inputs."""
+    def save_best(self) -> None:
+        """Go back to the best weights; write that student and the history."""
         self.distiller.student.load_state_dict(self.best)
-        logits = {"validation": self.best_logits.numpy(), "test": self.predict("test")}
-        save_numpy(logits, self.folder / "logits.safetensors")
         (self.folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
         self.distiller.student.save_pretrained(self.folder / "student")
         self.tokenizer.save_pretrained(self.folder / "student")
+
+    def finish(self) -> dict:
+        """Write the best student, its logits and the history; return what the run's record says beside its inputs."""
+        self.save_best()
+        logits = {"validation": self.best_logits.numpy(), "test": self.predict("test")}
+        save_numpy(logits, self.folder / "logits.safetensors")
         scored = {}
         for split in logits:
             rows = getattr(self.task, split)
@@ -661,10 +665,7 @@ class _CausalTrainer(_Trainer):
         return hits / len(self.validation), nll / tokens, np.zeros(0, np.float32)
 
     def finish(self) -> dict:
-        self.distiller.student.load_state_dict(self.best)
-        (self.folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
-        self.distiller.student.save_pretrained(self.folder / "student")
-        self.tokenizer.save_pretrained(self.folder / "student")
+        self.save_best()
         lengths = np.array([len(ids) for ids in self.token_ids])
         tokens = sum(int(lengths[self.batches.rows(step)].sum()) for step in range(self.step))
         texts = [p + c for p, c in zip(self.task.prompts, self.task.completions, strict=True)]
@@ -714,10 +715,7 @@ class _TextTrainer(_Trainer):
         return float(evaluate(model, getattr(self.task, split))["nll"].mean())
 
     def finish(self) -> dict:
-        self.distiller.student.load_state_dict(self.best)
-        (self.folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
-        self.distiller.student.save_pretrained(self.folder / "student")
-        self.tokenizer.save_pretrained(self.folder / "student")
+        self.save_best()
         scored = {"validation.nll": -self.best_score[1], "test.nll": self.nll("test")}
         scored |= {name.replace("nll", "perplexity"): math.exp(value) for name, value in scored.items()}
         sizes = models.describe(self.distiller.student, self.tokenizer, self.tokenizer.batch_decode(self.task.test[:1]))
