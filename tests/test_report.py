@@ -238,7 +238,7 @@ def test_the_answer_is_the_same_in_lab_and_in_the_report():
     assert bundle["text/markdown"].splitlines()[2:] == [
         "| arm | accuracy | runs |",
         "| --- | --: | --: |",
-        "| a\\|b | 0.500 | 3 |",
+        "| a&#124;b | 0.500 | 3 |",
         "| c | – | 5 |",
     ]
     shown = nb_.answer_html(content, "<hr>")

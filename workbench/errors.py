@@ -3,13 +3,19 @@
 import difflib
 from collections.abc import Iterable
 
+from workbench.escape import visible
+
 
 class WorkbenchError(ValueError):
     """Bad input or a broken artefact, explained in one sentence.
 
     The command line prints only the sentence and exits with status 2; a notebook shows it without the
-    frames of the libraries underneath.
+    frames of the libraries underneath. What it quotes of files and names shows every character: see `escape.visible`.
     """
+
+    def __init__(self, sentence: str) -> None:
+        """Say it on one line."""
+        super().__init__(visible(sentence))
 
     def _render_traceback_(self) -> list[str]:  # the hook IPython asks before it formats a traceback
         return [f"WorkbenchError: {self}"]

@@ -3,12 +3,12 @@
 from __future__ import annotations  # nbformat takes 3 s to import: only what runs or publishes pays for it
 
 import ast
-import html
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench import escape
 from workbench.errors import WorkbenchError
 from workbench.store import fingerprint, write_atomic
 
@@ -96,21 +96,22 @@ def answer(nb: NotebookNode) -> dict[str, Any] | None:
 
 
 def markdown_table(found: Mapping[str, Any]) -> str:
-    """An answer's table in Markdown: floats with three decimals, None as a dash; "" without columns."""
+    """An answer's table in Markdown: floats with three decimals, None as a dash, texts as such; "" without columns."""
     if not found["columns"]:
         return ""
     numeric = [
         bool(found["rows"]) and all(isinstance(row[i], int | float | None) for row in found["rows"])
         for i in range(len(found["columns"]))
     ]
-    lines = [found["columns"], ["--:" if right else "---" for right in numeric], *found["rows"]]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+    head, *rows = ([_cell(value) for value in line] for line in (found["columns"], *found["rows"]))
+    lines = [head, ["--:" if right else "---" for right in numeric], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _cell(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "\\|").replace("\n", " ")
+    return f"{value:.3f}" if isinstance(value, float) else escape.markdown(value)
 
 
 def clean(nb: NotebookNode) -> NotebookNode:
@@ -153,7 +154,7 @@ def figures(cells: list[NotebookNode], alt: str) -> str:
 
 
 def to_html(nb: NotebookNode, hide_code: bool = False) -> str:
-    """HTML of its cells, without any script and without anything to load; code folded away if asked."""
+    """HTML of its cells, code folded away if asked. What outputs hold is as it came: see `escape.sanitise`."""
     parts, heading, injected = [], "", tagged(nb, "injected-parameters")
     for cell in nb.cells:
         if cell.cell_type == "markdown":
@@ -175,7 +176,7 @@ def _output(output: NotebookNode, alt: str) -> str:
     if output.output_type == "error":
         frames = "" if output.ename == "WorkbenchError" else _text("\n".join(output.traceback), "traceback")
         more = f"<details><summary>Traceback</summary>{frames}</details>" if frames else ""
-        return f'<div class="band failed">{html.escape(f"{output.ename}: {output.evalue}")}</div>{more}'
+        return f'<div class="band failed">{escape.html(f"{output.ename}: {output.evalue}")}</div>{more}'
     data = output.data
     if ANSWER in data:
         return answer_html(data[ANSWER])
@@ -192,7 +193,8 @@ def _output(output: NotebookNode, alt: str) -> str:
 
 def answer_html(found: Mapping[str, Any], between: str = "") -> str:
     """HTML of an answer: its text, then anything to show ``between``, then its table."""
-    return f'<div class="answer">{markdown(found["text"])}</div>{between}{markdown(markdown_table(found))}'
+    text, table = markdown(escape.prose(found["text"])), markdown(markdown_table(found))
+    return f'<div class="answer">{text}</div>{between}{table}'
 
 
 def _picture(output: NotebookNode, alt: str) -> str:
@@ -201,7 +203,7 @@ def _picture(output: NotebookNode, alt: str) -> str:
     said = output.data.get("text/plain", "")  # a figure of ours says its title there, another one its type
     alt = alt if said.startswith("<") or not said else f"{alt}. {said}"
     png = output.data["image/png"].replace("\n", "")
-    return f'<figure><img src="data:image/png;base64,{png}" alt="{html.escape(alt)}"{size}></figure>'
+    return f'<figure><img src="data:image/png;base64,{png}" alt="{escape.attribute(alt)}"{size}></figure>'
 
 
 def _text(text: str, kind: str) -> str:
@@ -228,7 +230,7 @@ def markdown(source: str) -> str:
         try:
             return convert(tex.strip(), display=display)
         except Exception:  # the converter raises many types; the source is better than no page
-            return f"<code>{html.escape(tex)}</code>"
+            return f"<code>{escape.html(tex)}</code>"
 
     class Renderer(nbmd.IPythonRenderer):
         def inline_math(self, body: str) -> str:

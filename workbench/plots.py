@@ -34,6 +34,7 @@ from scipy.spatial.distance import squareform
 
 from workbench import metrics
 from workbench.errors import WorkbenchError, unknown
+from workbench.escape import shorten, visible
 
 WIDTH = 7.0  # inches
 INK, GREY, PALE = "#222222", "#666666", "#e4e4e4"
@@ -46,6 +47,7 @@ STYLE: dict[str, object] = {
     "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY,
     "axes.spines.top": False, "axes.spines.right": False,
     "axes.axisbelow": True, "grid.color": PALE, "legend.frameon": False, "svg.hashsalt": "workbench",
+    "text.parse_math": False,  # a class named "$5" is no formula
 }  # fmt: skip
 
 ARM_STYLES: dict[str, tuple[str, str]] = {  # colour, marker
@@ -172,7 +174,7 @@ def training_curves(
     apart = np.diff(heights).min(initial=np.inf) > 13 * fig.dpi / 72
     if apart and len({step for step, _ in ends.values()}) == 1 and max(map(len, ends)) <= 24:
         for arm, (_, value) in ends.items():
-            ax.annotate(arm, (1, value), xycoords=("axes fraction", "data"), xytext=(4, 0),
+            ax.annotate(visible(arm), (1, value), xycoords=("axes fraction", "data"), xytext=(4, 0),
                         textcoords="offset points", va="center")  # fmt: skip
     else:
         _legend(fig, [_handle(arm, *styles[arm], line=True) for arm in styles])
@@ -296,7 +298,7 @@ def class_similarity(
     ranks = similarity_order(table) if order else np.arange(classes)
     numbered = classes > 24
     size = 8.5 if not numbered else 6.5
-    names = [_shorten(label_names[i], 40 if numbered else 28) for i in ranks]
+    names = [shorten(label_names[i], 40 if numbered else 28) for i in ranks]
     room = 0.3 + max(map(len, names)) * size * 0.58 / 72  # inches the names take beside and below the map
     height = 0.6 + 0.125 * classes if numbered else min(WIDTH - room - 0.9, 5.2, 1 + 0.6 * classes) + room
     unused = classes - len(np.unique(predicted))
@@ -412,7 +414,7 @@ def _comparison(
         ax.tick_params(axis="y", length=0)
         ax.margins(x=0.06)
         ax.grid(axis="x")
-        ax.set_title(_shorten(name, 60), loc="left", weight="bold")
+        ax.set_title(shorten(name, 60), loc="left", weight="bold")
     axes[-1].xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
     axes[-1].set_xlabel("accuracy, class-balanced (%)")
     return fig
@@ -455,7 +457,7 @@ def differences(
                 [100 * found["low"], 100 * found["high"]], [y, y], color=colour, lw=2, solid_capstyle="butt"
             )
             ax.plot(100 * found["estimate"], y, color=colour, **_marker(shape[name], 7))
-    names = [f"{_shorten(a, 26)}\n− {_shorten(b, 26)}" for a, b in pairs]
+    names = [f"{shorten(a, 26)}\n− {shorten(b, 26)}" for a, b in pairs]
     ax.set_yticks(row * (np.arange(len(pairs)) + 0.5), names)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(row * len(pairs), 0)
@@ -563,8 +565,8 @@ def sweep_map(
     wide = len(shown.columns) if shown.index[i] in spans else 1
     left = -0.5 if wide > 1 else j - 0.5
     ax.add_patch(Rectangle((left, i - 0.5), wide, 1, fill=False, ec="#D55E00", lw=2.2, clip_on=False))
-    ax.set_xticks(range(len(shown.columns)), [f"{v:g}" if np.isreal(v) else str(v) for v in shown.columns])
-    ax.set_yticks(range(len(shown)), [_shorten(str(name), 30) for name in shown.index])
+    ax.set_xticks(range(len(shown.columns)), [f"{v:g}" if np.isreal(v) else visible(v) for v in shown.columns])
+    ax.set_yticks(range(len(shown)), [shorten(name, 30) for name in shown.index])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_xlabel(x.replace("_", " "))
@@ -597,7 +599,7 @@ def main_effects(table: pd.DataFrame, *, title: str = "What each choice costs", 
             colour = VERDICT_COLOURS["BEATS"] if row.low > 0 else colour
             ax.plot([100 * row.low, 100 * row.high], [y, y], color=colour, lw=2, solid_capstyle="butt")
             ax.plot(100 * row.estimate, y, color="white" if reference else colour, marker="o", ms=6.5, mec=colour)
-            ticks.append((y, f"{_shorten(str(factor), 22)} = {_shorten(str(row.level), 18)}"))
+            ticks.append((y, f"{shorten(factor, 22)} = {shorten(row.level, 18)}"))
             y += line
         y += gap
         if factor != factors[-1]:
@@ -784,7 +786,7 @@ def reliability(
     for ax in grid[1]:
         ax.set_xlabel("confidence: probability of the top class (%)")
     fig.align_ylabels()
-    handles = [_handle(f"{_shorten(name, 40)}: ECE {' → '.join(values)} %", *styles[name], line=True)
+    handles = [_handle(f"{shorten(name, 40)}: ECE {' → '.join(values)} %", *styles[name], line=True)
                for name, values in eces.items()]  # fmt: skip
     _legend(fig, [*handles, Line2D([], [], color=GREY, ls="--", lw=1, label="calibrated")])
     return fig
@@ -840,7 +842,7 @@ def perplexities(
     low, high = table["perplexity"].min(), table["perplexity"].max()
     ax.set(xscale="log", xlim=(low / 1.15, high * 1.15), ylim=(len(arms) - 0.4, -0.6), xlabel="perplexity (log scale)")
     _log_axis(ax)
-    ax.set_yticks(range(len(arms)), [_shorten(arm, 40) for arm in arms])
+    ax.set_yticks(range(len(arms)), [shorten(arm, 40) for arm in arms])
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
     return fig
@@ -860,11 +862,11 @@ def next_tokens(
         ax.barh(y, 100 * table[name], height=0.9 * height, color=styles[name][0])
         for at, value in zip(y, 100 * table[name], strict=True):
             ax.text(value + 0.6, at, "<1" if value < 1 else f"{value:.0f}", va="center", fontsize=8)
-    names = [repr(str(token))[1:-1].replace(" ", "␣").replace("$", r"\$") for token in table.index]
+    names = [repr(str(token))[1:-1].replace(" ", "␣") for token in table.index]
     ax.set_yticks(range(len(table)), names)
     ax.set(xlabel="probability (%)", ylim=(len(table) - 0.45, -0.55), xlim=(0, 1.12 * 100 * table.to_numpy().max()))
     ax.tick_params(axis="y", length=0)
-    _legend(fig, [Patch(fc=styles[name][0], label=name) for name in table])
+    _legend(fig, [Patch(fc=styles[name][0], label=visible(name)) for name in table])
     return fig
 
 
@@ -926,7 +928,7 @@ def flips(
         ax.barh(y, sign * shown[kind], height=0.7, color=colour)
     ax.hlines(y, -100 * shown["high"], -100 * shown["low"], color=INK, lw=1)
     ax.axvline(0, color=INK, lw=1)
-    names = [_shorten(label_names[label], 40) for label in shown["label"]]
+    names = [shorten(label_names[label], 40) for label in shown["label"]]
     ax.set_yticks(y, [f"{name} ({n})" for name, n in zip(names, shown["n_templates"], strict=True)])
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
@@ -963,7 +965,7 @@ def refusal(
         ax.plot(*share, color=colour, lw=1.8)
         chosen = [100 * np.mean(np.asarray(c) < threshold) for c in (inside, outside)]
         ax.plot(*chosen, color=colour, clip_on=False, **_marker(marker, 9))
-        label = f"{_shorten(name, 40)}: AUROC {100 * metrics.auroc(inside, outside):.1f} %"
+        label = f"{shorten(name, 40)}: AUROC {100 * metrics.auroc(inside, outside):.1f} %"
         handles.append(_handle(label, colour, marker, line=True))
     ax.set(xlim=(0, 100), ylim=(0, 101))
     ax.set(xlabel="in-scope texts refused (%)", ylabel="out-of-scope texts refused (%)")
@@ -1003,7 +1005,7 @@ def difficulty(
         ax.set_xticks(place, [f"{_wrap(str(slice), 10)}\nn = {n}" for slice, n in counts.items()])
         ax.tick_params(axis="x", length=0, labelsize=8.5)
         ax.set_xlim(-0.5, len(counts) - 0.5)
-        ax.set_title(_shorten(name, 44), loc="left", weight="bold")
+        ax.set_title(shorten(name, 44), loc="left", weight="bold")
         ax.grid(axis="y")
     for ax in axes[:, 0]:
         ax.set_ylabel("accuracy (%)")
@@ -1040,7 +1042,7 @@ def stacked_shares(
                         bbox={"fc": "white", "alpha": 0.85, "lw": 0, "pad": 0.8})  # fmt: skip
         left += share
     inner = table.index.names[-1] or ""
-    names = [f"{key[0]}, {inner} {key[1]}" if grouped else str(key) for key in table.index]
+    names = [visible(f"{key[0]}, {inner} {key[1]}" if grouped else key) for key in table.index]
     ax.set_yticks(places, names)
     ax.set(xlim=(0, 100), ylim=(y - 0.05, -0.19), xlabel=xlabel)
     ax.tick_params(axis="y", length=0)
@@ -1052,7 +1054,7 @@ def stacked_shares(
 
 def _figure(height: float, title: str, subtitle: str) -> _Figure:
     """An empty figure with a title and a subtitle above height inches of room for axes."""
-    title, subtitle = textwrap.fill(title, 64), textwrap.fill(subtitle, 104)
+    title, subtitle = textwrap.fill(visible(title), 64), textwrap.fill(visible(subtitle), 104)
     above = 0.12 + 0.2 * (title.count("\n") + 1)
     head = above + 0.165 * (subtitle.count("\n") + 1) * bool(subtitle) + 0.1
     fig = _Figure(figsize=(WIDTH, height + head))
@@ -1076,7 +1078,7 @@ def _marker(marker: str, size: float = 6) -> dict[str, object]:
 
 def _handle(label: str, colour: str, marker: str, line: bool = False, size: float = 7) -> Line2D:
     return Line2D(
-        [], [], color=colour, ls="-" if line else "", label=_shorten(label, 60), **_marker(marker, size)
+        [], [], color=colour, ls="-" if line else "", label=shorten(label, 60), **_marker(marker, size)
     )
 
 
@@ -1091,12 +1093,9 @@ def _legend(fig: Figure, handles: list[Line2D | Patch], **options: object) -> No
         legend.remove()
 
 
-def _shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
-
-
 def _wrap(text: str, width: int, lines: int = 2) -> str:
     """Text on at most so many lines, cut at spaces where it has any."""
+    text = visible(text)
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder="…")) or text
 
 
@@ -1142,7 +1141,7 @@ def _verdict_text(found: dict[str, object]) -> str:
     joint = {"BEATS": "", "WORSE": "than ", "EQUIVALENT": "to "}.get(verdict, "vs ")
     replaces = ", replaces it" if found.get("replaces") is True else ""
     difference = f"{round(100 * found['estimate'], 1) + 0:+.1f}".replace("-", "−")
-    return f"{verdict} {joint}{_shorten(str(found['baseline']), 22)} ({difference}){replaces}"
+    return f"{verdict} {joint}{shorten(found['baseline'], 22)} ({difference}){replaces}"
 
 
 def _need(table: pd.DataFrame, columns: list[str], what: str) -> None:

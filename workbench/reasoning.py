@@ -12,7 +12,6 @@ nothing that judges a student can have taught its teacher.
 """
 
 import hashlib
-import html
 import json
 import random
 import re
@@ -23,6 +22,7 @@ from functools import cached_property
 import pandas as pd
 
 from workbench.errors import WorkbenchError, unknown
+from workbench.escape import html
 from workbench.store import fingerprint
 
 SPLITS = {"test": range(0, 2), "validation": range(2, 3), "train": range(3, 10)}  # tenths of all prompts
@@ -230,10 +230,10 @@ class TraceView:
     texts: dict[str, list[str]]
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in ["problem", "truth", *self.texts])
+        head = "".join(f'<th scope="col">{html(name)}</th>' for name in ["problem", "truth", *self.texts])
         rows = []
         for i, problem in enumerate(self.problems):
-            cells = [f"<b>{html.escape(problem.prompt)}</b><br>difficulty {problem.difficulty}"]
+            cells = [f"<b>{html(problem.prompt)}</b><br>difficulty {problem.difficulty}"]
             cells += [_lines(problem, problem.completion, judged=False)]
             cells += [_lines(problem, written[i]) for written in self.texts.values()]
             rows.append("".join(f'<td style="vertical-align:top;text-align:left">{cell}</td>' for cell in cells))
@@ -277,14 +277,14 @@ def _lines(problem: Problem, text: str, judged: bool = True) -> str:
     found, steps = verify(problem, text), steps_of(text)
     if problem.family not in FAMILIES:  # worded: its steps are not checked
         steps = [text.strip()]
-    lines = [f"<code>{html.escape(step)}</code>" for step in steps]
+    lines = [f"<code>{html(step)}</code>" for step in steps]
     if judged and found.first_wrong is not None:
         wrong = found.first_wrong
-        shown = f"<s><code>{html.escape(steps[wrong])}</code></s> wrong" if wrong < len(steps) else "missing"
+        shown = f"<s><code>{html(steps[wrong])}</code></s> wrong" if wrong < len(steps) else "missing"
         lines[wrong : wrong + 1] = [f"<mark>✗ {shown} step {wrong + 1}</mark>"]
     if problem.family in FAMILIES:
         _, mark, answer = text.partition(MARK)
-        lines += [f"answer <code>{html.escape(answer)}</code>" if mark else "no answer"]
+        lines += [f"answer <code>{html(answer)}</code>" if mark else "no answer"]
     if judged:
         lines[-1] += f" {'✓' if found.answer_right else '✗'}<br><i>{found.verdict}</i>"
     return "<br>".join(lines)

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench import escape
 from workbench import notebook as nb_
 from workbench.errors import WorkbenchError, unknown
 from workbench.store import commit, data_dir, versions, write_atomic
@@ -39,15 +40,18 @@ class Answer:
         self.content = {"text": text, "columns": columns, "rows": rows}
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        text = f"{self.content['text']}\n\n{nb_.markdown_table(self.content)}".strip()
-        return {"text/plain": text, "text/markdown": text, nb_.ANSWER: self.content}
+        text, table = self.content["text"], nb_.markdown_table(self.content)
+        shown = f"{escape.prose(text)}\n\n{table}".strip()
+        plain = f"{escape.visible(text)}\n\n{table}".strip()
+        return {"text/plain": plain, "text/markdown": shown, nb_.ANSWER: self.content}
 
 
 def answer(text: str, table: pandas.DataFrame | None = None) -> Answer:
     """What a notebook found, as the value of its last cell.
 
     Args:
-        text: one to three sentences of Markdown.
+        text: one to three sentences. ``**bold**`` is the only markup in them, and in the table there is none: names of
+            classes, teachers and tasks may stand there as they are.
         table: the numbers behind it. A named index becomes the first columns; floats are shown with three
             decimals and NaN as a dash, so give counts as integers and anything else as text.
     """
@@ -301,6 +305,7 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> 
     folder = FileSystemLoader(Path(__file__).parent)
     environment = Environment(loader=folder, autoescape=True, trim_blocks=True)
     environment.filters["duration"] = duration
+    environment.finalize = lambda value: escape.visible(value) if type(value) is str else value
     template = environment.get_template("report.html")
     code_style = markupsafe.Markup(HtmlFormatter(style="xcode").get_style_defs(".highlight"))
 
@@ -309,7 +314,7 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> 
         write_atomic(out / f"{name}.html", page)
 
     for page in done:
-        body = markupsafe.Markup(nb_.to_html(page["notebook"], hide_code))
+        body = markupsafe.Markup(escape.sanitise(nb_.to_html(page["notebook"], hide_code)))
         write(page["name"], title=page["label"], body=body, run=page["run"])
     # 03 asks the question of the whole report; until it has run, the latest answer is the nearest to it.
     answered = sorted((p for p in done if p["run"].answer), key=lambda p: p["name"].startswith("03_"))
@@ -317,7 +322,7 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> 
     body = ""
     if best:
         pictures = nb_.figures(nb_.tagged(best["notebook"], "headline"), f"The finding of {best['label']}")
-        body = markupsafe.Markup(nb_.answer_html(best["run"].answer, pictures))
+        body = markupsafe.Markup(escape.sanitise(nb_.answer_html(best["run"].answer, pictures)))
     write("index", title="Report", body=body, best=best, run=(best or next(iter(done), {})).get("run"))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -362,5 +367,5 @@ def readme_results(notebooks: Path = NOTEBOOKS) -> str:
         if found := record.get("answer"):
             head = f"### [{_label(path.stem, nb)}](notebooks/{path.name})\n\n> {nb_.question(nb)}"
             made = f"*Run on {record['date'][:10]} in {duration(record['seconds'])} ({record['device']}).*"
-            parts += filter(None, [head, found["text"], nb_.markdown_table(found), made])
+            parts += filter(None, [head, escape.prose(found["text"]), nb_.markdown_table(found), made])
     return "\n\n".join(parts)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from workbench import metrics
 from workbench.data import Task
 from workbench.errors import WorkbenchError
+from workbench.escape import markdown, yaml
 from workbench.export import FILES, OnnxClassifier, to_onnx
 from workbench.notebook import markdown_table
 from workbench.soft_labels import KINDS, Teacher, soft_labels
@@ -133,18 +133,20 @@ def _card(
     budget = f"{task.labels_per_class} labels a class" if task.labels_per_class else "every label"
     source = "No teacher: it learnt from labels alone."
     if teacher:
-        source = f"{teacher.name}, {len(task.transfer_texts):,} texts labelled once. Terms: {terms}."
+        source = f"{markdown(teacher.name)}, {len(task.transfer_texts):,} texts labelled once. "
+        source += f"Terms: {markdown(terms)}."
     changed = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
     settings = ", ".join(f"{name}={value!r}" for name, value in changed.items())
     checks = pd.DataFrame.from_dict(exported.record["checks"], orient="index").rename_axis("file").reset_index()
     checks["file"] = checks["file"].map(FILES)
     built = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "platform")
     parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---",
-        f"# {task.name}: a student of {record['parameters']:,} parameters",
-        f"It sorts a text into one of {len(task.label_names)} classes: {', '.join(task.label_names)}.",
+        f"---\n{yaml(head)}---",
+        f"# {markdown(task.name)}: a student of {record['parameters']:,} parameters",
+        f"It sorts a text into one of {len(task.label_names)} classes: {', '.join(map(markdown, task.label_names))}.",
         f"**Teacher.** {source}",
-        f"**Data.** {task.source}. Licence: {task.licence}. It saw {budget} (draw {task.label_draw}).",
+        f"**Data.** {markdown(task.source)}. Licence: {markdown(task.licence)}. "
+        f"It saw {budget} (draw {task.label_draw}).",
         "## Use",
         '```python\nfrom transformers import pipeline\n\npipeline("text-classification", "FOLDER")("a text")\n```',
         "Without PyTorch: `python serve.py`, which runs `model_int8.onnx`. Both files were checked on the test texts "
@@ -166,7 +168,7 @@ def _card(
         _out_of_scope(exported, task, logits["this student"]),
         "## Provenance",
         f"- run {run.entry.key}, {record['created']}, commit {record['commit']}\n"
-        f"- TrainConfig({settings})\n- {built}",
+        f"- TrainConfig({markdown(settings)})\n- {built}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

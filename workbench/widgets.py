@@ -5,7 +5,6 @@ kernel runs. Callbacks arrive on several threads and training draws from one of 
 lock, from the values its controls have by then, into figures that pyplot doesn't know.
 """
 
-import html
 import io
 import textwrap
 import threading
@@ -23,11 +22,13 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike
 from scipy import special
 
 from workbench import metrics, plots, training
 from workbench.errors import WorkbenchError
+from workbench.escape import html, shorten, visible
 from workbench.losses import LOSSES
 from workbench.store import Store
 
@@ -108,7 +109,7 @@ def _scale(name: str, unit: str, tooltip: str, values: Sequence[float], start: f
 
 
 def _alert(text: str) -> str:
-    return f'<p role="alert" style="color:#b3261e;line-height:1.4;margin:0.3em 0">{html.escape(text)}</p>'
+    return f'<p role="alert" style="color:#b3261e;line-height:1.4;margin:0.3em 0">{html(text)}</p>'
 
 
 def _figure(height: float) -> Figure:
@@ -128,10 +129,6 @@ def _encode(fig: Figure) -> bytes:
     pixels = np.asarray(fig.canvas.buffer_rgba())
     mpl_image.imsave(out, pixels, format="png", pil_kwargs={"compress_level": 2})
     return out.getvalue()
-
-
-def _shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
 class TemperaturePanel(Panel):
@@ -209,7 +206,7 @@ class TemperaturePanel(Panel):
             self.note.value = _line(f"{len(found):,} of {len(self.texts):,} texts")
             offered = found[: self.CHOICES]
             kept = self.example.value if self.example.value in offered and wanted else int(offered[0])
-            self.example.options = [(_shorten(self.texts[i], 60), int(i)) for i in offered]
+            self.example.options = [(shorten(self.texts[i], 60), int(i)) for i in offered]
             self.example.value = kept
 
     def _build_map(self) -> None:
@@ -269,7 +266,7 @@ class TemperaturePanel(Panel):
         cmap = matplotlib.colormaps["Blues"].with_extremes(bad="#e9e9e9")
         blank = np.full((classes, classes), np.nan)
         self._image = ax.imshow(blank, cmap=cmap, vmin=0, vmax=100 * self._peak, aspect="auto", interpolation="none")
-        names = [f"{_shorten(self.label_names[i], 34)}  {row}" for row, i in enumerate(self._rank, 1)]
+        names = [f"{shorten(self.label_names[i], 34)}  {row}" for row, i in enumerate(self._rank, 1)]
         ax.set_yticks(np.arange(classes), names, fontsize=8 if classes <= 24 else 6.5)
         step = 1 if classes <= 24 else 5
         columns = np.arange(step - 1, classes, step)
@@ -298,25 +295,25 @@ class TemperaturePanel(Panel):
             there = row < len(shown)
             p = 100 * soft[i, shown[row]] if there else 0
             self._bars[row].set_width(p)
-            self._names[row].set_text(_shorten(self.label_names[shown[row]], 26) if there else "")
+            self._names[row].set_text(shorten(self.label_names[shown[row]], 26) if there else "")
             self._values[row].set(x=p + 2, text="" if not there else "<1" if p < 1 else f"{p:.0f}")
         curve = [special.entr(metrics.softmax(z[None], g)).sum() for g in self._grid]
         entropy = special.entr(soft[i]).sum()
         self._line.set_ydata(curve)
         self._dot.set_data([t], [entropy])
         known = self.truth[i] >= 0
-        says = f"teacher: {self.label_names[self.top[i]]}"
+        says = f"teacher: {visible(self.label_names[self.top[i]])}"
         if known:
             wrong = self.truth[i] != self.top[i]
-            says += f", which is {f'wrong: {self.label_names[self.truth[i]]}' if wrong else 'right'}"
-        self._head.set_text(f"“{_shorten(self.texts[i], 80)}”")
+            says += f", which is {f'wrong: {visible(self.label_names[self.truth[i]])}' if wrong else 'right'}"
+        self._head.set_text(f"“{shorten(self.texts[i], 80)}”")
         self._sub.set_text(f"T = {t:.3g}; entropy {entropy:.2f} nats; {says}")
         log_soft = special.log_softmax(self.logits / t, axis=1)
         distance = soft[i] @ log_soft[i] - log_soft @ soft[i]
         distance[[text == self.texts[i] for text in self.texts]] = np.inf
         nearest = np.argsort(distance, kind="stable")[: self.NEIGHBOURS]
         for line, j in zip(self._near, nearest, strict=False):
-            found = f"{abs(distance[j]):.3f}  “{_shorten(self.texts[j], 58)}”  {self.label_names[self.top[j]]}"
+            found = f"{abs(distance[j]):.3f}  “{shorten(self.texts[j], 58)}”  {visible(self.label_names[self.top[j]])}"
             line.set_text(found if np.isfinite(distance[j]) else "")
         self._image.set_data(100 * self._likeness(t)[np.ix_(self._rank, self._rank)])
         self._fig.canvas.restore_region(self._background)
@@ -377,7 +374,7 @@ class TryItPanel(Panel):
         table = self.ask(text)
         shown = table.columns[np.argsort(-table.mean().to_numpy(), kind="stable")[: self.BARS]]
         fig = _figure(2.5)
-        fig.text(0.01, 0.97, f"“{_shorten(text, 80)}”", weight="bold", va="top")
+        fig.text(0.01, 0.97, f"“{shorten(text, 80)}”", weight="bold", va="top")
         axes = fig.subplots(1, len(table), squeeze=False)[0]
         fig.subplots_adjust(left=0.27, right=0.985, top=0.75, bottom=0.2, wspace=0.12)
         styles = plots.arm_styles([name for name, _ in table.index])
@@ -387,9 +384,9 @@ class TryItPanel(Panel):
             for y, value in enumerate(p):
                 ax.text(value + 3, y, "<1" if value < 1 else f"{value:.0f}", va="center", fontsize=8.5)
             ax.set(xlim=(0, 125), ylim=(self.BARS - 0.4, -0.6), xticks=[0, 50, 100], xlabel="probability (%)")
-            ax.set_title(f"{_shorten(name, 24)}\n{ms:.1f} ms", fontsize=9, loc="left")
+            ax.set_title(f"{shorten(name, 24)}\n{ms:.1f} ms", fontsize=9, loc="left")
             ax.set_yticks([])
-        axes[0].set_yticks(np.arange(len(shown)), [_shorten(label, 26) for label in shown])
+        axes[0].set_yticks(np.arange(len(shown)), [shorten(label, 26) for label in shown])
         axes[0].tick_params(axis="y", length=0)
         return _png(fig)
 
@@ -690,7 +687,7 @@ class TrainingPanel(Panel):
                 left.plot(history["step"], smooth, dashes, label=names[term] if i == 0 else None, **style)
             if "validation" in history:
                 seen = history.dropna(subset="validation")
-                style |= {"ms": 4, "clip_on": False, "label": _shorten(name, 90)}
+                style |= {"ms": 4, "clip_on": False, "label": shorten(name, 90)}
                 right.plot(seen["step"], 100 * seen["validation"], "-o", **style)
         steps = max([history["step"].max() for history in runs.values()] + [self.bar.max if runs else 1])
         for ax in (left, right):
@@ -729,7 +726,7 @@ def _scores(history: list[dict[str, float]]) -> str:
 
 
 def _code(text: str) -> str:
-    return f'<pre style="white-space:pre-wrap;user-select:all">{html.escape(text)}</pre>'
+    return f'<pre style="white-space:pre-wrap;user-select:all">{html(text)}</pre>'
 
 
 def _table(rows: pd.DataFrame) -> str:
@@ -739,7 +736,7 @@ def _table(rows: pd.DataFrame) -> str:
 
 
 def _line(text: str) -> str:
-    return f'<p style="line-height:1.4;margin:0.3em 0">{html.escape(text)}</p>'
+    return f'<p style="line-height:1.4;margin:0.3em 0">{html(text)}</p>'
 
 
 _LESS_IS_BETTER = set("ms seconds bytes parameters flops nll brier ece kl errors loss negative".split())
@@ -814,7 +811,7 @@ class SweepPanel(Panel):
             colour, marker = styles[group]
             mean = rows[metric].groupby(at[rows.index]).mean()
             left.plot(at[rows.index], rows[metric], marker, color=colour, ms=4, alpha=0.4, mew=0)
-            left.plot(mean.index, mean, color=colour, marker=marker, lw=1.8, label=_shorten(group, 26))
+            left.plot(mean.index, mean, color=colour, marker=marker, lw=1.8, label=shorten(group, 26))
         row = self.runs.loc[chosen]
         left.plot(at[chosen], row[metric], "o", ms=12, mfc="none", mec=plots.INK, mew=1.4)
         if spread:
@@ -823,9 +820,9 @@ class SweepPanel(Panel):
             left.set_xticks(ticks, [f"{level:g}" for level in ticks])
             left.minorticks_off()
         elif not numeric:
-            left.set_xticks(range(len(levels)), [_shorten(level, 12) for level in levels])
+            left.set_xticks(range(len(levels)), [shorten(level, 12) for level in levels])
         left.set(xlabel=f"{x}{' (log scale)' if spread else ''}")
-        left.set_title(f"{_shorten(metric, 28)}, {len(self.runs)} runs; ring: one run", loc="left")
+        left.set_title(f"{shorten(metric, 28)}, {len(self.runs)} runs; ring: one run", loc="left")
         left.grid(axis="y")
         fig.legend(*left.get_legend_handles_labels(), loc="lower left", ncols=3, bbox_to_anchor=(0.01, 0), fontsize=8.5)
         right.set_title("the one run: validation (%)", loc="left")
@@ -894,7 +891,7 @@ class ComparePanel(Panel):
         self.y = _control(ipw.Dropdown, "y axis", "a measure", "From bottom to top", options=columns, value=best)
         self.one = _control(ipw.Dropdown, "one", "an arm", "Disagrees with the other", options=arms)
         self.other = _control(ipw.Dropdown, "other", "an arm", "Disagrees with the one", options=arms, value=arms[1])
-        classes = [("all classes", -1), *((name, i) for i, name in enumerate(self.label_names))]
+        classes = [("all classes", -1), *((visible(name), i) for i, name in enumerate(self.label_names))]
         self.only = _control(ipw.Dropdown, "true class", "of the texts", "Disagreements to list", options=classes)
         self.table = ipw.HTML()
         super().__init__(about, [self.x, self.y, self.one, self.other, self.only], [self.table])
@@ -931,12 +928,13 @@ class ComparePanel(Panel):
         x, y = self.measures[self.x.value], self.measures[self.y.value]
         for name in self.measures.index:
             colour, marker = styles[name]
-            left.plot(x[name], y[name], marker, color=colour, ms=9 if name in front else 6, label=_shorten(name, 28))
+            left.plot(x[name], y[name], marker, color=colour, ms=9 if name in front else 6, label=shorten(name, 28))
         order = x[front].sort_values().index
         left.plot(x[order], y[order], color="#aaaaaa", lw=1.2, zorder=0)
         if (x > 0).all() and x.max() / x.min() >= 8:
             left.set_xscale("log")
             left.xaxis.set_major_formatter("{x:g}")
+            left.xaxis.set_minor_formatter(NullFormatter())
         left.set(xlabel=f"{self.x.value}{' (log scale)' if left.get_xscale() == 'log' else ''}")
         left.set_title(f"{self.y.value}; line: Pareto front", loc="left")
         left.margins(0.1)
@@ -1015,14 +1013,14 @@ class TracesPanel(Panel):
         problem = self.problems.loc[row]
         height = 1.4 + 0.155 * self._lines  # inches: the same for every problem
         fig = _figure(height)
-        head = textwrap.wrap(str(problem[self.question]), self.COLUMNS, max_lines=3, placeholder=" …")
-        answer = f"\nanswer: {problem['answer']}" if "answer" in problem else ""
+        head = textwrap.wrap(visible(problem[self.question]), self.COLUMNS, max_lines=3, placeholder=" …")
+        answer = f"\nanswer: {visible(problem['answer'])}" if "answer" in problem else ""
         fig.text(0.01, 1 - 0.08 / height, "\n".join(head) + answer, weight="bold", va="top")
         for column, model in enumerate(self.models):
             x, first = 0.01 + column / len(self.models), self.wrong(row, model)
             verdict = "no wrong step" if first is None else f"step {first + 1} is wrong"
             told = {"x": x, "va": "top", "fontsize": 8, "linespacing": 1.25}
-            fig.text(y=1 - 0.9 / height, s=f"{_shorten(model, 28)}\n{verdict}", weight="bold", color=plots.GREY, **told)
+            fig.text(y=1 - 0.9 / height, s=f"{shorten(model, 28)}\n{verdict}", weight="bold", color=plots.GREY, **told)
             line = 0
             steps = self._steps(row, model)
             for i, lines in enumerate(steps):
@@ -1041,4 +1039,5 @@ class TracesPanel(Panel):
         """The lines of each step of a model."""
         steps, width = self.problems.loc[row, model], self.COLUMNS // len(self.models)
         steps = [line for line in steps.splitlines() if line.strip()] if isinstance(steps, str) else steps
-        return [textwrap.wrap(f"{i}. {step}", width, subsequent_indent="    ") for i, step in enumerate(steps, 1)]
+        numbered = (f"{i}. {visible(step)}" for i, step in enumerate(steps, 1))
+        return [textwrap.wrap(step, width, subsequent_indent="    ") for step in numbered]
