@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["lab"]  # its fixtures
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; results depend on it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"

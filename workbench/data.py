@@ -36,6 +36,7 @@ TASKS = ("voice-commands", "csv:<path>", "hub:<dataset>[/<config>]")
 # reads the same string. A tokenizer's own separator differs from model to model.
 PAIR = " || "
 ROWS = 10_000  # read at a time
+pd.set_option("display.html.use_mathjax", False)  # a text in a table is no formula, whatever JupyterLab reads into it
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,12 @@ def visible(text: object) -> str:
     which no file can hold.
     """
     line = " ".join(str(text).split())
-    if line.isprintable():
-        return line
-    hidden = {c for c in line if c not in _JOINERS and unicodedata.category(c) in ("Cc", "Cf", "Cs")}
-    return "".join(c.encode("unicode_escape").decode() if c in hidden else c for c in line)
+    return line if line.isprintable() else _shown(line)
+
+
+def _shown(text: str, kept: str = _JOINERS) -> str:
+    hidden = {c for c in set(text) - set(kept) if unicodedata.category(c) in ("Cc", "Cf", "Cs")}
+    return "".join(c.encode("unicode_escape").decode() if c in hidden else c for c in text)
 
 
 def shorten(text: object, width: int) -> str:
@@ -94,6 +96,7 @@ def sanitise(page: str) -> str:
     """HTML with only what a report needs: no script, style sheet, form, frame, base, redirect or event handler.
 
     Pictures are PNGs in the page itself; links lead to pages, addresses of the web and mail, never into a script.
+    Characters that hide or turn others are shown as `visible` shows them.
     """
     import nh3
 
@@ -109,7 +112,7 @@ def sanitise(page: str) -> str:
         "tr": {"style"}, "span": {"style"}, "p": {"style"}, "div": {"style"},
     }  # fmt: skip
     return nh3.clean(
-        page,
+        _shown(page, _JOINERS + "\n\t"),
         tags=(nh3.ALLOWED_TAGS | _MATHML | {"figure", "figcaption", "section"}) - {"area", "map", "center"},
         attributes={"*": shared} | own | {tag: _MATHML_ATTRIBUTES for tag in _MATHML},
         attribute_filter=keep,
