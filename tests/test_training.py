@@ -103,7 +103,7 @@ def test_options_of_the_loss_are_checked_and_belong_to_one_config():
     assert hash(config) == hash(replace(config)) and config != replace(config, loss_options={})
     with pytest.raises(WorkbenchError) as error:
         replace(config, loss="jsd")
-    check_sentence(str(error.value), "beta of loss 'jsd' is 1.0: it must be above 0 and below 1")
+    check_sentence(str(error.value), "beta of loss 'jsd' is 1.0: give a number above 0 and below 1")
     with pytest.raises(WorkbenchError) as error:
         replace(config, loss="forward_kl")
     check_sentence(str(error.value), "Loss 'forward_kl' has no option 'beta': it takes standardise")

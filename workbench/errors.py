@@ -55,7 +55,7 @@ class Number:
         below: larger than the largest.
         whole: without a fraction.
         optional: None will do, too.
-        unit: what is counted or measured.
+        unit: what is counted or measured, for the sentence.
     """
 
     least: float | None = None
@@ -75,7 +75,7 @@ class Number:
         said = f"a {kind} number {' and '.join(ends)}".replace("  ", " ").rstrip()
         if self.least is not None and self.most is not None:
             said = said.replace("of at least", "from").replace("and at most", "to")
-        return said + (", or None" if self.optional else "")
+        return said + (f" ({self.unit})" if self.unit else "") + (", or None" if self.optional else "")
 
     def holds(self, value: object) -> bool:
         """Whether `value` is such a number of Python's."""
