@@ -160,11 +160,6 @@ def number(name: str, value: Any, least: float | None = None, most: float | None
     return Number(least, most, **ends).check(name, value)
 
 
-def seed(value: Any, name: str = "seed") -> int:
-    """`value` as an int that every generator of random numbers takes, or a WorkbenchError."""
-    return SEED.check(name, value)
-
-
 def sequence(name: str, values: Any, what: str = "values") -> list:
     """`values` as a list, or a WorkbenchError for a string, which would be taken apart, and for what is no sequence."""
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):

@@ -40,8 +40,10 @@ WEIGHT = Number(0, 1e6)  # of a term
 SMOOTHING = Number(least=0, below=1)
 
 
-def check_temperature(temperature: float) -> float:
-    """`temperature` as a float; raises unless it is in `TEMPERATURE`."""
+def check_temperature(temperature: float, or_zero: bool = False) -> float:
+    """`temperature` as a float; raises unless it is in `TEMPERATURE`, or 0 where that stands for the likeliest."""
+    if or_zero and not (temperature := Number(0, TEMPERATURE.most).check("temperature", temperature)):
+        return temperature
     return TEMPERATURE.check("temperature", temperature)
 
 
