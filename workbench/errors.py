@@ -148,6 +148,7 @@ class Switch:
 
 MANY = 1_000_000_000  # where a count has no other end
 SEED = Number(least=0, most=2**63 - 1, whole=True)
+TEMPERATURE = Number(1e-6, 1e6)  # beyond, its square times a gradient leaves float32
 
 
 def whole(name: str, value: Any, least: int = 1, most: int = MANY) -> int:
@@ -155,9 +156,9 @@ def whole(name: str, value: Any, least: int = 1, most: int = MANY) -> int:
     return Number(least, most, whole=True).check(name, value)
 
 
-def number(name: str, value: Any, least: float | None = None, most: float | None = None, **ends: float) -> float:
-    """`value` as a finite float in the range (`ends`: above and below), or a WorkbenchError that names it."""
-    return Number(least, most, **ends).check(name, value)
+def number(name: str, value: Any, least: float | None = None, most: float | None = None, **more: Any) -> float:
+    """`value` as a finite float in the range (`more`: see `Number`), or a WorkbenchError that names it."""
+    return Number(least, most, **more).check(name, value)
 
 
 def sequence(name: str, values: Any, what: str = "values") -> list:

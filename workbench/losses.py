@@ -32,16 +32,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.errors import Number, Switch, WorkbenchError, shown, unknown, whole
+from workbench.errors import TEMPERATURE, Number, Switch, WorkbenchError, shown, unknown, whole
 
 Options = Mapping[str, float | bool]
-TEMPERATURE = Number(1e-6, 1e6)  # beyond, its square times a gradient leaves float32
 WEIGHT = Number(0, 1e6)  # of a term
 SMOOTHING = Number(least=0, below=1)
 
 
 def check_temperature(temperature: float, or_zero: bool = False) -> float:
-    """`temperature` as a float; raises unless it is in `TEMPERATURE`, or 0 where that stands for the likeliest."""
+    """`temperature` as a float in `errors.TEMPERATURE`, or 0 where that stands for the likeliest; else raises."""
     if or_zero and not (temperature := Number(0, TEMPERATURE.most).check("temperature", temperature)):
         return temperature
     return TEMPERATURE.check("temperature", temperature)

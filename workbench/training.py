@@ -27,10 +27,23 @@ from torch import Tensor, nn
 
 from workbench import metrics, models
 from workbench.data import Task
-from workbench.errors import MANY, SEED, Choice, Number, Switch, Text, WorkbenchError, number, shown, strings, unknown
+from workbench.errors import (
+    MANY,
+    SEED,
+    TEMPERATURE,
+    Choice,
+    Number,
+    Switch,
+    Text,
+    WorkbenchError,
+    number,
+    shown,
+    strings,
+    unknown,
+)
 from workbench.fused import Head, Target, fused_loss
 from workbench.language import LanguageModel, evaluate
-from workbench.losses import LOSSES, SMOOTHING, TEMPERATURE, WEIGHT, combine, find_loss, temperature_factor
+from workbench.losses import LOSSES, SMOOTHING, WEIGHT, combine, find_loss, temperature_factor
 from workbench.reasoning import TraceTask
 from workbench.soft_labels import SoftLabels
 from workbench.store import Entry, Store, code_fingerprint, versions
