@@ -122,7 +122,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Refuse values no run could mean; keep numpy's scalars as Python's."""
         spec = find_loss(self.loss, self.loss_options)
-        options = {name: spec.options[name].check(name, value) for name, value in self.loss_options.items()}
+        options = {name: spec.options[name].check(name, value) for name, value in (self.loss_options or {}).items()}
         object.__setattr__(self, "loss_options", options)  # a copy: `replace` would share the dict
         for name, check in CHECKS.items():
             object.__setattr__(self, name, check.check(name, getattr(self, name)))
