@@ -471,5 +471,6 @@ def test_a_pruned_run_says_so(task, labels, store):
     kept = Run(replace(run.entry))
     assert "did you mean 'test'" in sentence(lambda: run.logits("tests"))
     shutil.rmtree(run.entry.path)
+    gone = f"The run {run.entry.path} is no longer in the store: train it again."
     for name in ("history", "logits", "path", "metrics", "config"):
-        assert sentence(lambda name=name: getattr(kept, name)()) == f"The run {run.entry.path} is no longer in the store: train it again."
+        assert sentence(lambda name=name: getattr(kept, name)()) == gone
