@@ -41,7 +41,7 @@ def test_augmented_is_seeded_and_without_copies(task):
     for split in set(SPLITS) - {"unlabelled"}:
         assert getattr(made, split) is getattr(task, split)
     assert made.fingerprint != task.fingerprint
-    with pytest.raises(WorkbenchError, match="rate is 0: it must be above 0 and at most 1"):
+    with pytest.raises(WorkbenchError, match="rate is 0: give a number above 0 and at most 1"):
         augmented(task, rate=0)
 
 

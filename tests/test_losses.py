@@ -428,7 +428,7 @@ def test_a_small_divergence_keeps_its_digits(name):
 def test_bad_temperature_is_refused(name, temperature):
     with pytest.raises(WorkbenchError, match=f"temperature is {temperature}") as error:
         LOSSES[name].function(STUDENT, TEACHER, temperature)
-    assert "finite number above 0" in sentence(error)
+    assert "give a number from 1e-06 to 1,000,000" in sentence(error)
 
 
 @every_loss
@@ -463,9 +463,9 @@ def test_distilling_without_soft_labels_is_refused():
         ("jsd", {"normalise": 1}, ("normalise of loss 'jsd' is 1", "True or False")),
         ("skew_kl", {"alpha": 1.0}, ("alpha of loss 'skew_kl' is 1.0", "at least 0 and below 1")),
         ("skew_reverse_kl", {"alpha": math.nan}, ("alpha of loss 'skew_reverse_kl' is nan",)),
-        ("dkd", {"beta": -1}, ("beta of loss 'dkd' is -1", "0 or more")),
-        ("dkd", {"alpha": math.inf}, ("alpha of loss 'dkd' is inf", "0 or more")),
-        ("dist", {"gamma": "1"}, ("gamma of loss 'dist' is '1'", "0 or more")),
+        ("dkd", {"beta": -1}, ("beta of loss 'dkd' is -1", "from 0 to 1,000,000")),
+        ("dkd", {"alpha": math.inf}, ("alpha of loss 'dkd' is inf", "from 0 to 1,000,000")),
+        ("dist", {"gamma": "1"}, ("gamma of loss 'dist' is '1'", "from 0 to 1,000,000")),
     ],
 )
 def test_options_that_mean_nothing_are_refused(loss, options, parts):

@@ -93,7 +93,9 @@ def test_what_a_completion_is_worth(problem, text, verdict, first_wrong):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_splits_share_no_prompt_and_a_seed_repeats(family):
-    splits = {s: {p.prompt for p in problems(family, [2, 3], 60, split=s, seed=s == "test")} for s in reasoning.SPLITS}
+    splits = {
+        s: {p.prompt for p in problems(family, [2, 3], 60, split=s, seed=int(s == "test"))} for s in reasoning.SPLITS
+    }
     assert len(set().union(*splits.values())) == 360
     assert problems(family, [3], 20) == problems(family, [3], 20)
     assert problems(family, [3], 20) != problems(family, [3], 20, seed=1)

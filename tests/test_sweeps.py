@@ -119,10 +119,10 @@ def test_rivals_have_as_many_settings_as_asked_all_different():
         ({"loss_options": [{}]}, "Unknown field of TrainConfig 'loss_options'"),
         ({"loss": "jsd"}, "give a list"),
         ({"loss": ["kl"]}, "Unknown loss 'kl'"),
-        ({"temperature": ["2"]}, "temperature is '2', a str: give a value of type float"),
-        ({"steps": [1.5]}, "steps is 1.5, a float: give a value of type int"),
-        ({"ce_weight": [True]}, "ce_weight is True, a bool"),
-        ({"labelled_fraction": ["all"]}, "float or None"),
+        ({"temperature": ["2"]}, "temperature is '2': give a number from 1e-06 to 1,000,000"),
+        ({"steps": [1.5]}, "steps is 1.5: give a whole number from 1 to 10,000,000"),
+        ({"ce_weight": [True]}, "ce_weight is True: give a number"),
+        ({"labelled_fraction": ["all"]}, "give a number from 0 to 1, or None"),
         ({"temperature": [-1.0]}, "temperature is -1.0"),
     ],
 )
@@ -377,7 +377,7 @@ def test_medians_are_of_the_best_so_far_and_wait_for_four():
 @pytest.mark.parametrize(
     ("space", "budget", "part"),
     [({}, 4, "The space is empty"), (SPACE, 0, "budget is 0"), ({"T": FloatDistribution(1, 2)}, 4, "Unknown field"),
-     ({"steps": FloatDistribution(1, 2)}, 4, "a float: give a value of type int")],
+     ({"steps": FloatDistribution(1, 2)}, 4, "steps is 1.0: give a whole number")],
 )  # fmt: skip
 def test_a_search_of_nothing_is_refused(task, labels, store, space, budget, part):
     with pytest.raises(WorkbenchError) as error:

@@ -107,7 +107,7 @@ def test_refusals_are_one_sentence(folder, teacher, tmp_path, store, task):
         "k is 1000 but": lambda: label(teacher, task, store, "top_k", k=1000),
         "temperature is 0": lambda: label(teacher, task, store, "top_k", temperature=0.0),
         "another tokenizer than": lambda: label(teacher, replace(task, tokenizer="other"), store),
-        "Can't keep 5 of 4 layers": lambda: prune_depth(teacher, 5, task, store=store),
+        "keep is 5: give a whole number from 1 to 4": lambda: prune_depth(teacher, 5, task, store=store),
     }.items():
         with pytest.raises(WorkbenchError) as error:
             call()

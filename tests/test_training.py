@@ -5,8 +5,10 @@ import math
 import multiprocessing
 import random
 import signal
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,7 +105,7 @@ def test_options_of_the_loss_are_checked_and_belong_to_one_config():
     assert hash(config) == hash(replace(config)) and config != replace(config, loss_options={})
     with pytest.raises(WorkbenchError) as error:
         replace(config, loss="jsd")
-    check_sentence(str(error.value), "beta of loss 'jsd' is 1.0: it must be above 0 and below 1")
+    check_sentence(str(error.value), "beta of loss 'jsd' is 1.0: give a number above 0 and below 1")
     with pytest.raises(WorkbenchError) as error:
         replace(config, loss="forward_kl")
     check_sentence(str(error.value), "Loss 'forward_kl' has no option 'beta': it takes standardise")
@@ -432,6 +434,62 @@ def test_what_the_consumer_does_between_records_does_not_reach_the_run(task, lab
     finally:
         torch.set_num_threads(outer)
     check_same(find_run(task, labels, CONFIG, store), whole)
+
+
+# --- several at once
+
+
+def check_interleaved(task, labels, tmp_path, seeds, wanted) -> None:
+    """Runs in threads of their own, one store each, that take turns record by record, end as each alone."""
+    barrier = threading.Barrier(len(seeds))
+    failed: list[BaseException] = []
+    mixed: list[int] = []
+
+    def work(seed: int) -> None:
+        try:
+            torch.set_num_threads(1)
+            barrier.wait(60)
+            for record in train(task, labels, replace(CONFIG, seed=seed), store=Store(tmp_path / f"{seed}")):
+                mixed.append(seed)
+                torch.rand(record["step"])  # the consumer draws too
+                if record["step"] < CONFIG.steps:
+                    barrier.wait(60)  # both are between two steps here
+        except BaseException as error:
+            failed.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in seeds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not failed
+    assert mixed != sorted(mixed), "they ran one after the other: this proves nothing"
+    for seed in seeds:
+        check_same(find_run(task, labels, replace(CONFIG, seed=seed), Store(tmp_path / f"{seed}")), wanted[seed])
+
+
+def test_two_runs_at_once_in_one_process_end_as_each_alone(task, labels, tmp_path, whole):
+    other = run(task, labels, replace(CONFIG, seed=1), Store(tmp_path / "alone"))
+    check_interleaved(task, labels, tmp_path, (0, 1), {0: whole, 1: other})
+
+
+def test_a_run_whose_records_are_taken_by_several_threads_and_closed_by_another_resumes(task, labels, store, whole):
+    records = train(task, labels, CONFIG, store=store)
+    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:
+        assert one.submit(next, records).result()["step"] == 2
+        torch.rand(3)
+        assert two.submit(next, records).result()["step"] == 4
+        one.submit(records.close).result()
+    check_same(run(task, labels, CONFIG, store), whole)
+
+
+def test_a_run_gives_back_the_random_state_of_its_consumer(task, labels, store):
+    torch.manual_seed(3)
+    wanted = torch.rand(4)
+    torch.manual_seed(3)
+    list(train(task, labels, replace(CONFIG, steps=2), store=store))
+    assert (torch.rand(4) == wanted).all()
 
 
 # --- killed and resumed

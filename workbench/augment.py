@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from workbench import weights
 from workbench.data import SPLITS, Task
-from workbench.errors import WorkbenchError
+from workbench.errors import SEED, Text, WorkbenchError, number, shown, whole
+from workbench.losses import check_temperature
 from workbench.models import folder_fingerprint, source_fingerprint
 from workbench.store import Store, code_fingerprint
 
@@ -30,6 +31,9 @@ def noisy(text: str, rate: float, rng: random.Random) -> str:
 
     At least one word stays. A typing error drops, doubles, replaces or swaps one letter.
     """
+    if not isinstance(text, str):
+        raise WorkbenchError(f"text is {shown(text)}: give a string.")
+    rate = number("rate", rate, 0, 1)
     words, out, i = text.split(), [], 0
     while i < len(words):
         kind = rng.choice(("drop", "swap", "typo")) if rng.random() < rate else "keep"
@@ -61,8 +65,8 @@ def augmented(task: Task, *, copies: int = 20, rate: float = 0.2, seed: int = 0)
         rate: see `noisy`.
         seed: of the noise.
     """
-    if not 0 < rate <= 1:
-        raise WorkbenchError(f"rate is {rate}: it must be above 0 and at most 1.")
+    copies, rate = whole("copies", copies, 1, 10_000), number("rate", rate, above=0, most=1)
+    seed = SEED.check("seed", seed)
     rng = random.Random(f"noise {seed}")
     made = [noisy(text, rate, rng) for text in task.labelled["text"] for _ in range(copies)]
     return _with_texts(task, made, f"transfer set: its labelled texts made noisy ({copies} copies, rate {rate})")
@@ -100,7 +104,10 @@ def written(
     Raises:
         WorkbenchError: no such model, or a class without a labelled text.
     """
-    store = store or Store()
+    store, model = store or Store(), Text().check("model", str(model) if isinstance(model, Path) else model)
+    per_class, examples = whole("per_class", per_class, 1, 1_000_000), whole("examples", examples, 1, 10_000)
+    max_new_tokens = whole("max_new_tokens", max_new_tokens, 1, 100_000)
+    temperature, seed = check_temperature(temperature), SEED.check("seed", seed)
     source = weights.path(model) if model in weights.WEIGHTS else Path(model) if Path(model).is_dir() else model
     inputs = {
         "model": folder_fingerprint(source) if isinstance(source, Path) else source_fingerprint(source),

@@ -29,7 +29,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import WorkbenchError, sequence, shown, strings, unknown, whole
 
 Classify = Callable[[list[str]], object]
 WARM_UP = 2
@@ -104,6 +104,8 @@ def grid(
     Raises:
         WorkbenchError: as `measure`.
     """
+    batch_sizes = sequence("batch_sizes", batch_sizes, "whole numbers")
+    words = sequence("words", words, "whole numbers")
     cells = [(size, length) for size in batch_sizes for length in words]
     by_length = {length: to_length(texts, length) for length in words}
     timed = _turns(arms, [(by_length[length], size) for size, length in cells], repeats, reference)
@@ -119,8 +121,9 @@ def grid(
 
 def to_length(texts: Sequence[str], words: int) -> list[str]:
     """Texts of exactly `words` words: longer ones keep the first, shorter ones are repeated until they have them."""
-    if words < 1 or not all(text.split() for text in texts):
-        raise WorkbenchError(f"to_length got {words} words, or a text without any: give at least one of each.")
+    words, texts = whole("words", words, 1, 1_000_000), strings("texts", texts)
+    if not all(text.split() for text in texts):
+        raise WorkbenchError("to_length got a text without words: give at least one in each.")
     return [" ".join((text.split() * words)[:words]) for text in texts]
 
 
@@ -156,10 +159,12 @@ def footprint(arms: Mapping[str, Path | str], texts: Sequence[str], *, repeats: 
 
 
 def _check(arms: Mapping, texts: Sequence[str], repeats: int, batch_size: int) -> None:
-    if not arms or not len(texts):
+    if not isinstance(arms, Mapping):
+        raise WorkbenchError(f"arms is {shown(arms)}: give a dict of names with what answers.")
+    if not arms or not strings("texts", texts):
         raise WorkbenchError(f"There are {len(arms)} arms and {len(texts)} texts: give at least one of each.")
-    if repeats < 1 or batch_size < 1:
-        raise WorkbenchError(f"repeats is {repeats} and batch_size is {batch_size}: both must be at least 1.")
+    whole("repeats", repeats, 1, 1_000_000)
+    whole("batch_size", batch_size, 1, 1_000_000)
 
 
 def _turns(
@@ -168,7 +173,7 @@ def _turns(
     """Seconds of each timed call, for each (texts, batch size) and arm, in the order of the turns."""
     for texts, size in cells:
         _check(arms, texts, repeats, size)
-    if reference is not None and reference not in arms:
+    if reference is not None and not (isinstance(reference, str) and reference in arms):
         raise unknown("reference", reference, arms)
     seconds = [{name: [] for name in arms} for _ in cells]
     with _one_tokenizer_thread(torch.get_num_threads() == 1):

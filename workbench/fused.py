@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, shown, whole
 from workbench.losses import Options, check_temperature, find_loss, standardise
 
 CHUNK = 512  # rows whose logits exist at once
@@ -176,6 +176,7 @@ def fused_loss(
         WorkbenchError: shapes or vocabularies that differ, a loss the target can't give, or a second backward.
     """
     check_temperature(temperature)
+    chunk = whole("chunk", chunk)
     _check(hidden, head, labels, ce_weight, target, kd_weight, loss, loss_options, temperature)
     walk = _Walk(
         head, labels, ce_weight, target, kd_weight, loss, dict(loss_options or {}), temperature, chunk,
@@ -190,8 +191,12 @@ def _check(hidden, head, labels, ce_weight, target, kd_weight, loss, loss_option
     if (ce_weight is not None and labels is None) or (kd_weight is not None and target is None):
         raise WorkbenchError("A term has row weights but no labels or target: give both, or neither.")
     arrays = {"labels": labels, "ce_weight": ce_weight, "kd_weight": kd_weight}
+    if target is not None and not isinstance(target, Target):
+        raise WorkbenchError(f"target is {shown(target)}: give one of Hidden, Dense, TopK and Sampled.")
     arrays |= {k: v for k, v in vars(target).items() if isinstance(v, Tensor)} if target else {}
-    for name, array in arrays.items():
+    for name, array in {"hidden": hidden, **arrays}.items():
+        if array is not None and not (isinstance(array, Tensor) and array.ndim):
+            raise WorkbenchError(f"{name} is {shown(array)}: give a tensor with a row a position.")
         if array is not None and len(array) != len(hidden):
             raise WorkbenchError(f"hidden has {len(hidden)} rows but {name} {len(array)}: give one a position.")
     if kd_weight is None:

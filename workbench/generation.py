@@ -20,7 +20,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from workbench import models
-from workbench.errors import WorkbenchError
+from workbench.errors import SEED, Text, WorkbenchError, sequence, shown, strings, whole
+from workbench.losses import check_temperature
 from workbench.reasoning import Problem, TraceTask, Verdict, verify
 from workbench.store import Store, code_fingerprint, fingerprint, write_atomic
 
@@ -55,12 +56,16 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
-        if not 0 <= self.temperature < float("inf"):
-            raise WorkbenchError(f"temperature is {self.temperature}: give 0 (greedy) or a finite number above it.")
-        if not (isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 1):
-            raise WorkbenchError(f"max_new_tokens is {self.max_new_tokens!r}: give a whole number of at least 1.")
-        if isinstance(self.stop, str) or not all(self.stop):
-            raise WorkbenchError(f"stop is {self.stop!r}: give a tuple of strings that are not empty.")
+        values = {
+            "temperature": check_temperature(self.temperature, or_zero=True),
+            "max_new_tokens": whole("max_new_tokens", self.max_new_tokens, 1, 1_048_576),
+            "stop": tuple(strings("stop", self.stop)),
+            "seed": SEED.check("seed", self.seed),
+        }
+        if "" in values["stop"]:
+            raise WorkbenchError(f"stop is {shown(self.stop)}: give strings that are not empty.")
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
 
 class Writer(Protocol):
@@ -84,6 +89,12 @@ class Local:
 
     model: str | Path
     threads: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a name or a number of threads that means nothing."""
+        if not isinstance(self.model, Path):
+            Text().check("model", self.model)
+        object.__setattr__(self, "threads", whole("threads", self.threads, 1, 1024))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -249,9 +260,14 @@ def sample(
     Raises:
         WorkbenchError: no problems, or several greedy texts of one.
     """
-    how, store = how or Sampling(), store or Store()
-    if not problems or per_problem < 1:
-        raise WorkbenchError("There is nothing to write: give problems and per_problem of at least 1.")
+    how, store, per_problem = how or Sampling(), store or Store(), whole("per_problem", per_problem, 1, 1_000_000)
+    problems = sequence("problems", problems, "problems")
+    if not isinstance(how, Sampling):
+        raise WorkbenchError(f"how is {shown(how)}: give a Sampling, or None for its own values.")
+    if wrong := [problem for problem in problems if not isinstance(problem, Problem)]:
+        raise WorkbenchError(f"problems hold {shown(wrong[0])}: give what workbench.reasoning.problems makes.")
+    if not problems:
+        raise WorkbenchError("There is nothing to write: give problems.")
     if per_problem > 1 and how.temperature == 0:
         raise WorkbenchError(f"{per_problem} texts at temperature 0 are all the same: raise temperature.")
     asked = [(i, draw) for i in range(len(problems)) for draw in range(per_problem)]
@@ -301,7 +317,11 @@ def sample_all(
 ) -> pd.DataFrame:
     """`sample` of several writers in a pool of one-thread processes; a first column, writer, names them."""
     store = store or Store()
-    workers = workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
+    if not isinstance(writers, Mapping) or not writers:
+        raise WorkbenchError(f"writers is {shown(writers)}: give a dict of names with at least one writer.")
+    if workers is None:
+        workers = 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+    workers = whole("workers", workers, 1, 4096)
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(n_jobs=min(workers, len(writers)), batch_size=1)
         tables = parallel(joblib.delayed(sample)(w, problems, how, store=store, **options) for w in writers.values())

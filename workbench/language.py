@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import weights
-from workbench.errors import WorkbenchError
+from workbench.errors import SEED, Text, WorkbenchError, sequence, whole
 from workbench.fused import Head
-from workbench.losses import forward_kl
+from workbench.losses import check_temperature, forward_kl
 from workbench.models import load_causal, source_fingerprint
 from workbench.store import Store, code_fingerprint
 from workbench.text import TextTask, tokenizer_fingerprint
@@ -79,6 +79,8 @@ class LanguageModel:
 
 def load_language_model(name: str | Path) -> LanguageModel:
     """``"smollm2"`` (SmolLM2-135M-Instruct, dequantised from 4 bits), a hub name, or a folder with a saved model."""
+    if not isinstance(name, Path):
+        name = Text().check("name", name)
     known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else source_fingerprint(str(name))
     model, tokenizer = load_causal(weights.path("SmolLM2-135M-Instruct") if name == "smollm2" else name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -134,9 +136,8 @@ def prune_depth(
     Returns:
         Its folder, for ``TrainConfig(student=...)`` or `load_language_model`.
     """
-    total = len(layers_of(teacher.model))
-    if not 1 <= keep <= total:
-        raise WorkbenchError(f"Can't keep {keep} of {total} layers: choose 1 to {total}.")
+    total, blocks = len(layers_of(teacher.model)), whole("blocks", blocks)
+    keep = whole("keep", keep, 1, total)
     teacher.check(task)
     sample = np.ascontiguousarray(task.train[:blocks])
     digest = hashlib.sha256(sample.tobytes()).hexdigest()
@@ -217,6 +218,9 @@ def speed(models: Sequence[LanguageModel], block: np.ndarray, *, tokens: int = 3
         A row a model: prefill_tokens_per_second, first_token_ms (reading the prompt and choosing one token),
         decode_tokens_per_second, parameters, bytes (of the weights), cache_bytes (keys and values of prompt + tokens).
     """
+    tokens, repeats = whole("tokens", tokens, 2, 1_048_576), whole("repeats", repeats, 1, 1_000_000)
+    if not (models := sequence("models", models, "language models")):
+        raise WorkbenchError("There are no models to time: give at least one.")
     prompt = torch.from_numpy(np.asarray(block, dtype=np.int64))[None]
     times: dict[str, list[tuple[float, float]]] = {m.name: [] for m in models}
     cached: dict[str, int] = {}
@@ -255,7 +259,8 @@ def write(
     model: LanguageModel, blocks: np.ndarray, tokens: int, *, temperature: float = 0.0, seed: int = 0
 ) -> np.ndarray:
     """Continue each block ``[B, L]`` by `tokens` tokens: ids ``[B, L + tokens]``; greedy at temperature 0."""
-    state = torch.random.get_rng_state()
+    tokens, temperature = whole("tokens", tokens, 1, 1_048_576), check_temperature(temperature, or_zero=True)
+    seed, state = SEED.check("seed", seed), torch.random.get_rng_state()
     torch.manual_seed(seed)
     try:
         ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(model.device)
@@ -275,7 +280,10 @@ def write(
 
 def next_tokens(models: Sequence[LanguageModel], text: str, *, temperature: float = 1.0, top: int = 8) -> pd.DataFrame:
     """What each model expects after `text`: a row for each of the first model's `top` tokens, a column a model."""
-    columns = {}
+    temperature, text = check_temperature(temperature), Text().check("text", text)
+    if not (models := sequence("models", models, "language models")):
+        raise WorkbenchError("There are no models to ask: give at least one.")
+    top, columns = whole("top", top, 1, len(models[0].head)), {}
     for m in models:
         ids = np.array([m.tokenizer(text, add_special_tokens=False)["input_ids"]])
         columns[m.name] = (m.logits(ids)[0, -1] / temperature).softmax(-1).cpu()

@@ -25,7 +25,6 @@ checks every cell.
 """
 
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -33,15 +32,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import TEMPERATURE, Number, Switch, WorkbenchError, shown, unknown, whole
 
 Options = Mapping[str, float | bool]
+WEIGHT = Number(0, 1e6)  # of a term
+SMOOTHING = Number(least=0, below=1)
 
 
-def check_temperature(temperature: float) -> None:
-    """Raise unless `temperature` is finite and > 0."""
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise WorkbenchError(f"temperature is {temperature}: give a finite number above 0 (1 changes nothing).")
+def check_temperature(temperature: float, or_zero: bool = False) -> float:
+    """`temperature` as a float in `errors.TEMPERATURE`, or 0 where that stands for the likeliest; else raises."""
+    if or_zero and not (temperature := Number(0, TEMPERATURE.most).check("temperature", temperature)):
+        return temperature
+    return TEMPERATURE.check("temperature", temperature)
 
 
 def _in_float32(logits: Tensor) -> Tensor:
@@ -55,6 +57,9 @@ def _log_probabilities(logits: Tensor, temperature: float) -> Tensor:
 
 def _check(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> None:
     check_temperature(temperature)
+    for name, logits in (("Student", student_logits), ("Teacher", teacher_logits)):
+        if not isinstance(logits, Tensor) or logits.ndim < 1:
+            raise WorkbenchError(f"{name} logits are {shown(logits)}: give a tensor [rows, classes].")
     if student_logits.shape != teacher_logits.shape:
         raise WorkbenchError(
             f"Student logits are {tuple(student_logits.shape)}, teacher logits {tuple(teacher_logits.shape)}: "
@@ -118,6 +123,7 @@ def jsd(
         normalise: divide by beta · (1 - beta). The plain value vanishes at both ends; this one goes to the two KLs
             there, so that a sweep over beta is not a sweep over the learning rate.
     """
+    find_loss("jsd", {"beta": beta, "normalise": normalise})
     log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
     log_m = _mix(log_p, log_q, beta)
     values = beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
@@ -137,6 +143,7 @@ def skew_kl(
 
     `alpha`, in [0, 1), bounds the loss of a student that excludes what the teacher says; 0 is `forward_kl`.
     """
+    find_loss("skew_kl", {"alpha": alpha})
     log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
     return _kl(log_p, _mix(log_p, log_q, alpha))
 
@@ -145,6 +152,7 @@ def skew_reverse_kl(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, *, alpha: float = 0.1
 ) -> Tensor:
     """KL(q ‖ alpha · q + (1 - alpha) · p), ``[N]``; see `skew_kl`. alpha = 0 is `reverse_kl`."""
+    find_loss("skew_reverse_kl", {"alpha": alpha})
     log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
     return _kl(log_q, _mix(log_q, log_p, alpha))
 
@@ -171,6 +179,7 @@ def dkd(
         alpha: ≥ 0.
         beta: ≥ 0; the paper tunes it from 1 to 8 and warms the loss up, which is left to the learning rate here.
     """
+    find_loss("dkd", {"alpha": alpha, "beta": beta})
     log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
     target = teacher_logits.argmax(-1)
     if labels is not None:
@@ -209,6 +218,7 @@ def dist(
         tau_squared: multiply by temperature², as the authors' code does but the paper doesn't. A correlation does not
             shrink with T, so this makes a sweep over T a sweep over the weight.
     """
+    find_loss("dist", {"beta": beta, "gamma": gamma, "tau_squared": tau_squared})
     log_p, log_q = _log_pair(student_logits, teacher_logits, temperature)
     if len(log_p) < 3:
         raise WorkbenchError(f"dist got {len(log_p)} rows, which have no correlation to learn from: give 3 or more.")
@@ -236,12 +246,34 @@ def cross_entropy(student_logits: Tensor, labels: Tensor, label_smoothing: float
         student_logits: ``[N, C]``.
         labels: ``[N]``, a class index, or -1 where the label is unknown.
         label_smoothing: share of the target spread evenly over all classes, in [0, 1) (arXiv:1512.00567).
+
+    Raises:
+        WorkbenchError: labels that are no such tensor, or on a CPU a label that is no class; a GPU is not asked.
     """
+    SMOOTHING.check("label_smoothing", label_smoothing)
+    _check_labels(labels, student_logits)
     log_q = _log_probabilities(student_logits, 1.0)
-    target = -log_q.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    try:
+        target = -log_q.gather(-1, labels.long().clamp(min=0).unsqueeze(-1)).squeeze(-1)
+    except RuntimeError:
+        if labels.device.type == "cpu" and (top := int(labels.max())) >= log_q.shape[-1]:
+            raise WorkbenchError(f"labels hold class {top} of {log_q.shape[-1]} classes: they count from 0.") from None
+        raise
     if label_smoothing:
         target = (1 - label_smoothing) * target - label_smoothing * log_q.mean(-1)
     return target * (labels >= 0)
+
+
+def _check_labels(labels: Tensor, logits: Tensor) -> None:
+    """Type and shape alone: what they hold is on a device that need not be asked."""
+    whole_numbers = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
+    if not whole_numbers or labels.dtype == torch.bool:
+        got = labels.dtype if isinstance(labels, Tensor) else shown(labels)
+        raise WorkbenchError(f"labels are {got}: give a tensor of whole numbers, a class each, -1 where unknown.")
+    if labels.shape != logits.shape[:-1]:
+        raise WorkbenchError(
+            f"labels have shape {list(labels.shape)}, logits {list(logits.shape)}: give one label a row of logits."
+        )
 
 
 def standardise(logits: Tensor) -> Tensor:
@@ -260,22 +292,21 @@ class Loss:
     Attributes:
         function: ``(student_logits, teacher_logits, temperature, **options) -> [N]``.
         power: of T, keeps the gradient's size when T changes.
-        options: name -> the range of its values in words, and the test of it.
+        options: name -> the values that it may have.
         takes_labels: the function has an argument ``labels``.
         whole_batch: a row's value depends on the others, so a step can't be split.
     """
 
     function: Callable[..., Tensor]
     power: int
-    options: Mapping[str, tuple[str, Callable[[float], bool]]]
+    options: Mapping[str, Number | Switch]
     takes_labels: bool = False
     whole_batch: bool = False
 
 
-_INSIDE = ("above 0 and below 1", lambda value: 0 < value < 1)
-_SHARE = ("at least 0 and below 1", lambda value: 0 <= value < 1)
-_WEIGHT = ("0 or more", lambda value: 0 <= value < math.inf)
-_SWITCH = ("True or False", lambda value: isinstance(value, bool))
+_INSIDE = Number(above=0, below=1)
+_SHARE = Number(least=0, below=1)
+_SWITCH = Switch()
 _ANY = {"standardise": _SWITCH}
 
 LOSSES: dict[str, Loss] = {
@@ -285,8 +316,8 @@ LOSSES: dict[str, Loss] = {
     "tvd": Loss(tvd, 1, _ANY),
     "skew_kl": Loss(skew_kl, 2, {"alpha": _SHARE, **_ANY}),
     "skew_reverse_kl": Loss(skew_reverse_kl, 2, {"alpha": _SHARE, **_ANY}),
-    "dkd": Loss(dkd, 2, {"alpha": _WEIGHT, "beta": _WEIGHT, **_ANY}, takes_labels=True),
-    "dist": Loss(dist, 0, {"beta": _WEIGHT, "gamma": _WEIGHT, "tau_squared": _SWITCH, **_ANY}, whole_batch=True),
+    "dkd": Loss(dkd, 2, {"alpha": WEIGHT, "beta": WEIGHT, **_ANY}, takes_labels=True),
+    "dist": Loss(dist, 0, {"beta": WEIGHT, "gamma": WEIGHT, "tau_squared": _SWITCH, **_ANY}, whole_batch=True),
     "hard_labels": Loss(hard_labels, 0, {}),
 }
 
@@ -297,18 +328,17 @@ def find_loss(name: str, options: Options | None = None) -> Loss:
     Raises:
         WorkbenchError: no such loss (naming the nearest), no such option (naming the valid ones), a value out of range.
     """
-    if name not in LOSSES:
+    if not isinstance(name, str) or name not in LOSSES:
         raise unknown("loss", name, LOSSES)
     valid = LOSSES[name].options
+    if not isinstance(options, Mapping | None):
+        raise WorkbenchError(f"loss_options is {shown(options)}: give a dict, such as {{'standardise': True}}.")
     for option, value in (options or {}).items():
         if option not in valid:
             raise WorkbenchError(
-                f"Loss {name!r} has no option {option!r}: it takes {' and '.join(valid) or 'none, so remove it'}."
+                f"Loss {name!r} has no option {shown(option)}: it takes {' and '.join(valid) or 'none, so remove it'}."
             )
-        words, test = valid[option]
-        number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not ((number or valid[option] is _SWITCH) and test(value)):
-            raise WorkbenchError(f"{option} of loss {name!r} is {value!r}: it must be {words}.")
+        valid[option].check(f"{option} of loss {name!r}", value)
     return LOSSES[name]
 
 
@@ -354,8 +384,16 @@ def combine(
         WorkbenchError: what `find_loss` and the loss refuse, or a part of a step for a loss that needs all its rows.
     """
     spec, options = find_loss(loss, loss_options), dict(loss_options or {})
-    rows = len(labels) if rows is None else rows
-    labelled_rows = int((labels >= 0).sum()) if labelled_rows is None else labelled_rows
+    check_temperature(temperature)
+    WEIGHT.check("kd_weight", kd_weight)
+    WEIGHT.check("ce_weight", ce_weight)
+    SMOOTHING.check("label_smoothing", label_smoothing)
+    if not isinstance(student_logits, Tensor) or student_logits.ndim != 2:
+        got = list(student_logits.shape) if isinstance(student_logits, Tensor) else shown(student_logits)
+        raise WorkbenchError(f"Student logits are {got}: give a tensor [rows, classes].")
+    _check_labels(labels, student_logits)
+    rows = len(labels) if rows is None else whole("rows", rows)
+    labelled_rows = int((labels >= 0).sum()) if labelled_rows is None else whole("labelled_rows", labelled_rows, 0)
     ce = kd = student_logits.new_zeros(())
     if ce_weight:
         ce = cross_entropy(student_logits, labels, label_smoothing).sum() / max(labelled_rows, 1)  # 0 where none counts
@@ -376,7 +414,7 @@ def combine(
 
 def temperature_factor(loss: str, temperature: float, scale_by_temperature: bool = True) -> float:
     """What `combine` multiplies the distillation term by: T to the loss's power, or 1."""
-    return float(temperature) ** LOSSES[loss].power if scale_by_temperature else 1.0
+    return check_temperature(temperature) ** find_loss(loss).power if scale_by_temperature else 1.0
 
 
 def describe(
@@ -397,6 +435,8 @@ def describe(
     """
     spec, options = find_loss(loss, loss_options), dict(loss_options or {})
     check_temperature(temperature)
+    WEIGHT.check("kd_weight", kd_weight)
+    WEIGHT.check("ce_weight", ce_weight)
     t, ce = f"{temperature:g}", f"{ce_weight:g}"
     name = loss + (f"({', '.join(f'{name}={value}' for name, value in options.items())})" if options else "")
     power = spec.power if scale_by_temperature else 0

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import TEMPERATURE, WorkbenchError, number, sequence, unknown, whole
 
 if TYPE_CHECKING:
     import evaluate
@@ -52,10 +52,16 @@ def template_ids(labels: ArrayLike, groups: ArrayLike | None = None) -> tuple[np
 
     A template is a group within a class; a group that spans two classes makes two templates.
     """
-    classes = np.unique(_vector(labels, "labels"), return_inverse=True)[1]
+    try:
+        classes = np.unique(_vector(labels, "labels"), return_inverse=True)[1]
+    except TypeError:
+        raise WorkbenchError("labels are of several types, which have no order: give all of one.") from None
     if groups is None:
         return np.arange(len(classes)), classes
-    group = pd.factorize(pd.Series(list(groups), dtype=object))[0]
+    try:
+        group = pd.factorize(pd.Series(sequence("groups", groups), dtype=object))[0]
+    except TypeError:
+        raise WorkbenchError("groups hold what has no hash, such as lists: give a name or a number an item.") from None
     if group.shape != classes.shape:
         raise WorkbenchError(f"There are {len(group)} groups for {len(classes)} labels: give one an item.")
     if group.min(initial=0) < 0:
@@ -181,7 +187,7 @@ def slices(values: ArrayLike, count: int = 4, unit: str = "") -> pd.Categorical:
     Equal values always share a slice, so that there may be fewer slices, even one. Names have three
     digits, or as many as tell the slices apart, and the unit behind them.
     """
-    values = _vector(values, "values").astype(float)
+    values, count = _numbers(values, "values"), whole("count", count, 1, 10_000)
     edges = np.quantile(values, np.linspace(0, 1, count + 1)[1:-1])
     number = np.unique(np.searchsorted(edges, values), return_inverse=True)[1]
     ends = [(values[number == i].min(), values[number == i].max()) for i in range(number.max() + 1)]
@@ -215,8 +221,7 @@ def reliability(
     """
     probabilities, labels = _probabilities(probabilities), _labels(labels, probabilities)
     confidence = probabilities.max(1)
-    if not (isinstance(bins, int | np.integer) and bins >= 1):
-        raise WorkbenchError(f"bins={bins!r} is not a number of bins: give an integer of at least 1.")
+    bins = whole("bins", bins, 1, 1_000_000)
     if scheme == "width":
         edges = np.linspace(0, 1, bins + 1)[1:-1]
     elif scheme == "mass":
@@ -255,10 +260,9 @@ def entropy(probabilities: ArrayLike) -> float:
 
 def auroc(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
     """Probability that an in-scope item's score (say, confidence) tops an out-of-scope one's, ties half."""
-    n_in, n_out = len(_vector(in_scores, "in_scores")), len(_vector(out_scores, "out_scores"))
-    scores = np.concatenate([in_scores, out_scores]).astype(float)
-    if not np.isfinite(scores).all():
-        raise WorkbenchError("in_scores or out_scores hold NaN or infinity: find the run that made them.")
+    inside, outside = _numbers(in_scores, "in_scores"), _numbers(out_scores, "out_scores")
+    n_in, n_out = len(inside), len(outside)
+    scores = np.concatenate([inside, outside])
     return float((stats.rankdata(scores)[:n_in].sum() - n_in * (n_in + 1) / 2) / (n_in * n_out))
 
 
@@ -273,9 +277,8 @@ def refusal_threshold(
     near copies. It grows with the threshold, so that looking at all of them needs no correction (arXiv
     2101.02703). Where even refusing nothing cannot be shown to spare them, the threshold is 0.
     """
-    if not 0 < refused < 1 or not 0 < level < 1:
-        raise WorkbenchError(f"refused={refused} and level={level} are fractions: give them between 0 and 1.")
-    confidence = _vector(confidence, "confidence").astype(float)
+    refused, level = (number(k, v, above=0, below=1) for k, v in (("refused", refused), ("level", level)))
+    confidence = _numbers(confidence, "confidence")
     template = template_ids(np.zeros(len(confidence), int), groups)[0]
     per_template = np.bincount(template)
     weight, n = 1 / (len(per_template) * per_template[template]), len(per_template)
@@ -355,7 +358,7 @@ def as_evaluate(name: str) -> "evaluate.Metric":
     mean_kl). negative_flip_rate also takes teacher_predictions [N]. Other keywords (bins, temperature) go to
     the function. compute costs milliseconds of bookkeeping a call: inside a loop use the functions.
     """
-    if name not in _EVALUATE:
+    if not isinstance(name, str) or name not in _EVALUATE:
         raise unknown("metric", name, _EVALUATE)
     import datasets  # here, not above: these two take seconds to import
     import evaluate
@@ -400,6 +403,14 @@ def _vector(values: ArrayLike, name: str) -> np.ndarray:
     return values
 
 
+def _numbers(values: ArrayLike, name: str) -> np.ndarray:
+    """A vector of finite floats."""
+    values = _vector(values, name)
+    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+        raise WorkbenchError(f"{name} hold what is no finite number, such as NaN: find the run that made them.")
+    return values.astype(float)
+
+
 def _logits(values: ArrayLike, name: str = "logits") -> np.ndarray:
     values = _array(values, name)
     if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "iuf":
@@ -413,9 +424,7 @@ def _logits(values: ArrayLike, name: str = "logits") -> np.ndarray:
 
 
 def _tempered(logits: ArrayLike, temperature: float) -> np.ndarray:
-    if not (np.isfinite(temperature) and temperature > 0):
-        raise WorkbenchError(f"temperature={temperature} cannot divide logits: give a finite number above 0.")
-    return _logits(logits) / temperature
+    return _logits(logits) / TEMPERATURE.check("temperature", temperature)
 
 
 def _probabilities(values: ArrayLike) -> np.ndarray:

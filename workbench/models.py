@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from workbench import weights
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, strings
 from workbench.store import Store, code_fingerprint, fingerprint, sha256_file
 
 VOCABULARY = 1000
@@ -219,7 +219,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], rows: int =
     tokens = Tokens()
     for start in range(0, len(texts), rows):
         batch = list(texts[start : start + rows])
-        for row in tokenizer(batch, truncation=True, padding=False)["input_ids"]:
+        try:
+            rows_ = tokenizer(batch, truncation=True, padding=False)["input_ids"]
+        except (TypeError, ValueError, UnicodeError):
+            strings("texts", texts)  # raises, if it is one of them
+            raise
+        for row in rows_:
             tokens.append(row)
     return tokens
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import SEED, WorkbenchError, number, sequence, strings, unknown
 
 KINDS = ("typing", "drop", "swap")
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
@@ -25,10 +25,10 @@ def noisy(texts: Sequence[str], rate: float, seed: int = 0, kinds: Sequence[str]
         kinds: which of ``"typing"``, ``"drop"`` and ``"swap"``, at least one.
 
     Raises:
-        WorkbenchError: a rate outside [0, 1], no kind, or an unknown one.
+        WorkbenchError: what is no text, a rate outside [0, 1], no kind, or an unknown one.
     """
-    if not 0 <= rate <= 1:
-        raise WorkbenchError(f"The noise rate is {rate}: it is a share of words, so give 0 to 1.")
+    texts, rate, seed = strings("texts", texts), number("rate", rate, 0, 1), SEED.check("seed", seed)
+    kinds = sequence("kinds", kinds, f"one or more of {', '.join(KINDS)}")
     if not kinds:
         raise WorkbenchError(f"There is no kind of noise: give one or more of {', '.join(KINDS)}.")
     for kind in kinds:

@@ -21,7 +21,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import SEED, Text, WorkbenchError, sequence, unknown, whole
 from workbench.escape import html
 from workbench.store import fingerprint
 
@@ -108,8 +108,10 @@ def problems(
     Raises:
         WorkbenchError: unknown family or split, a difficulty below the smallest, or fewer problems than asked for.
     """
-    if split not in SPLITS:
+    if not isinstance(split, str) or split not in SPLITS:
         raise unknown("split", split, SPLITS)
+    count, seed, family = whole("count", count, 1, 10_000_000), SEED.check("seed", seed), Text().check("family", family)
+    difficulties = [whole("difficulty", d, 0, 1000) for d in sequence("difficulties", difficulties, "whole numbers")]
     kind, _, name = family.partition(":")
     sources = {"gym": _gym, "hub": _hub}
     if not name and family not in FAMILIES or name and kind not in sources:

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from workbench.data import Task
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import SEED, WorkbenchError, sequence, shown, strings, unknown
 from workbench.store import Store, code_fingerprint, fingerprint
 
 SHARD_ROWS = 2048
@@ -35,8 +35,13 @@ class Teacher(Protocol):
 
 
 def row_ids(texts: Sequence[str]) -> np.ndarray:
-    """The content key of each text: ``[N]`` of 16 bytes."""
-    return np.array([hashlib.blake2b(t.encode(), digest_size=16).digest() for t in texts], dtype="S16")
+    """The content key of each text: ``[N]`` of 16 bytes; see `errors.strings` for what is refused."""
+    texts = sequence("texts", texts, "texts")
+    try:
+        return np.array([hashlib.blake2b(t.encode(), digest_size=16).digest() for t in texts], dtype="S16")
+    except (AttributeError, UnicodeEncodeError):
+        strings("texts", texts)  # raises, naming the first
+        raise
 
 
 class SoftLabels:
@@ -151,8 +156,8 @@ def soft_labels(
     Raises:
         WorkbenchError: another kind, classes that are not the task's, or logits that are not finite ``[N, C]``.
     """
-    if kind not in KINDS:
-        raise WorkbenchError(f"Soft labels of kind {kind!r} don't exist: choose one of {', '.join(KINDS)}.")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise WorkbenchError(f"Soft labels of kind {shown(kind)} don't exist: choose one of {', '.join(KINDS)}.")
     if tuple(teacher.label_names) != tuple(task.label_names):
         raise WorkbenchError(
             f"Teacher {teacher.name} scores {len(teacher.label_names)} classes ({', '.join(teacher.label_names[:3])}…) "
@@ -161,7 +166,7 @@ def soft_labels(
     store = store or Store()
     folder_kind = f"soft_labels/{fingerprint([teacher.fingerprint, kind, list(task.label_names)])}"
     labels = SoftLabels(folder_kind, teacher.name, store)
-    wanted = list(dict.fromkeys(task.transfer_texts if texts is None else texts))
+    wanted = list(dict.fromkeys(task.transfer_texts if texts is None else strings("texts", texts)))
     missing = [t for t, row in zip(wanted, labels.find(wanted), strict=True) if row < 0]
     for start in range(0, len(missing), SHARD_ROWS):
         shard = missing[start : start + SHARD_ROWS]
@@ -198,7 +203,7 @@ def permute_non_target(logits: np.ndarray, seed: int = 0) -> np.ndarray:
     The top class, its probability and the entropy stay, at every temperature; which other class is near is lost: the
     dark knowledge of Hinton et al. (arXiv:1503.02531).
     """
-    out = np.array(logits)
+    seed, out = SEED.check("seed", seed), _rows(logits)
     rows, classes = out.shape
     top = out.argmax(1)
     others = np.arange(classes) != top[:, None]
@@ -213,12 +218,24 @@ def class_means(logits: np.ndarray) -> np.ndarray:
     Which classes are alike stays; what sets one text apart from others of its class is lost. A mean of logarithms, so
     that it is the same control at every temperature.
     """
+    logits = _rows(logits)
     log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     top = logits.argmax(1)
     means = np.zeros_like(log_p)
     for target in np.unique(top):
         means[top == target] = log_p[top == target].mean(0)
     return means
+
+
+def _rows(logits: np.ndarray) -> np.ndarray:
+    """A copy, refused unless it is ``[N, C]``, finite."""
+    try:
+        out = np.array(logits)
+        if out.ndim == 2 and out.size and out.dtype.kind in "iuf" and np.isfinite(out).all():
+            return out
+    except ValueError:  # rows of different lengths
+        pass
+    raise WorkbenchError(f"logits are {shown(logits)}: give finite numbers [N, C].")
 
 
 CONTROLS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -239,7 +256,7 @@ def derive(labels: SoftLabels, task: Task, control: str, *, store: Store | None 
     Raises:
         WorkbenchError: an unknown control, or a text that `labels` lacks.
     """
-    if control not in CONTROLS:
+    if not isinstance(control, str) or control not in CONTROLS:
         raise unknown("control", control, CONTROLS)
     texts = task.transfer_texts
     changed = CONTROLS[control](labels.logits(texts))

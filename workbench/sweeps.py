@@ -13,8 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from types import UnionType
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import joblib
 import numpy as np
@@ -23,11 +22,11 @@ import torch
 from joblib.externals.loky import get_reusable_executor
 
 from workbench.data import Task
-from workbench.errors import WorkbenchError, unknown
-from workbench.losses import LOSSES
+from workbench.errors import SEED, WorkbenchError, number, sequence, shown, unknown, whole
+from workbench.losses import LOSSES, find_loss
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, fingerprint
-from workbench.training import Run, TrainConfig, find_run, run_inputs, train
+from workbench.training import CHECKS, Run, TrainConfig, find_run, run_inputs, train
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 SCORE = "validation.balanced_accuracy"  # what a search climbs: never a score on test
 NO_WORKER_SECONDS = 60.0  # how long a cluster may be without any worker
 PROBE_STEPS = 6
-_HINTS = get_type_hints(TrainConfig)
+_OPTIONS = sorted({f"loss_options.{option}" for loss in LOSSES.values() for option in loss.options})
 
 
 # --- designs
@@ -55,7 +54,7 @@ def grid(space: Mapping[str, Sequence[Any]], base: TrainConfig | None = None) ->
     Raises:
         WorkbenchError: an empty space, an unknown field, a value of the wrong type or one no run could mean.
     """
-    base = base or TrainConfig()
+    base = _base(base)
     values = _checked(space)
     cells = itertools.product(*values.values())
     return _distinct(base, [dict(zip(values, cell, strict=True)) for cell in cells])
@@ -66,7 +65,7 @@ def one_factor(space: Mapping[str, Sequence[Any]], base: TrainConfig | None = No
 
     Arguments and errors are those of `grid`.
     """
-    base = base or TrainConfig()
+    base = _base(base)
     changes = [{name: value} for name, values in _checked(space).items() for value in values]
     return _distinct(base, [{}, *changes])
 
@@ -78,8 +77,7 @@ def controls(base: TrainConfig, count: int = 1) -> dict[str, list[TrainConfig]]:
     values of a second knob: weight decay, the smoothing, and the weight of the true labels. With `count` 1 it is
     `base`'s learning rate and the first of the two.
     """
-    if count < 1:
-        raise WorkbenchError(f"count is {count}: a rival needs at least 1 configuration.")
+    base, count = _base(base), whole("count", count, 1, 10_000)
     rates = base.learning_rate * 2 ** (np.linspace(-2, 1, -(-count // 2)) if count > 2 else np.array([0.0]))
     cells = [(float(f"{rate:.3g}"), knob) for rate in rates for knob in (0, 1)][:count]
     supervised = replace(base, kd_weight=0.0, ce_weight=1.0, labelled_fraction=None)
@@ -106,48 +104,45 @@ def idle(config: TrainConfig) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _base(base: TrainConfig | None) -> TrainConfig:
+    if not isinstance(base, TrainConfig | None):
+        raise WorkbenchError(f"base is {shown(base)}: give a TrainConfig, or None for its own values.")
+    return base or TrainConfig()
+
+
 def _checked(space: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    if not isinstance(space, Mapping):
+        raise WorkbenchError(f"The space is {shown(space)}: give a dict of fields of TrainConfig with their values.")
     if not space:
         raise WorkbenchError("The space is empty: give at least one field of TrainConfig with its values.")
-    for name, values in space.items():
-        _hint(name)
-        if isinstance(values, str) or not isinstance(values, Iterable):
-            raise WorkbenchError(f"The values of {name} are {values!r}: give a list, such as [{values!r}].")
-    listed = {name: list(values) for name, values in space.items()}
+    for name in space:
+        _known(name)
+    listed = {name: sequence(f"The list of {name}", values) for name, values in space.items()}
     if empty := [name for name, values in listed.items() if not values]:
         raise WorkbenchError(f"The space has no values for {empty[0]}: give at least one.")
     return listed
 
 
-def _hint(name: str) -> Any:
-    field, _, option = name.partition(".")
-    options = [f"loss_options.{name}" for name in sorted({o for loss in LOSSES.values() for o in loss.options})]
-    if name not in options and (option or name not in _HINTS or name == "loss_options"):
-        raise unknown("field of TrainConfig", name, [*(hint for hint in _HINTS if hint != "loss_options"), *options])
-    return float | bool if option else _HINTS[name]
+def _known(name: object) -> None:
+    if name not in CHECKS and name not in _OPTIONS:
+        raise unknown("field of TrainConfig", name, [*CHECKS, *_OPTIONS])
 
 
 def _with(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
-    """`base` with fields changed; refuses a value of the wrong type, which `TrainConfig` itself may not notice.
+    """`base` with fields changed.
 
     Options that the loss doesn't have are dropped. A beta of `jsd` comes with normalise, unless something else is said.
     """
-    fields: dict[str, Any] = {}
-    options: dict[str, Any] = {}
-    for name, value in changes.items():
-        value = value.item() if isinstance(value, np.generic) else value
-        hint = _hint(name)
-        kinds = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-        plain = (*kinds, int) if float in kinds else kinds
-        if not isinstance(value, plain) or (isinstance(value, bool) and bool not in kinds):
-            wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
-            raise WorkbenchError(f"{name} is {value!r}, a {type(value).__name__}: give a value of type {wanted}.")
-        (options if "." in name else fields)[name.rpartition(".")[2]] = value
+    fields = {name: value for name, value in changes.items() if name in CHECKS}
+    options = {name.partition(".")[2]: value for name, value in changes.items() if name not in CHECKS}
     loss = fields.get("loss", base.loss)
+    valid = find_loss(loss).options
+    for option, value in options.items():
+        if option not in valid and not isinstance(value, bool):  # dropped, but not whatever it is
+            number(f"loss_options.{option}", value)
     if loss == "jsd" and "beta" in options:  # the plain one vanishes at both ends: it would sweep the learning rate
         options = {"normalise": base.loss_options.get("normalise", True), **options}
-    valid = LOSSES[loss].options if loss in LOSSES else ()
-    given = {name: value for name, value in (base.loss_options | options).items() if name in valid}
+    given = {k: v for k, v in (base.loss_options | options).items() if k in valid}
     return replace(base, **fields, loss_options=given)
 
 
@@ -184,7 +179,15 @@ def jobs(
     seeds: Iterable[int],
 ) -> list[Job]:
     """Each config of each arm with each seed."""
-    listed = {arm: [c] if isinstance(c, TrainConfig) else c for arm, c in arms.items()}
+    if not isinstance(arms, Mapping):
+        raise WorkbenchError(f"arms is {shown(arms)}: give a dict of names with a config or a list of configs each.")
+    seeds = sequence("seeds", seeds, "whole numbers, such as range(5)")
+    listed = {
+        arm: sequence(f"Arm {arm!r}", [c] if isinstance(c, TrainConfig) else c, "configs") for arm, c in arms.items()
+    }
+    for arm, configs in listed.items():
+        if wrong := [c for c in configs if not isinstance(c, TrainConfig)]:
+            raise WorkbenchError(f"Arm {arm!r} has {shown(wrong[0])} for a config: give a TrainConfig.")
     return [
         Job(replace(config, seed=seed), task, labels, arm, number)
         for arm, configs in listed.items()
@@ -220,7 +223,7 @@ def run_all(
             not tried), a worker process died here, or on a cluster every one that tried the same run (four, unless
             the scheduler says otherwise).
     """
-    store = store or Store()
+    store, workers = store or Store(), _workers(workers)
     jobs = _jobs(jobs, task, labels)
     missing = _missing(jobs, store)
     if missing:
@@ -292,10 +295,9 @@ def estimate(
     Raises:
         WorkbenchError: the disk has less room than the runs need.
     """
-    store = store or Store()
+    store, workers = store or Store(), _workers(workers)
     jobs = _jobs(jobs, task, labels)
     missing = _missing(jobs, store)
-    workers = _workers(workers)
     sizes = ("student", "batch_size", "accumulation", "max_length", "dropout", "precision", "threads")
     probes: dict[tuple, tuple[float, float, float, int]] = {}
     seconds, size = [], 0
@@ -334,7 +336,9 @@ def _probe(job: Job) -> tuple[float, float, float, int]:
 
 
 def _jobs(jobs: Sequence[Job | TrainConfig], task: Task | None, labels: SoftLabels | None) -> list[Job]:
-    jobs = [j if isinstance(j, Job) else Job(j, task, labels) for j in jobs]
+    jobs = [j if isinstance(j, Job) else Job(j, task, labels) for j in sequence("jobs", jobs, "jobs or configs")]
+    if wrong := [job.config for job in jobs if not isinstance(job.config, TrainConfig)]:
+        raise WorkbenchError(f"run_all got {shown(wrong[0])} for a config: give jobs or configs (TrainConfig).")
     if any(job.task is None for job in jobs):
         raise WorkbenchError("run_all got configs without a task: pass run_all(configs, task, labels).")
     return jobs
@@ -349,7 +353,9 @@ def _missing(jobs: Iterable[Job], store: Store) -> list[Job]:
 
 
 def _workers(workers: int | None) -> int:
-    return workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
+    if workers is not None:
+        return whole("workers", workers, 1, 4096)
+    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
 
 
 def hits(runs: pd.DataFrame, task: Task, split: str = "test", *, by: str = "arm") -> dict[str, np.ndarray]:
@@ -362,6 +368,12 @@ def hits(runs: pd.DataFrame, task: Task, split: str = "test", *, by: str = "arm"
         by: another column to group by, such as ``"temperature"``: runs that share its value and the seed are averaged,
             so that comparing two values is a main effect.
     """
+    if split not in ("test", "validation"):
+        raise unknown("split", split, ("test", "validation"))
+    if by not in runs:
+        raise unknown("column of the runs", by, map(str, runs))
+    if lacking := int(runs["run"].isna().sum()):
+        raise WorkbenchError(f"{lacking} of {len(runs)} runs are not finished: make them or drop them.")
     labels = np.array(getattr(task, split)["label"])
     return {
         name: np.stack([
@@ -441,15 +453,21 @@ def search(
     """
     import optuna
 
-    base, store = base or TrainConfig(), store or Store()
-    for name, value in (("budget", budget), ("batch", batch)):
-        if not (isinstance(value, int) and value >= 1):
-            raise WorkbenchError(f"{name} is {value!r}: it must be a whole number of at least 1.")
+    base, store, workers = _base(base), store or Store(), _workers(workers)
+    budget, batch = whole("budget", budget, 1, 1_000_000), whole("batch", batch, 1, 1_000_000)
+    seed = whole("seed", seed, 0, 2**32 - 1)  # what the sampler takes
+    seeds = [SEED.check("seeds", s) for s in sequence("seeds", seeds, "whole numbers, such as range(3)")]
+    if not seeds:
+        raise WorkbenchError("There are no seeds: give at least one.")
+    if not isinstance(space, Mapping):
+        _checked(space)
     ranges = {k: v for k, v in space.items() if isinstance(v, optuna.distributions.BaseDistribution)}
     choices = {k: v for k, v in space.items() if k not in ranges}
     listed = _checked(choices) if choices or not ranges else {}
-    for name in ranges:
-        _hint(name)
+    for name, range_ in ranges.items():
+        _known(name)
+        for end in (getattr(range_, end) for end in ("low", "high") if name in CHECKS and hasattr(range_, end)):
+            CHECKS[name].check(name, end)
     distributions = {k: ranges.get(k) or optuna.distributions.CategoricalDistribution(listed[k]) for k in space}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     startup = min(10, max(batch, budget // 3))

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import MANY, Number, WorkbenchError, unknown, whole
 from workbench.store import Store, code_fingerprint, fingerprint
 
 SPLITS = ("train", "validation", "test")
@@ -95,11 +95,11 @@ def load_text(
     Raises:
         WorkbenchError: no such text, too few topics, or a split with less than one block.
     """
+    length, limit = whole("length", length, 2, 1_048_576), Number(1, MANY, whole=True, optional=True)
+    max_blocks, max_held_out = limit.check("max_blocks", max_blocks), limit.check("max_held_out", max_held_out)
     limits = {"train": max_blocks, "validation": max_held_out, "test": max_held_out}
-    if length < 2 or any(limit is not None and limit < 1 for limit in limits.values()):
-        raise WorkbenchError(
-            f"length is {length}, max_blocks {max_blocks} and max_held_out {max_held_out}: give at least 2, 1 and 1."
-        )
+    if not isinstance(name, str):
+        raise unknown("text", name, TEXTS)
     if name == "python-docs":
         documents, licence = _python_docs(), "PSF-2.0"
         source = f"pydoc_data.topics and docstrings of the standard library, Python {platform.python_version()}"
@@ -164,6 +164,7 @@ def without_copies(documents: dict[str, str], split_of: dict[str, str]) -> dict[
 
 def pack(text: str, tokenizer: PreTrainedTokenizerBase, length: int) -> np.ndarray:
     """Whole blocks ``[blocks, length]`` int32 of a text's tokens; what is left over at its end is dropped."""
+    length = whole("length", length, 1, 1_048_576)
     ids = np.array(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int32)
     return ids[: len(ids) // length * length].reshape(-1, length)
 

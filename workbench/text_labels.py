@@ -26,9 +26,10 @@ from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import SEED, Choice, WorkbenchError, number, shown, unknown, whole
 from workbench.fused import Head, Hidden, Sampled, Target, TopK, fused_loss
 from workbench.language import BATCH, LanguageModel, write
+from workbench.losses import check_temperature
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.text import TextTask
@@ -63,12 +64,16 @@ class LabelOptions:
 
     def __post_init__(self) -> None:
         """Refuse values that can't be meant."""
-        if self.kind not in ARRAYS:
+        if not isinstance(self.kind, str) or self.kind not in ARRAYS:
             raise unknown("kind of soft labels", self.kind, ARRAYS)
-        if self.k < 1:
-            raise WorkbenchError(f"k is {self.k}: keep at least 1 token a position.")
-        if not (0 < self.temperature < float("inf") or (self.kind == "text" and self.temperature == 0)):
-            raise WorkbenchError(f"temperature is {self.temperature}: give a finite number above 0.")
+        values = {
+            "k": whole("k", self.k, 1, 10_000_000),
+            "temperature": check_temperature(self.temperature, or_zero=self.kind == "text"),
+            "seed": SEED.check("seed", self.seed),
+            "dtype": Choice(("float16", "bfloat16")).check("dtype", self.dtype),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -187,7 +192,7 @@ def text_labels(
         WorkbenchError: another tokenizer's text, unknown kind, or values that are not finite.
     """
     options = LabelOptions(kind, k, temperature, seed)
-    teacher.check(task)
+    _check_pair(teacher, task)
     if kind == "top_k" and k > len(teacher.head):
         raise WorkbenchError(f"k is {k} but the teacher has {len(teacher.head)} tokens: choose a smaller k.")
     store = store or Store()
@@ -205,6 +210,14 @@ def text_labels(
         return fill(options)
     except _TooLarge:  # one type for all shards
         return fill(replace(options, dtype="bfloat16"))
+
+
+def _check_pair(teacher: LanguageModel, task: TextTask) -> None:
+    if not (isinstance(teacher, LanguageModel) and isinstance(task, TextTask)):
+        raise WorkbenchError(
+            f"text_labels got {shown(teacher)} and {shown(task)}: give load_language_model(...) and load_text(...)."
+        )
+    teacher.check(task)
 
 
 def import_labels(folder: str | Path, task: TextTask, teacher: str, *, store: Store | None = None) -> TextLabels:
@@ -399,6 +412,9 @@ def gradient_fidelity(
         A row a kind: degrees (angle to the exact gradient, 0 to 180), mass (share of the teacher's probability that the
         stored tokens hold), bytes_per_token, and the norm of the gradient over the exact one's.
     """
+    temperature = check_temperature(temperature)
+    if not isinstance(kinds, Mapping) or not kinds or not all(isinstance(o, LabelOptions) for o in kinds.values()):
+        raise WorkbenchError(f"kinds is {shown(kinds)}: give a dict of names with a LabelOptions each.")
     if len(teacher.head) != len(student.head):
         raise WorkbenchError("Student and teacher differ in vocabulary: give a student cut from this teacher.")
     parameters = [p for p in student.model.parameters() if p.requires_grad]
@@ -451,6 +467,7 @@ def _sparse(flat: Tensor, head: Head, options: LabelOptions, size: int) -> tuple
 
 def recommend(table: pd.DataFrame, degrees: float = 10.0) -> str:
     """One sentence: the kind of the fewest bytes whose gradient is within `degrees` of the exact one."""
+    degrees = number("degrees", degrees, 0, 180)
     near = table[table["degrees"] <= degrees]
     if near.empty:
         best = table["degrees"].idxmin()

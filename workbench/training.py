@@ -7,13 +7,15 @@ point; closing it stops the run and keeps its checkpoint. A finished run is stor
 import json
 import math
 import os
+import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,111 +27,117 @@ from torch import Tensor, nn
 
 from workbench import metrics, models
 from workbench.data import Task
-from workbench.errors import WorkbenchError
+from workbench.errors import (
+    MANY,
+    SEED,
+    TEMPERATURE,
+    Choice,
+    Number,
+    Switch,
+    Text,
+    WorkbenchError,
+    number,
+    shown,
+    strings,
+    unknown,
+)
 from workbench.fused import Head, Target, fused_loss
 from workbench.language import LanguageModel, evaluate
-from workbench.losses import check_temperature, combine, find_loss, temperature_factor
+from workbench.losses import LOSSES, SMOOTHING, WEIGHT, combine, find_loss, temperature_factor
 from workbench.reasoning import TraceTask
 from workbench.soft_labels import SoftLabels
 from workbench.store import Entry, Store, code_fingerprint, versions
 from workbench.text import TextTask
 from workbench.text_labels import TextLabels
 
-PRECISIONS = ("auto", "float32", "bfloat16")
+
+def _setting(default: object, check: Number | Choice | Switch | Text) -> Any:
+    """A field of `TrainConfig` that carries what its values may be: `CHECKS` has it for panels and sweeps."""
+    return field(default=default, metadata={"check": check})
+
+
+_COUNT = Number(1, MANY, whole=True, unit="steps")
+_SHARE = Number(least=0, below=1)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """All that decides a run, beside its task and soft labels.
+    """All that decides a run, beside its task and soft labels. What each value may be stands with the fields.
 
     Attributes:
         student: see `workbench.models`: ``"2x64"``, ``"minilm-2"``, a hub name or a path.
         loss: the distillation term, a name in `workbench.losses.LOSSES`.
         loss_options: its own options, such as ``{"beta": 0.3}`` of ``"jsd"``; see `workbench.losses`.
-        temperature: > 0; softens teacher and student in that term.
-        kd_weight: ≥ 0; weight of the distillation term, a mean over all rows.
-        ce_weight: ≥ 0; weight of the cross-entropy to true labels, a mean over labelled rows.
-        label_smoothing: in [0, 1); of the cross-entropy.
+        temperature: softens teacher and student in that term.
+        kd_weight: weight of the distillation term, a mean over all rows.
+        ce_weight: weight of the cross-entropy to true labels, a mean over labelled rows.
+        label_smoothing: of the cross-entropy.
         scale_by_temperature: multiply the distillation term by T², see `workbench.losses.combine`.
-        labelled_fraction: share of each batch drawn from the labelled rows, in [0, 1]. None: 1 without a
+        labelled_fraction: share of each batch drawn from the labelled rows. None: 1 without a
             distillation term; a quarter where both terms count; otherwise rows as they come in the transfer set.
         steps: optimizer steps.
         batch_size: rows in a step.
         accumulation: micro-batches a step is split into; the loss doesn't depend on it.
         learning_rate: peak, reached after `warmup` and falling linearly to 0.
-        warmup: share of the steps, in [0, 1).
+        warmup: share of the steps.
         weight_decay: AdamW's, on matrices only.
         max_grad_norm: gradients are scaled down to this norm.
-        dropout: in [0, 1).
+        dropout: share of what passes through a layer that is left out at random.
         max_length: tokens read of a text.
         eval_every: steps between looks at validation; the best look's weights are kept.
         stop_above: a score: the run ends at the first look that reaches it, whatever its learning rate is by then.
             A teacher stopped half-way is a teacher that errs. None takes all steps.
         log_every: steps between records.
-        precision: ``"auto"``, ``"float32"`` or ``"bfloat16"`` (autocast; weights stay float32).
+        precision: autocast to bfloat16 or not; weights stay float32.
         threads: CPU threads; part of the identity because sums in another order differ in the last bits. Many
             one-thread runs side by side beat one run on many threads for models of this size.
         seed: of the student's new weights, the batches and the dropout.
     """
 
-    student: str = "2x64"
-    loss: str = "forward_kl"
+    student: str = _setting("2x64", Text())
+    loss: str = _setting("forward_kl", Choice(tuple(LOSSES)))
     loss_options: dict[str, float | bool] = field(default_factory=dict, hash=False)
-    temperature: float = 2.0
-    kd_weight: float = 1.0
-    ce_weight: float = 0.0
-    label_smoothing: float = 0.0
-    scale_by_temperature: bool = True
-    labelled_fraction: float | None = None
-    steps: int = 200
-    batch_size: int = 32
-    accumulation: int = 1
-    learning_rate: float = 4e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    dropout: float = 0.0
-    max_length: int = 128
-    eval_every: int = 50
-    stop_above: float | None = None
-    log_every: int = 10
-    precision: str = "auto"
-    threads: int = 1
-    seed: int = 0
+    temperature: float = _setting(2.0, TEMPERATURE)
+    kd_weight: float = _setting(1.0, WEIGHT)
+    ce_weight: float = _setting(0.0, WEIGHT)
+    label_smoothing: float = _setting(0.0, SMOOTHING)
+    scale_by_temperature: bool = _setting(True, Switch())
+    labelled_fraction: float | None = _setting(None, Number(0, 1, optional=True))
+    steps: int = _setting(200, Number(1, 10_000_000, whole=True))
+    batch_size: int = _setting(32, Number(1, 65_536, whole=True, unit="rows"))
+    accumulation: int = _setting(1, Number(1, 65_536, whole=True, unit="micro-batches"))
+    learning_rate: float = _setting(4e-3, Number(above=0))
+    warmup: float = _setting(0.1, _SHARE)
+    weight_decay: float = _setting(0.01, Number(0, 1000))
+    max_grad_norm: float = _setting(1.0, Number(above=0))
+    dropout: float = _setting(0.0, _SHARE)
+    max_length: int = _setting(128, Number(1, 1_048_576, whole=True, unit="tokens"))
+    eval_every: int = _setting(50, _COUNT)
+    stop_above: float | None = _setting(None, Number(above=0, most=1, optional=True))
+    log_every: int = _setting(10, _COUNT)
+    precision: str = _setting("auto", Choice(("auto", "float32", "bfloat16")))
+    threads: int = _setting(1, Number(1, 1024, whole=True))
+    seed: int = _setting(0, SEED)
 
     def __post_init__(self) -> None:
-        """Refuse values no run could mean."""
+        """Refuse values no run could mean; keep numpy's scalars as Python's."""
         spec = find_loss(self.loss, self.loss_options)
-        options = {k: v if isinstance(v, bool) else float(v) for k, v in self.loss_options.items()}
+        options = {name: spec.options[name].check(name, value) for name, value in (self.loss_options or {}).items()}
         object.__setattr__(self, "loss_options", options)  # a copy: `replace` would share the dict
-        check_temperature(self.temperature)
-        for name in ("kd_weight", "ce_weight", "weight_decay"):
-            if not getattr(self, name) >= 0:
-                raise WorkbenchError(f"{name} is {getattr(self, name)}: it must be 0 or more.")
+        for name, check in CHECKS.items():
+            object.__setattr__(self, name, check.check(name, getattr(self, name)))
         if self.kd_weight == 0 and self.ce_weight == 0:
             raise WorkbenchError("kd_weight and ce_weight are both 0: there is nothing to learn from; raise one.")
-        for name in ("steps", "batch_size", "accumulation", "eval_every", "log_every", "max_length", "threads"):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= 1):
-                raise WorkbenchError(f"{name} is {getattr(self, name)!r}: it must be a whole number of at least 1.")
         if spec.whole_batch and self.kd_weight and (self.accumulation > 1 or self.batch_size < 3):
             raise WorkbenchError(
                 f"accumulation is {self.accumulation} and batch_size {self.batch_size}, but loss {self.loss!r} compares"
                 " the rows of a step: set accumulation to 1 and batch_size to 3 or more."
             )
-        for name in ("learning_rate", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise WorkbenchError(f"{name} is {getattr(self, name)}: it must be above 0.")
-        for name in ("label_smoothing", "warmup", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise WorkbenchError(f"{name} is {getattr(self, name)}: it must be in [0, 1).")
-        if self.labelled_fraction is not None and not 0 <= self.labelled_fraction <= 1:
-            raise WorkbenchError(f"labelled_fraction is {self.labelled_fraction}: it must be in [0, 1].")
         if self.labelled_fraction == 0 and not self.kd_weight:
             raise WorkbenchError("labelled_fraction is 0 and kd_weight 0: there is nothing to learn from; raise one.")
-        if self.stop_above is not None and not 0 < self.stop_above <= 1:
-            raise WorkbenchError(f"stop_above is {self.stop_above}: it must be None or in (0, 1].")
-        if self.precision not in PRECISIONS:
-            raise WorkbenchError(f"precision is {self.precision!r}: choose one of {', '.join(PRECISIONS)}.")
+
+
+CHECKS = {f.name: f.metadata["check"] for f in fields(TrainConfig) if "check" in f.metadata}
 
 
 class TraceLabels(Protocol):
@@ -234,27 +242,52 @@ class Run:
     @property
     def config(self) -> TrainConfig:
         """What it was trained with."""
-        return TrainConfig(**self.entry.record["inputs"]["config"])
+        return TrainConfig(**self._record["inputs"]["config"])
 
     @property
     def metrics(self) -> dict[str, float]:
         """Scores on validation and test, as ``validation.accuracy``."""
-        return self.entry.record["metrics"]
+        return self._record["metrics"]
 
     @property
     def path(self) -> Path:
         """The student in hub format: load it with `transformers.pipeline`."""
-        return self.entry.path / "student"
+        return self._folder / "student"
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """The records `train` gave."""
-        return pd.DataFrame(json.loads((self.entry.path / "history.json").read_text(encoding="utf-8")))
+        return pd.DataFrame(json.loads((self._folder / "history.json").read_text(encoding="utf-8")))
 
     def logits(self, split: str = "test") -> np.ndarray:
-        """The student's logits ``[N, C]`` on ``"validation"`` or ``"test"``, as they were when it was scored."""
-        with safe_open(self.entry.path / "logits.safetensors", framework="np") as file:
+        """The student's logits ``[N, C]`` on ``"validation"`` or ``"test"``, as they were when it was scored.
+
+        Raises:
+            WorkbenchError: another split, a language model's run, or, as from all that reads it, a run that was pruned.
+        """
+        path = self._folder / "logits.safetensors"
+        if not path.exists():
+            raise WorkbenchError(f"{self.entry.path} is the run of a language model, which keeps no logits.")
+        if split not in ("validation", "test"):
+            raise unknown("split of a run's logits", split, ("validation", "test"))
+        with safe_open(path, framework="np") as file:
             return file.get_tensor(split)
+
+    @property
+    def _folder(self) -> Path:
+        if not self.entry.path.exists():
+            raise self._gone()
+        return self.entry.path
+
+    @property
+    def _record(self) -> dict:
+        try:
+            return self.entry.record  # read once: a table made before still has it
+        except FileNotFoundError:
+            raise self._gone() from None
+
+    def _gone(self) -> WorkbenchError:
+        return WorkbenchError(f"The run {self.entry.path} is no longer in the store: train it again.")
 
 
 def choose_device(precision: str = "auto") -> tuple[torch.device, torch.dtype, str]:
@@ -327,55 +360,111 @@ def train(
         labels: soft labels of the transfer set; None where kd_weight is 0.
         config: see `TrainConfig`.
         store: where the run goes.
-        checkpoint_seconds: how much work a kill may cost.
+        checkpoint_seconds: how much work a kill may cost; 0 keeps a checkpoint of every step.
 
     Raises:
-        WorkbenchError: no soft labels for a row, or a loss that is no longer finite.
+        WorkbenchError: a term without a row that it counts, no soft labels for a row, or a loss that is no longer
+            finite. A run that fails before its first checkpoint leaves nothing in the store.
     """
-    if config.kd_weight and labels is None:
-        raise WorkbenchError(f"kd_weight is {config.kd_weight} but labels is None: pass soft_labels(teacher, task).")
+    checkpoint_seconds = number("checkpoint_seconds", checkpoint_seconds, 0)
+    _check_rows(task, labels, config)
     store = store or Store()
     with store.claim("runs", run_inputs(task, labels, config), keep=True) as claim:
         if claim.entry:
             yield from Run(claim.entry).history.to_dict("records")
             return
-        threads = torch.get_num_threads()
-        torch.set_num_threads(config.threads)
+        own = _Own(config.threads)
         try:
             kind = {TraceTask: _CausalTrainer, TextTask: _TextTrainer}.get(type(task), _Trainer)
-            trainer = kind(task, labels, config, claim.folder)
+            with own.turn():
+                trainer = kind(task, labels, config, claim.folder)
             given, saved = 0, time.monotonic()
             while True:
                 for record in trainer.history[given:]:  # a resumed run gives its earlier records again
-                    with _apart(threads):
-                        yield dict(record)
+                    yield dict(record)
                 given = len(trainer.history)
                 if trainer.done:
                     break
-                trainer.one_step()
-                if trainer.step % config.log_every == 0 or trainer.done:
-                    trainer.record()  # before the checkpoint: a run resumed from it is past this step
-                if time.monotonic() - saved >= checkpoint_seconds:
-                    trainer.save_checkpoint()
-                    saved = time.monotonic()
-            claim.commit(trainer.finish())
+                with own.turn():
+                    trainer.one_step()
+                    if trainer.step % config.log_every == 0 or trainer.done:
+                        trainer.record()  # before the checkpoint: a run resumed from it is past this step
+                    if time.monotonic() - saved >= checkpoint_seconds:
+                        trainer.save_checkpoint()
+                        saved = time.monotonic()
+            with own.turn():
+                made = trainer.finish()
+            claim.commit(made)
         except GeneratorExit:  # closed between two steps, where the state is whole
-            trainer.save_checkpoint()
+            with own.turn():
+                trainer.save_checkpoint()
             raise
         finally:
-            torch.set_num_threads(threads)
+            if claim.entry is None and not _checkpoint(claim.folder).exists():
+                shutil.rmtree(claim.folder, ignore_errors=True)  # nothing to go on from
 
 
-@contextmanager
-def _apart(threads: int) -> Iterator[None]:
-    """What the consumer does between records must not reach the run, which keeps its own random state and threads."""
-    random_state, own_threads = torch.get_rng_state(), torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(own_threads)
-        torch.set_rng_state(random_state)
+_READS = {Task: "find", TraceTask: "open", TextTask: "find_blocks"}  # what a task's soft labels can do
+
+
+def _check_rows(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> None:
+    """Refuse, before anything is made, what has nothing to learn from."""
+    reads = next((how for kind, how in _READS.items() if isinstance(task, kind)), None)
+    if reads is None or not isinstance(config, TrainConfig):
+        raise WorkbenchError(
+            f"train got {shown(task)} and {shown(config)}: give a task, its soft labels or None, and a TrainConfig."
+        )
+    if config.kd_weight and labels is None:
+        raise WorkbenchError(f"kd_weight is {config.kd_weight} but labels is None: pass soft_labels(teacher, task).")
+    if config.kd_weight and not (hasattr(labels, reads) and hasattr(labels, "fingerprint")):
+        raise WorkbenchError(f"labels is {shown(labels)}: give the soft labels that were made of {task.name}, or None.")
+    if isinstance(task, Task) and not len(task.labelled):
+        for name in ("ce_weight", "labelled_fraction"):
+            if value := getattr(config, name):
+                raise WorkbenchError(f"{name} is {value} but {task.name} has no labelled row: set it to 0.")
+
+
+_TURN = threading.RLock()  # reentrant: a run that is dropped is closed wherever its last reference went
+
+
+class _Own:
+    """What torch has once a process, random state and thread count, as one run's own.
+
+    Runs of several threads take turns, a step each, so that one's dropout never draws from another's numbers, and what
+    the consumer does between two records does not reach the run.
+    """
+
+    def __init__(self, threads: int):
+        self.threads, self.random = threads, None
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Hold the turn, with the run's own; whoever had them before gets theirs back at its end."""
+        with _TURN:
+            theirs, threads = _random_state(), torch.get_num_threads()
+            torch.set_num_threads(self.threads)
+            if self.random is not None:
+                _set_random_state(self.random)
+            try:
+                yield
+            finally:
+                self.random = _random_state()
+                _set_random_state(theirs)
+                torch.set_num_threads(threads)
+
+
+def _random_state() -> tuple[Tensor, list[Tensor]]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+
+def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])
+
+
+def _checkpoint(folder: Path) -> Path:
+    return folder / "checkpoint" / "state.safetensors"
 
 
 class _Trainer:
@@ -405,13 +494,13 @@ class _Trainer:
         self.sums = torch.zeros(3, device=self.device)
         self.steps_since_record = 0
         self.evaluation: dict[str, float] = {}
-        if (folder / "checkpoint" / "state.safetensors").exists():
+        if _checkpoint(folder).exists():
             self.load_checkpoint()
 
     def prepare(self, labels: SoftLabels | None) -> None:
         """Build the student and read the data: all that `forward`, `look` and `finish` need."""
         task, config = self.task, self.config
-        texts = task.transfer_texts
+        texts = strings("texts", task.transfer_texts)
         student, self.tokenizer = models.build(
             config.student, task.label_names, texts, dropout=config.dropout, max_length=config.max_length
         )
@@ -537,18 +626,18 @@ class _Trainer:
         tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.items() for k, v in state.items()}
         tensors |= {"random": torch.get_rng_state(), "sums": self.sums, "best_logits": self.best_logits}
         scalars = {name: getattr(self, name) for name in _SCALARS}
-        folder = self.folder / "checkpoint"
-        folder.mkdir(exist_ok=True)
+        path = _checkpoint(self.folder)
+        path.parent.mkdir(exist_ok=True)
         # Tied weights share storage, which safetensors refuses: each tensor gets its own.
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-            folder / "next",
+            path.with_name("next"),
             metadata={"state": json.dumps(scalars)},
         )
-        os.replace(folder / "next", folder / "state.safetensors")
+        os.replace(path.with_name("next"), path)
 
     def load_checkpoint(self) -> None:
-        path = self.folder / "checkpoint" / "state.safetensors"
+        path = _checkpoint(self.folder)
         with safe_open(path, framework="pt") as file:
             scalars = json.loads(file.metadata()["state"])
         parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}

@@ -17,6 +17,7 @@ Items within a template are not independent, hence no McNemar test; five seeds a
 bootstrap.
 """
 
+from collections.abc import Hashable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import SEED, Switch, WorkbenchError, number, sequence, shown, unknown, whole
 from workbench.metrics import template_ids
 
 ALPHA = 0.05
@@ -76,14 +77,18 @@ def compare(
     Raises WorkbenchError for unknown arms, unequal seeds or items, hits outside [0, 1], groups that span
     classes.
     """
+    declared = sequence("declared", declared, "(arm, baseline) pairs")
     if not declared:
         raise WorkbenchError("No pairs are declared: name the (arm, baseline) pairs to be tested.")
+    _arms(correct)
+    if wrong := [pair for pair in declared if not (isinstance(pair, tuple | list) and len(pair) == 2)]:
+        raise WorkbenchError(f"declared holds {shown(wrong[0])}: give (arm, baseline) pairs.")
     for name in [*(arm for pair in declared for arm in pair), *([teacher] if teacher is not None else [])]:
-        if name not in correct:
-            raise unknown("arm", name, correct)
-    for name, value in (("margin", margin), ("replace_margin", replace_margin)):
-        if not 0 < value < 1:
-            raise WorkbenchError(f"{name}={value} is not a fraction between 0 and 1: one point is 0.01.")
+        if not isinstance(name, Hashable) or name not in correct:
+            raise unknown("arm", name, map(str, correct))
+    margin, replace_margin = _margin("margin", margin), _margin("replace_margin", replace_margin)
+    bootstraps, seed = whole("bootstraps", bootstraps, 0, 10_000_000), SEED.check("seed", seed)
+    pool_seeds = Switch().check("pool_seeds", pool_seeds)
     hits, template_class = _template_means(correct, labels, groups)
     differences = [_difference(hits, arm, baseline, teacher) for arm, baseline in declared]
     if pool_seeds and len({baseline for _, baseline in declared}) > 1:
@@ -131,6 +136,7 @@ def decision(found: pd.Series, n_items: int, replace_margin: float = 0.02) -> tu
     between the two; of a smoke run NO DECISION. The second is a sentence: how many of the task's n_items test
     items and their templates it would take. Raises WorkbenchError for a row without an answer to "replaces".
     """
+    n_items, replace_margin = whole("n_items", n_items), _margin("replace_margin", replace_margin)
     if found["verdict"] == SMOKE:
         return "NO DECISION (smoke run)", "A real run would tell how many test texts it takes."
     if found["replaces"] is None:
@@ -207,12 +213,12 @@ def across_draws(tables: list[pd.DataFrame]) -> pd.DataFrame:
     pairs = ["arm", "baseline"]
     indexed = [table.set_index(pairs) for table in tables]
     result = tables[0][pairs].copy()
-    for number, table in enumerate(indexed, 1):
+    for draw, table in enumerate(indexed, 1):
         if not (table.index.is_unique and set(table.index) == set(indexed[0].index)):
-            raise WorkbenchError(f"Draw {number} has other pairs than draw 1: declare the same in all.")
+            raise WorkbenchError(f"Draw {draw} has other pairs than draw 1: declare the same in all.")
         table = table.loc[indexed[0].index]
-        result[f"estimate_{number}"] = table["estimate"].to_numpy()
-        result[f"verdict_{number}"] = table["verdict"].to_numpy()
+        result[f"estimate_{draw}"] = table["estimate"].to_numpy()
+        result[f"verdict_{draw}"] = table["verdict"].to_numpy()
     verdicts = result.filter(regex=r"^verdict_\d+$")
     agreed = verdicts.nunique(axis=1) == 1
     result["claim"] = verdicts["verdict_1"].where(agreed, DIFFERS)
@@ -239,9 +245,10 @@ def share_of_gap(
     own standard error breaks down: when the teacher's lead cannot be told from 0 it is (−inf, inf), and no
     share should be quoted. The estimate is NaN when the teacher does not lead at all.
     """
+    _arms(correct)
     for name in (student, baseline, teacher):
-        if name not in correct:
-            raise unknown("arm", name, correct)
+        if not isinstance(name, Hashable) or name not in correct:
+            raise unknown("arm", name, map(str, correct))
     hits, template_class = _template_means(correct, labels, groups)
     gain = _difference(hits, student, baseline, teacher)
     lead = _difference(hits, teacher, baseline, teacher)
@@ -288,6 +295,15 @@ def choose(validation_scores: pd.DataFrame) -> pd.DataFrame:
     mean = by_config["score"].mean()
     best = mean.loc[mean.groupby("arm", sort=False).idxmax()].reset_index()
     return best.assign(n_configs=int(n_configs.iloc[0]), n_seeds=len(first))
+
+
+def _margin(name: str, value: float) -> float:
+    return number(name, value, above=0, below=1, unit="one point is 0.01")
+
+
+def _arms(correct: Mapping[str, ArrayLike]) -> None:
+    if not isinstance(correct, Mapping) or not correct:
+        raise WorkbenchError(f"The hits are {shown(correct)}: give a dict of arms with their hits [seeds, items] each.")
 
 
 class _Estimate(NamedTuple):
@@ -362,6 +378,7 @@ def _template_means(
     correct: dict[str, ArrayLike], labels: ArrayLike, groups: ArrayLike | None
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Means [S, G] of each arm's hits over the items of each template, and the class [G] of each template."""
+    _arms(correct)
     template, template_class = template_ids(labels, groups)
     if groups is not None and len(template_class) > pd.Series(list(groups), dtype=object).nunique():
         raise WorkbenchError("Some groups hold items of several classes, so they cannot be resampled in one: "
@@ -373,7 +390,10 @@ def _template_means(
     starts = np.cumsum(counts) - counts
     means = {}
     for arm, values in correct.items():
-        hits = np.atleast_2d(np.asarray(values, dtype=float))
+        try:
+            hits = np.atleast_2d(np.asarray(values, dtype=float))
+        except (TypeError, ValueError):
+            raise WorkbenchError(f"Arm {arm!r} has hits {shown(values)}: give numbers [seeds, items].") from None
         if hits.ndim != 2 or hits.shape[1] != len(template) or not len(hits):
             wanted = f"[seeds, {len(template)}]"
             raise WorkbenchError(f"Arm {arm!r} has hits of shape {list(hits.shape)}: give {wanted}.")

@@ -429,7 +429,10 @@ class TrainingPanel(Panel):
         self.live, self._live_name = pd.DataFrame(), ""
         self.finished: dict[str, tuple[Any, pd.DataFrame]] = {}
         names = {field.name for field in fields(self.base)}
-        whole = {"min": 0, "max": 1_000_000}
+        limits = {  # of a box to type in; browsers' whole numbers end at 2**53
+            name: {"min": int(training.CHECKS[name].least), "max": min(int(training.CHECKS[name].most), 2**53)}
+            for name in ("steps", "seed")
+        }
         rates = [float(f"{digit}e{power}") for power in range(-5, -1) for digit in (1, 1.5, 2, 3, 4, 5, 7)]
         temperatures = [0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0, 11.0, 16.0]
         weight = {"min": 0, "max": 4, "step": 0.1}
@@ -447,10 +450,10 @@ class TrainingPanel(Panel):
             ),
             "learning_rate": lambda: _scale("learning rate", "a step", "AdamW's peak rate", rates, b.learning_rate),
             "steps": lambda: _control(
-                ipw.BoundedIntText, "steps", "batches", "How many optimizer steps", **whole | {"min": 1}
+                ipw.BoundedIntText, "steps", "batches", "How many optimizer steps", **limits["steps"]
             ),
             "seed": lambda: _control(
-                ipw.BoundedIntText, "seed", "number", "Of the first weights and the order of the batches", **whole
+                ipw.BoundedIntText, "seed", "number", "Of new weights and the order of the batches", **limits["seed"]
             ),
             "student": lambda: _control(
                 ipw.Dropdown, "student", "layers x width", "Its size", options=[*dict.fromkeys([b.student, *students])]
