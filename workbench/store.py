@@ -61,12 +61,19 @@ _verified: dict[Path, object] = {}  # folder -> its manifest and the (size, mtim
 def data_dir() -> Path:
     """The folder of all data: `$WORKBENCH_DATA`, else `data` in a writable checkout, else `./data`."""
     if chosen := os.environ.get("WORKBENCH_DATA"):
-        return Path(os.path.expanduser(chosen)).absolute()
+        return _absolute(chosen)
     home = _REPO / "data"
     checkout = (_REPO / ".git").exists() or (_REPO / "pyproject.toml").exists()
     if checkout and os.access(home if home.exists() else _REPO, os.W_OK):
         return home
     return Path.cwd() / "data"
+
+
+def _absolute(path: Path | str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise WorkbenchError(f"The folder {path} begins with a user who has no home here: write it out.") from None
 
 
 def fingerprint(inputs: object) -> str:
@@ -227,7 +234,7 @@ class Hold:
     """Keeps the entries of a kind from `Store.prune`, until it is no longer referred to or its process ends.
 
     One file descriptor with a shared `flock`. A copy, such as a worker process unpickles, holds by itself. Nothing is
-    held where files can't be locked or the store can't be written to; there is nobody to prune it either.
+    held where files can't be locked, or where a store that can't be written to has no such file yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -244,7 +251,7 @@ class Hold:
 
 def _flock(path: Path, exclusive: bool) -> int:
     """A descriptor that holds the lock until it is closed; BlockingIOError where `exclusive` has to wait."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(path, (os.O_RDWR if exclusive else os.O_RDONLY) | os.O_CREAT, 0o666)
     try:
         if fcntl:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
@@ -342,7 +349,7 @@ class Store:
 
     def __init__(self, root: Path | str | None = None) -> None:
         """Nothing is created before the first claim or hold."""
-        self.root = Path(root).expanduser().absolute() if root is not None else data_dir() / "store"
+        self.root = _absolute(root) if root is not None else data_dir() / "store"
 
     def find(self, kind: str, inputs: object) -> Entry | None:
         """The complete and verified entry made from `inputs`, or None."""
