@@ -35,13 +35,13 @@ from workbench.store import Store, code_fingerprint, sha256_file
 
 SPLITS = ("labelled", "unlabelled", "validation", "calibration", "test", "out_of_scope")
 HELD_OUT = {"test": 0.2, "validation": 0.1, "calibration": 0.1}  # of the groups, within each class
+ENTRIES = 5_000  # files and folders that a folder of data may hold: `datasets` walks them all, several times
+DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".txt", ".xml", ".zip", ".tar")
 TASKS = ("voice-commands", "csv:<path>", "hub:<dataset>[/<config>]")
 # Between the texts of a pair: plain characters, so that every tokenizer, language model and `transformers.pipeline`
 # reads the same string. A tokenizer's own separator differs from model to model.
 PAIR = " || "
 ROWS = 10_000  # read at a time
-ENTRIES = 5_000  # files and folders that a folder of data may hold: `datasets` walks them all, several times
-DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".txt", ".xml", ".zip", ".tar")
 
 
 @dataclass(frozen=True)
