@@ -99,13 +99,10 @@ def load_text(
         WorkbenchError: no such text, too few topics, or a split with less than one block.
     """
     limits = {"train": max_blocks, "validation": max_held_out, "test": max_held_out}
-    counts = {2: [length], 1: [limit for limit in limits.values() if limit is not None]}
-    if any(type(n) is not int or n < least for least, numbers in counts.items() for n in numbers):
+    if length < 2 or any(limit is not None and limit < 1 for limit in limits.values()):
         raise WorkbenchError(
-            f"length is {length!r}, max_blocks {max_blocks!r} and max_held_out {max_held_out!r}: give whole numbers of "
-            "at least 2, 1 and 1."
+            f"length is {length}, max_blocks {max_blocks} and max_held_out {max_held_out}: give at least 2, 1 and 1."
         )
-    check_name("text", name)
     if name == "python-docs":
         documents, licence = _python_docs(), "PSF-2.0"
         source = f"pydoc_data.topics and docstrings of the standard library, Python {platform.python_version()}"
@@ -188,6 +185,7 @@ def _python_docs() -> dict[str, str]:
 
 
 def _folder(name: str) -> dict[str, str]:
+    check_name("text", name)
     path = Path(name)
     if not name or not os.path.isdir(path):
         raise WorkbenchError(f"'folder:{name}' is not a folder: give one with a .txt or .md file a topic.")
