@@ -1,5 +1,6 @@
 """Training a causal language model: what a step computes, and that a killed run ends where it would have ended."""
 
+import pickle
 import random
 from collections.abc import Iterator
 from dataclasses import replace
@@ -126,6 +127,12 @@ def test_it_learns_and_the_look_agrees_with_greedy_writing(pairs, store):
     right = [w.text == c and w.finished for w, (_, c) in zip(written, pairs, strict=False)]
     assert result.metrics["validation.exact"] == pytest.approx(np.mean(right))
     assert np.mean(right) >= 4 / 6
+
+
+def test_prune_spares_the_labels_of_traces_that_are_open(soft):
+    store = Store(soft.path.parents[1])
+    assert store.held("soft_traces") and store.prune("soft_traces", older_than_days=0) == []
+    assert pickle.loads(pickle.dumps(soft)) == soft
 
 
 def test_what_cannot_be_trained_is_told(traces, soft, pairs, store):

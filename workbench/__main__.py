@@ -6,26 +6,33 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 # The rest is imported where it is used: --help needs no torch.
 from workbench.errors import WorkbenchError, unknown
+from workbench.store import Store, check_writable, data_dir
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit status (2: bad input, in one sentence; 130: stopped by Ctrl-C)."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         return options.command(options)
     except WorkbenchError as error:
-        print(f"workbench: {error}", file=sys.stderr)
+        print(f"workbench: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nStopped: what is finished is kept, the same command goes on from there.", file=sys.stderr)
         return 130
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise WorkbenchError(f"{message}; `{self.prog} --help` lists what there is.")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m workbench", description="Distillation Workbench")
+    parser = _Parser(prog="python -m workbench", description="Distillation Workbench")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     report = commands.add_parser("report", help="run the notebooks and publish them as pages")
@@ -61,19 +68,22 @@ def _parser() -> argparse.ArgumentParser:
 def _report(options: argparse.Namespace) -> int:
     from workbench import report
 
+    check_writable(data_dir())
+    _check_cache()
     names = ("task_name", "text_column", "label_column", "group_column", "teacher_name")
     flags = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if task := flags.get("task_name"):
-        path = Path(task[4:]).expanduser()
-        if task.startswith("csv:") or (task.startswith("hub:") and path.exists()):  # notebooks run in their own folder
-            flags["task_name"] = task = f"{task[:4]}{path.resolve()}"
-        from workbench.data import load_task  # say what is wrong with a file now, not in every notebook
+    if (task := flags.get("task_name")) is not None:
+        from workbench.data import check_name, load_task  # say what is wrong with a file now, not in every notebook
 
+        check_name("task", task)
+        path = Path(os.path.expanduser(task[4:]))  # notebooks run in their own folder
+        if task[4:] and (task.startswith("csv:") or (task.startswith("hub:") and os.path.exists(path))):
+            flags["task_name"] = task = f"{task[:4]}{os.path.realpath(path)}"
         columns = {name.removesuffix("_column"): value for name, value in flags.items() if "_column" in name}
         load_task(task, **columns)
-    if teacher := flags.get("teacher_name"):
+    if (teacher := flags.get("teacher_name")) is not None:
         source = teacher.removeprefix("finetune:")
-        if Path(source).exists():
+        if source and os.path.exists(source):
             flags["teacher_name"] = teacher.replace(source, str(Path(source).resolve()))
         elif source == teacher:
             from workbench.teachers import TEACHERS
@@ -92,7 +102,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from packaging.requirements import Requirement
 
     from workbench import report, weights
-    from workbench.store import Store, data_dir, versions
+    from workbench.store import versions
 
     mend = []
     made = versions()
@@ -123,17 +133,29 @@ def _doctor(options: argparse.Namespace) -> int:
             name = weight["name"]
             mend.append(f"{name} is fetched on first use, or now: python -m workbench fetch {name}")
     folder = data_dir()
-    here = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    here = next(parent for parent in (folder, *folder.parents) if os.path.exists(parent))
     free = shutil.disk_usage(here).free
     print(f"Data: {folder}, {_megabytes(free)} free")
-    if not os.access(here, os.W_OK):
-        mend.append(f"{here} is not writable: set WORKBENCH_DATA to a folder that is")
-    if free < 2e9:
-        mend.append("little disk is free: python -m workbench prune, or set WORKBENCH_DATA to another disk")
-    table = Store().runs()
-    print(f"Store: {len(table)} entries, {_megabytes(table['bytes'].sum())}")
+    try:
+        check_writable(folder)
+        _check_cache()
+        if free < 2e9:
+            mend.append("little disk is free: python -m workbench prune, or set WORKBENCH_DATA to another disk")
+        table = Store().runs()
+        print(f"Store: {len(table)} entries, {_megabytes(table['bytes'].sum())}")
+    except WorkbenchError as error:
+        mend.append(str(error).rstrip("."))
     print("\n".join(["To mend:", *(f"  {line}" for line in mend)]) if mend else "Nothing is missing.")
     return 0
+
+
+def _check_cache() -> None:
+    """Raise unless the weights are there or can be put there."""
+    from workbench import weights
+
+    store = weights.cache()
+    if not os.path.isdir(store.root) or len(store.list("weights")) < len(weights.WEIGHTS):
+        check_writable(store.root, "WORKBENCH_CACHE")
 
 
 def _threads() -> int:
@@ -149,6 +171,7 @@ def _megabytes(size: float) -> str:
 def _fetch(options: argparse.Namespace) -> int:
     from workbench import weights
 
+    _check_cache()
     for name in [options.name] if options.name else weights.WEIGHTS:
         print(f"{name}: {weights.fetch(name, source=options.source)}")
     return 0
@@ -157,11 +180,11 @@ def _fetch(options: argparse.Namespace) -> int:
 def _runs(options: argparse.Namespace) -> int:
     import pandas
 
-    from workbench.store import Store
-
-    table = Store().runs()
+    store = Store()
+    table = store.runs()
     if table.empty:
-        print(f"Nothing has been made in {Store().root} yet.")
+        check_writable(store.root)
+        print(f"Nothing has been made in {store.root} yet.")
         return 0
     table["key"] = table["key"].str[:12]
     table["created"] = table["created"].dt.strftime("%Y-%m-%d %H:%M")
@@ -172,12 +195,16 @@ def _runs(options: argparse.Namespace) -> int:
 
 
 def _prune(options: argparse.Namespace) -> int:
-    from workbench.store import Store
-
-    removed = Store().prune(older_than_days=options.older_than_days, dry_run=options.dry_run)
+    store = Store()
+    check_writable(store.root)
+    removed = store.prune(older_than_days=options.older_than_days, dry_run=options.dry_run)
     for folder in removed:
         print(folder)
     print(f"{len(removed)} folders {'would be' if options.dry_run else 'were'} removed.")
+    if options.older_than_days is not None:
+        for kind in sorted({entry.kind for entry in store.list()}):
+            if store.held(kind):
+                print(f"{kind} is in use by an open notebook or a run, and was left alone.")
     return 0
 
 

@@ -9,8 +9,10 @@ when they are near copies, such as a template; a row of its own without groups).
 import hashlib
 import json
 import math
+import os
 import random
 import re
+import unicodedata
 import urllib.error
 import urllib.request
 import warnings
@@ -24,13 +26,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from datasets import Dataset, DatasetDict, config, disable_progress_bars, load_dataset, load_from_disk
-from datasets.exceptions import DatasetsError
+from datasets.exceptions import DatasetGenerationError
+from datasets.utils import logging as datasets_logging
+from pandas.io.common import get_handle
 
 from workbench.errors import WorkbenchError, unknown
 from workbench.store import Store, code_fingerprint, sha256_file
 
 SPLITS = ("labelled", "unlabelled", "validation", "calibration", "test", "out_of_scope")
 HELD_OUT = {"test": 0.2, "validation": 0.1, "calibration": 0.1}  # of the groups, within each class
+ENTRIES = 5_000  # files and folders that a folder of data may hold: `datasets` walks them all, several times
+DATA_FILES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".parquet", ".arrow", ".txt", ".xml", ".zip", ".tar")
 TASKS = ("voice-commands", "csv:<path>", "hub:<dataset>[/<config>]")
 # Between the texts of a pair: plain characters, so that every tokenizer, language model and `transformers.pipeline`
 # reads the same string. A tokenizer's own separator differs from model to model.
@@ -86,8 +92,10 @@ class Task:
         """This task with a transfer set of `rows` texts: all labelled ones and a random draw of the others.
 
         Raises:
-            WorkbenchError: fewer rows than are labelled, or more than there are.
+            WorkbenchError: fewer rows than are labelled, more than there are, or a number that is not whole.
         """
+        if not _whole(rows) or not _whole(draw):
+            raise WorkbenchError(f"A transfer set of {rows!r} rows in draw {draw!r}: give whole numbers.")
         labelled, total = len(self.labelled), len(self.labelled) + len(self.unlabelled)
         if not labelled <= rows <= total:
             raise WorkbenchError(f"A transfer set of {rows} rows: choose from {labelled} (labelled) to {total} (all).")
@@ -139,12 +147,23 @@ def load_task(
 
     Raises:
         WorkbenchError: unknown task, unreadable file or dataset, missing column, empty or missing cells, several
-            labels a row, too few classes or rows.
+            labels a row, too few classes or rows, or an argument of another type.
+
+    Warns:
+        UserWarning: labels that look alike (case, spaces, Unicode form, invisible characters); they stay apart.
     """
-    if labels_per_class is not None and not (isinstance(labels_per_class, int) and labels_per_class >= 1):
+    if labels_per_class is not None and not (_whole(labels_per_class) and labels_per_class >= 1):
         raise WorkbenchError(
             f"labels_per_class is {labels_per_class!r}: give a whole number of at least 1, or None for every label."
         )
+    if not _whole(label_draw):
+        raise WorkbenchError(f"label_draw is {label_draw!r}: give a whole number.")
+    for column, value in {"label": label, "group": group}.items():
+        if not (isinstance(value, str) and value) and not (column == "group" and value is None):
+            raise WorkbenchError(f"{column} is {value!r}: give the name of a column.")
+    check_name("task", name)
+    if name in ("csv:", "hub:"):
+        raise WorkbenchError(f"The task {name!r} names nothing: write {TASKS[1]} or {TASKS[2]}.")
     if name == "voice-commands":
         title, source, licence, names, rows = "voice-commands", *_voice_commands(store or Store())
     elif name.startswith("csv:"):
@@ -174,6 +193,20 @@ def load_task(
     )
 
 
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_name(what: str, name: object) -> None:
+    """Raise WorkbenchError unless `name` is a string that a person can read and a file can have."""
+    if not isinstance(name, str):
+        raise WorkbenchError(f"The name of a {what} is {name!r}: give a string.")
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        raise WorkbenchError(
+            f"The {what} {ascii(name)} holds a control character or bytes that are not UTF-8: rename the file."
+        )
+
+
 def _json(value: list) -> str:
     return json.dumps(value, separators=(",", ":"))
 
@@ -201,6 +234,8 @@ def _voice_commands(store: Store) -> tuple[str, str, list[str], dict[str, pd.Dat
 
 def _file_hash(path: Path) -> str:
     try:
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise OSError(0, "Not a regular file")  # a pipe or a device may never end
         return sha256_file(path)
     except OSError as error:
         raise WorkbenchError(f"Can't read {path}: {error.strerror}; check the path after 'csv:'.") from None
@@ -208,6 +243,8 @@ def _file_hash(path: Path) -> str:
 
 def _text_columns(text: str | Sequence[str], there: Sequence[str]) -> list[str]:
     """One column, or the two of a pair."""
+    if not (isinstance(text, str) or (isinstance(text, Sequence) and all(isinstance(t, str) for t in text))):
+        raise WorkbenchError(f"text is {text!r}: give the name of a column, or two for pairs of texts.")
     columns = [text] if text in there else text.split(",") if isinstance(text, str) else list(text)
     if not 1 <= len(columns) <= 2:
         raise WorkbenchError(f"text names {len(columns)} columns ({text!r}): give one, or two for pairs of texts.")
@@ -221,11 +258,15 @@ def _several_labels(where: object, label: str) -> WorkbenchError:
     )
 
 
-def _check_columns(where: object, texts: list[str], label: str, group: str | None, there: Sequence[str]) -> list[str]:
+def _check_columns(where: object, texts: list[str], label: str, group: str | None, there: list[str]) -> list[str]:
     wanted = [*texts, label] + ([group] if group else [])
     if len(set(wanted)) < len(wanted):
         raise WorkbenchError(f"{where}: {', '.join(map(repr, wanted))} name one column twice: name a column for each.")
     for column in wanted:
+        if there.count(column) > 1:
+            raise WorkbenchError(f"{where} has {there.count(column)} columns {column!r}: rename all but one.")
+        if len(there) == 1 and re.search(r"[;\t|]", there[0]):
+            raise WorkbenchError(f"{where} has one column, {there[0]!r}: separate columns by commas.")
         if column not in there:
             flag = {**dict.fromkeys(texts, "--text"), label: "--label"}.get(column, "--group")
             names = ", ".join(map(repr, there))
@@ -237,8 +278,11 @@ def _read_csv(
     path: Path, text: str | Sequence[str], label: str, group: str | None
 ) -> tuple[list[str], dict[str, pd.DataFrame]]:
     """Rows of a CSV, cleaned and split."""
+    _check_content(path)
+    as_written = {"dtype": str, "encoding": "utf-8", "keep_default_na": False}
     try:
-        table = pd.read_csv(path, dtype=str, encoding="utf-8", keep_default_na=False, na_values=[""])
+        header = pd.read_csv(path, header=None, nrows=1, **as_written)  # pandas would number a repeated name
+        table = pd.read_csv(path, na_values=[""], **as_written)
     except UnicodeDecodeError:
         raise WorkbenchError(f"{path} is not UTF-8: save it again as UTF-8.") from None
     except pd.errors.EmptyDataError:
@@ -248,8 +292,9 @@ def _read_csv(
         raise WorkbenchError(f"{path} is not a well-formed CSV ({reason}): quote texts that hold a comma.") from None
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the surplus cells for names of the rows
         raise WorkbenchError(f"{path} has rows with more cells than the header: quote texts that hold a comma.")
-    texts = _text_columns(text, list(table.columns))
-    wanted = _check_columns(path, texts, label, group, list(table.columns))
+    there = header.iloc[0].tolist()
+    texts = _text_columns(text, there)
+    wanted = _check_columns(path, texts, label, group, there)
     if table.empty:
         raise WorkbenchError(f"{path} has no rows: it needs a header and one row a text.")
     table = table[wanted].apply(lambda cells: cells.str.strip())
@@ -265,6 +310,7 @@ def _read_csv(
     names = sorted(table[label].unique())
     if len(names) < 2:
         raise WorkbenchError(f"{path} has one class ({names[0]!r} in column {label!r}): add rows of another.")
+    _warn_of_lookalikes(path, names)
     # The same text in two splits would leak: identical texts are one group, or stay only in the first of their groups.
     joined = _join(table, texts)
     frame = pd.DataFrame(
@@ -275,6 +321,47 @@ def _read_csv(
         }
     )
     return names, _split(path, _without_copies(path, frame), names, HELD_OUT)
+
+
+def _check_content(path: Path) -> None:
+    """Unpack it once to its end: pandas would cut a cell at a NUL byte, and has an error for each packer."""
+    try:
+        with get_handle(path, "rb", compression="infer", is_text=False) as opened:
+            nul = any(b"\0" in block for block in iter(lambda: opened.handle.read(1 << 20), b""))
+    except Exception as error:
+        raise WorkbenchError(
+            f"{path} can't be unpacked ({_reason(error)}): pack one whole CSV again, or give it unpacked."
+        ) from None
+    if nul:
+        raise WorkbenchError(f"{path} is not UTF-8 text, it holds NUL bytes: save it again as UTF-8.")
+
+
+def _reason(error: BaseException) -> str:
+    """The first clause of a library's message."""
+    if isinstance(error, DatasetGenerationError) and error.__cause__:
+        return _reason(error.__cause__)
+    clause = re.split(r"[.:]?(?:\s\s|[\n\r]|\. |$)", str(error).strip())[0][:200]
+    return clause if clause and not isinstance(error, KeyError) else f"{type(error).__name__} {clause}".strip()
+
+
+def _warn_of_lookalikes(where: object, names: Sequence[str]) -> None:
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_look(name), []).append(name)
+    if pairs := [" and ".join(map(ascii, same)) for same in alike.values() if len(same) > 1]:
+        more = f" (and {len(pairs) - 3} more)" if len(pairs) > 3 else ""
+        warnings.warn(
+            f"{where}: the labels {'; '.join(pairs[:3])}{more} differ only in case, spaces, Unicode form or invisible "
+            "characters; they are kept as separate classes: write them alike if they are one.",
+            stacklevel=4,
+        )
+
+
+def _look(name: str) -> str:
+    """What a reader sees of a name: no case, one form of each character, single spaces, nothing invisible."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    seen = (c for c in folded if unicodedata.category(c) != "Cf" and c not in "\u034f\u115f\u1160\ufe0e\ufe0f")
+    return " ".join("".join(seen).split())
 
 
 def _join(table: pd.DataFrame, texts: list[str]) -> pd.Series:
@@ -323,13 +410,20 @@ def _offline(offline: bool) -> Iterator[None]:
 def _load_hub(name: str) -> tuple[str, dict[str, Dataset]]:
     """(what it is called, its splits, memory-mapped)."""
     disable_progress_bars()
-    path = Path(name).expanduser()
-    local = path if path.is_dir() else path.parent if path.is_absolute() and path.parent.is_dir() else None
+    datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what is wrong is said once, below
+    path = Path(os.path.expanduser(name))
+    lists_configs = path.is_absolute() and os.path.isfile(path.parent / "README.md")
+    local = path if os.path.isdir(path) else path.parent if lists_configs else None
     if local:
         dataset, part = str(local), None if local == path else path.name
+        files = files_below(local, DATA_FILES, ENTRIES)
+        if not files:
+            raise WorkbenchError(f"{local} doesn't contain any data files ({', '.join(DATA_FILES)}): check the path.")
+        if odd := next((file for file in files if not os.path.isfile(file)), None):
+            raise WorkbenchError(f"{odd} is not a regular file: remove it from the folder of data files.")
     else:
         dataset, part = "/".join(name.split("/")[:2]), "/".join(name.split("/")[2:]) or None
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+){0,2}", name):
+        if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*){0,2}", name):
             raise WorkbenchError(
                 f"'hub:{name}' is no folder and no dataset: write hub:owner/name, hub:owner/name/config or hub:folder."
             )
@@ -340,7 +434,7 @@ def _load_hub(name: str) -> tuple[str, dict[str, Dataset]]:
         else:
             with _offline(offline):
                 found = load_dataset(dataset, part)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
+    except Exception as error:  # every format has errors of its own
         if configs := re.search(r"(?:configs|Available): (\[.*?\])", str(error)):
             raise WorkbenchError(f"{dataset} has the configs {configs[1]}: write hub:{dataset}/<config>.") from None
         if offline:
@@ -348,12 +442,28 @@ def _load_hub(name: str) -> tuple[str, dict[str, Dataset]]:
                 f"The hub is out of reach and {dataset} was not downloaded before: check the network (and "
                 "HF_HUB_OFFLINE), or give a folder with its files, as hub:<folder>."
             ) from None
-        reason = re.split(r"[.:]?(?:\s\s|\n|\. |$)", str(error).strip())[0]
+        check = "check its files" if local else "check its name"
         raise WorkbenchError(
-            f"Can't load the dataset {dataset} ({reason}): check its name, or give a folder with csv, json or parquet "
+            f"Can't load the dataset {dataset} ({_reason(error)}): {check}, or give a folder with csv, json or parquet "
             "files."
         ) from None
     return Path(dataset).name if local else name, dict(found) if isinstance(found, DatasetDict) else {"train": found}
+
+
+def files_below(folder: Path, suffixes: Sequence[str], entries: int) -> list[Path]:
+    """The files below a folder with such a suffix (``a.csv.gz`` has two), sorted; links to folders aren't followed.
+
+    Raises:
+        WorkbenchError: more than `entries` files and folders are there: it is no folder of data.
+    """
+    found, seen = [], 0
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        seen += len(folders) + len(names)
+        if seen > entries:
+            raise WorkbenchError(f"{folder} holds more than {entries:,} files: give a folder that holds only the data.")
+        found += [Path(place, name) for name in names if set(Path(name).suffixes) & set(suffixes)]
+    return sorted(found)
 
 
 def _read_hub(
@@ -381,7 +491,10 @@ def _read_hub(
     for column in texts:
         if getattr(features[column], "dtype", None) not in ("string", "large_string"):
             raise WorkbenchError(f"{title}: column {column!r} holds no texts: name a column of strings with --text.")
-    tables = [_frame(found[split].select_columns(wanted)).assign(split=split) for split in used]
+    try:
+        tables = [_frame(found[split].select_columns(wanted)).assign(split=split) for split in used]
+    except Exception as error:  # files are read only now
+        raise WorkbenchError(f"{title} can't be read ({_reason(error)}): make its files again.") from None
     table = pd.concat(tables, ignore_index=True)
     if known := getattr(features[label], "names", None):
         names = list(known)
@@ -392,6 +505,9 @@ def _read_hub(
         table[label] = table[label].map({v: i for i, v in enumerate(values)}).fillna(-1).astype(int)
     if len(names) < 2:
         raise WorkbenchError(f"{title} has {len(names)} class(es) in column {label!r}: it needs at least two.")
+    _warn_of_lookalikes(title, names)
+    if group and table[group].isna().any():
+        raise WorkbenchError(f"{title}: column {group!r} is empty in {table[group].isna().sum()} rows: fill it in.")
 
     frame = pd.DataFrame({"text": _join(table, texts), "label": table[label], "split": table["split"]})
     frame["split"] = frame["split"].replace("unsupervised", "train")

@@ -40,16 +40,17 @@ class OnnxClassifier:
             threads: of the computation (≥ 1), for the life of the object: `torch.set_num_threads` does not reach it.
 
         Raises:
-            WorkbenchError: a file is missing, or is not ONNX.
+            WorkbenchError: a file is missing or is not what it should be, or threads is no count.
         """
+        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+            raise WorkbenchError(f"threads is {threads!r}: give a whole number of at least 1.")
         self.path = Path(path)
         for file in (self.path, self.path.with_name("tokenizer.json"), self.path.with_name("config.json")):
             if not file.is_file():
                 raise WorkbenchError(f"{file} is missing: give a file that to_onnx made, in its folder.")
-        config = json.loads(self.path.with_name("config.json").read_text(encoding="utf-8"))
         self.name = f"{self.path.parent.name}/{self.path.name}"
-        self.label_names = tuple(config["id2label"][i] for i in sorted(config["id2label"], key=int))
-        self.tokenizer = Tokenizer.from_file(str(self.path.with_name("tokenizer.json")))
+        self.label_names = _label_names(self.path.with_name("config.json"))
+        self.tokenizer = _tokenizer(self.path.with_name("tokenizer.json"))
         self.pad_token_id = self.tokenizer.padding["pad_id"]
         self.tokenizer.no_padding()  # `logits` sorts by length first
         options = onnxruntime.SessionOptions()
@@ -59,6 +60,15 @@ class OnnxClassifier:
         except Exception as error:  # onnxruntime has a class of its own for each way a file can be broken
             reason = str(error).splitlines()[0].rstrip(".")
             raise WorkbenchError(f"{self.path} can't be run by ONNX Runtime ({reason}): export it again.") from None
+        names = sorted(node.name for node in self.session.get_inputs())
+        shape = self.session.get_outputs()[0].shape
+        if names != ["attention_mask", "input_ids"] or len(shape) != 2:
+            raise WorkbenchError(f"{self.path} reads {names} and gives {shape}: give a file that to_onnx made.")
+        if isinstance(shape[1], int) and shape[1] != len(self.label_names):
+            raise WorkbenchError(
+                f"{self.path} gives {shape[1]} logits but config.json names {len(self.label_names)} labels: export the "
+                "student again."
+            )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -81,6 +91,31 @@ class OnnxClassifier:
                 mask[i, : len(rows[row])] = 1
             out[chosen] = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
         return out
+
+
+def _label_names(path: Path) -> tuple[str, ...]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))["id2label"]
+        names = tuple(table[str(i)] for i in range(len(table)))
+        if not names or not all(isinstance(name, str) for name in names):
+            raise ValueError
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise WorkbenchError(
+            f"{path} names no labels: it needs id2label with \"0\", \"1\" and so on, as to_onnx writes it."
+        ) from None
+    return names
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    """With padding."""
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # `tokenizers` raises the class itself
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise WorkbenchError(f"{path} is not a tokenizer ({reason}): export the student again.") from None
+    if tokenizer.padding is None:
+        raise WorkbenchError(f"{path} has no padding: give the file that to_onnx made, not the student's own.")
+    return tokenizer
 
 
 def to_onnx(

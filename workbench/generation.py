@@ -23,7 +23,7 @@ from workbench import models
 from workbench.errors import SEED, Text, WorkbenchError, sequence, shown, strings, whole
 from workbench.losses import check_temperature
 from workbench.reasoning import Problem, TraceTask, Verdict, verify
-from workbench.store import Store, code_fingerprint, fingerprint, write_atomic
+from workbench.store import Hold, Store, code_fingerprint, fingerprint, write_atomic
 
 SHARD = 256  # texts written in one go
 _THINK = "<think>"
@@ -353,6 +353,7 @@ class SoftTraces:
     task: str  # its fingerprint
     fingerprint: str
     counts: tuple[int, ...] = field(repr=False)  # completion tokens of each row
+    hold: Hold | None = field(default=None, repr=False, compare=False)  # on its files, against `Store.prune`
 
     def open(self, task: TraceTask) -> Callable[[np.ndarray], np.ndarray]:
         """A function from row numbers to logits ``[completion tokens of those rows, V]``, read as they are needed.
@@ -389,6 +390,9 @@ def trace_labels(model: str | Path, task: TraceTask, *, store: Store | None = No
         np.save(folder / "logits.npy", np.concatenate(found), allow_pickle=False)
         return {"counts": [len(rows) for rows in found]}
 
-    entry = (store or Store()).make("soft_traces", inputs, build)
+    store = store or Store()
+    hold = store.hold("soft_traces")
+    entry = store.make("soft_traces", inputs, build)
     counts = tuple(entry.record["counts"])
-    return SoftTraces(entry.path, task.fingerprint, fingerprint(["soft traces", source, task.fingerprint]), counts)
+    key = fingerprint(["soft traces", source, task.fingerprint])
+    return SoftTraces(entry.path, task.fingerprint, key, counts, hold)

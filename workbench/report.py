@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from workbench import escape
 from workbench import notebook as nb_
 from workbench.errors import WorkbenchError, unknown
-from workbench.store import commit, data_dir, versions, write_atomic
+from workbench.store import check_writable, commit, data_dir, versions, write_atomic
 
 if TYPE_CHECKING:
     import pandas
@@ -106,6 +106,7 @@ def run(
     asked = [key for key in ("task_name", "teacher_name") if key in (flags or {})]
     special = [_slug(flags[key]) for key in asked if any(key in values for values in injected.values())]
     out = data / "reports" / "-".join([budget, *special])
+    check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
     # The package that is running, not another one that happens to be installed.
     env = {"PYTHONPATH": os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])}

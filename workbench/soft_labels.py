@@ -45,7 +45,10 @@ def row_ids(texts: Sequence[str]) -> np.ndarray:
 
 
 class SoftLabels:
-    """The stored logits of one teacher, memory-mapped: `take` reads only the rows asked for."""
+    """The stored logits of one teacher, memory-mapped: `take` reads only the rows asked for.
+
+    While this or a copy in a worker process lives, `Store.prune` leaves the shards alone.
+    """
 
     arrays: tuple[str, ...] = ("logits",)  # files of a shard, beside the rows' ids
 
@@ -55,6 +58,7 @@ class SoftLabels:
         self.teacher_name = teacher_name
         self.rows_labelled = 0  # by the call that made this object: 0 when every row was found
         self._store = store
+        self._hold = store.hold(folder_kind)  # before looking: what is found must still be there when it is read
         self.refresh()
 
     def refresh(self) -> None:

@@ -7,6 +7,7 @@ live here.
 
 Claims are `flock` locks (through `filelock`). The kernel drops the lock of a killed process, so its claim is
 free at once and no lease has to time out. A store shared over NFS needs NFS v4 locking on every client.
+Whoever reads entries later than they were found, such as soft labels, holds a shared lock on their kind: `Store.hold`.
 """
 
 from __future__ import annotations  # `Store.list` would shadow the built-in in annotations
@@ -22,10 +23,13 @@ import os
 import platform
 import re
 import shutil
+import stat
 import subprocess
+import tempfile
 import threading
 import time
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -38,12 +42,18 @@ from filelock import FileLock, Timeout
 
 from .errors import WorkbenchError
 
+try:
+    import fcntl
+except ImportError:  # Windows: there `Store.hold` holds nothing
+    fcntl = None
+
 if TYPE_CHECKING:
     import pandas
 
 Build = Callable[[Path], Mapping[str, Any] | None]
 _REPO = Path(__file__).resolve().parents[1]
 _KIND = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
+OLDEST = 36_500  # days: a century
 _RESERVED = {"inputs", "created", "versions", "commit"}
 _verified: dict[Path, object] = {}  # folder -> its manifest and the (size, mtime_ns) of its files when hashed
 
@@ -51,12 +61,19 @@ _verified: dict[Path, object] = {}  # folder -> its manifest and the (size, mtim
 def data_dir() -> Path:
     """The folder of all data: `$WORKBENCH_DATA`, else `data` in a writable checkout, else `./data`."""
     if chosen := os.environ.get("WORKBENCH_DATA"):
-        return Path(chosen).expanduser().absolute()
+        return _absolute(chosen)
     home = _REPO / "data"
     checkout = (_REPO / ".git").exists() or (_REPO / "pyproject.toml").exists()
     if checkout and os.access(home if home.exists() else _REPO, os.W_OK):
         return home
     return Path.cwd() / "data"
+
+
+def _absolute(path: Path | str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError:
+        raise WorkbenchError(f"The folder {path} begins with a user who has no home here: write it out.") from None
 
 
 def fingerprint(inputs: object) -> str:
@@ -118,6 +135,27 @@ def write_atomic(path: Path | str, data: bytes | str) -> None:
     _fsync(path.parent)
 
 
+def check_writable(folder: Path, variable: str = "WORKBENCH_DATA") -> None:
+    """Make the folder and a file in it, and remove what was made.
+
+    Raises:
+        WorkbenchError: it can't be; the sentence names the environment variable to change.
+    """
+    made = [place for place in (folder, *folder.parents) if not os.path.exists(place)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+    except OSError as error:
+        raise WorkbenchError(
+            f"Can't write to {folder} ({error.strerror}): set {variable} to a folder that can be written to."
+        ) from None
+    finally:
+        for place in made:
+            with suppress(OSError):  # never made, or somebody else's by now
+                place.rmdir()
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, the platform and the libraries that decide results; imports none of them."""
     from importlib import metadata
@@ -151,24 +189,76 @@ def _fsync(path: Path) -> None:
 def _damage(folder: Path, deep: bool = True) -> str | None:
     """What is wrong with an entry's files, or None; hashes all of them, or only `run.json` if not `deep`."""
     try:
-        text = (folder / "manifest.json").read_text(encoding="utf-8")
+        text = _read(folder / "manifest.json")
         files = json.loads(text)["files"]
         stats = [(folder / name).stat() for name in ("run.json", *files)][1:]
-        state = (text, [(stat.st_size, stat.st_mtime_ns) for stat in stats])
+        state = (text, [(found.st_size, found.st_mtime_ns) for found in stats])
         if _verified.get(folder) == state:
             return None
-        for (name, wanted), stat in zip(files.items(), stats, strict=True):
-            if stat.st_size != wanted["bytes"]:
-                return f"{name} has {stat.st_size} bytes instead of {wanted['bytes']}"
+        for (name, wanted), found in zip(files.items(), stats, strict=True):
+            if not stat.S_ISREG(found.st_mode):
+                return f"{name} is not a file"
+            if found.st_size != wanted["bytes"]:
+                return f"{name} has {found.st_size} bytes instead of {wanted['bytes']}"
             if (deep or name == "run.json") and sha256_file(folder / name) != wanted["sha256"]:
                 return f"{name} does not match its checksum"
+        if not _is_record(_read(folder / "run.json")):
+            return "run.json is unreadable"
     except (FileNotFoundError, NotADirectoryError) as error:
         return f"{Path(error.filename).name} is missing"
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except OSError as error:
+        return f"{Path(error.filename or folder).name} can't be read ({error.strerror})"
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return "manifest.json is unreadable"
     if deep:
         _verified[folder] = state
     return None
+
+
+def _read(path: Path) -> str:
+    if path.exists() and not path.is_file():  # reading a pipe may never end
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return path.read_text(encoding="utf-8")
+
+
+def _is_record(text: str) -> bool:
+    """Whether this is a `run.json` with what `Store.list`, `Store.runs` and `Store.prune` read."""
+    try:
+        record = json.loads(text)
+        return {"inputs", "seconds"} <= record.keys() and datetime.fromisoformat(record["created"]).tzinfo is not None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return False
+
+
+class Hold:
+    """Keeps the entries of a kind from `Store.prune`, until it is no longer referred to or its process ends.
+
+    One file descriptor with a shared `flock`. A copy, such as a worker process unpickles, holds by itself. Nothing is
+    held where files can't be locked, or where a store that can't be written to has no such file yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Made by `Store.hold`."""
+        self._path = path
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            weakref.finalize(self, os.close, _flock(path, exclusive=False))
+
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
+        """By the name of its file: descriptors don't travel."""
+        return Hold, (self._path,)
+
+
+def _flock(path: Path, exclusive: bool) -> int:
+    """A descriptor that holds the lock until it is closed; BlockingIOError where `exclusive` has to wait."""
+    descriptor = os.open(path, (os.O_RDWR if exclusive else os.O_RDONLY) | os.O_CREAT, 0o666)
+    try:
+        if fcntl:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 @dataclass(frozen=True)
@@ -182,7 +272,10 @@ class Entry:
     @functools.cached_property
     def record(self) -> dict[str, Any]:
         """`run.json`: inputs, created (ISO, UTC), seconds, versions, commit and what the maker added."""
-        return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        try:
+            return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise WorkbenchError(f"{self.path / 'run.json'} is missing or unreadable: make the entry again.") from None
 
 
 class Claim:
@@ -255,14 +348,14 @@ class Store:
     """
 
     def __init__(self, root: Path | str | None = None) -> None:
-        """Nothing is created before the first claim."""
-        self.root = Path(root).expanduser().absolute() if root is not None else data_dir() / "store"
+        """Nothing is created before the first claim or hold."""
+        self.root = _absolute(root) if root is not None else data_dir() / "store"
 
     def find(self, kind: str, inputs: object) -> Entry | None:
         """The complete and verified entry made from `inputs`, or None."""
         key = fingerprint(inputs)
         path = self._path(kind, key)
-        if not path.exists():
+        if not os.path.exists(path):
             return None
         if _damage(path) is None:
             return Entry(kind, key, path)
@@ -314,8 +407,8 @@ class Store:
                 if entry is None and folder.exists():
                     if _damage(folder) is None:  # its owner was killed between the manifest and the rename
                         entry = self._publish(kind, key)
-                    elif not keep:
-                        shutil.rmtree(folder)
+                    elif not keep or not folder.is_dir():
+                        self._delete(folder)
                 if entry is None:
                     folder.mkdir(exist_ok=True)
                 claim = Claim(self, kind, inputs, folder, entry)
@@ -333,6 +426,16 @@ class Store:
                 if not keep and (claim is None or claim.entry is None):
                     shutil.rmtree(folder, ignore_errors=True)
 
+    def hold(self, kind: str) -> Hold:
+        """Keep the entries of this very kind from `prune`, in every process, as long as the result lives."""
+        self._path(kind)
+        return Hold(self._in_use(kind))
+
+    def held(self, kind: str) -> bool:
+        """Whether somebody, here or in another process, has a `hold` on this very kind."""
+        with self._unheld(kind) as free:
+            return not free
+
     def prune(
         self, kind: str | None = None, older_than_days: float | None = None, dry_run: bool = False
     ) -> list[Path]:
@@ -340,28 +443,44 @@ class Store:
 
         Always: working folders without a live owner, checkpoints of interrupted runs included, and damaged
         entries that were moved aside. With `kind` or `older_than_days` also the entries that match both.
-        Whatever a live owner has claimed stays.
+        Whatever a live owner has claimed stays, and every entry of a kind that somebody has a `hold` on.
+
+        Raises:
+            WorkbenchError: before anything is removed: a kind that is no name, days that are no number from 0 to
+                `OLDEST`, or a root that is no folder; a folder that can't be removed.
         """
+        days = 0 if older_than_days is None else older_than_days
+        if isinstance(days, bool) or not isinstance(days, int | float) or not 0 <= days <= OLDEST:
+            raise WorkbenchError(f"older_than_days is {days!r}: give a number of days from 0 to {OLDEST:,}.")
+        if kind is not None:
+            self._path(kind)
+        self._check_root()
         removed = []
         for folder in sorted(self.root.glob(".partial/*/")):
             name, _, key = folder.name.rpartition("+")
             removed += self._remove(folder, name.replace("+", "/"), key, dry_run)
         if kind is not None or older_than_days is not None:
-            newest = datetime.now(UTC) - timedelta(days=older_than_days or 0)
-            for entry in self.list(kind):
-                if datetime.fromisoformat(entry.record["created"]) <= newest:
-                    removed += self._remove(entry.path, entry.kind, entry.key, dry_run)
+            newest = datetime.now(UTC) - timedelta(days=days)
+            old = [e for e in self.list(kind) if datetime.fromisoformat(e.record["created"]) <= newest]
+            for name, entries in itertools.groupby(sorted(old, key=lambda e: e.kind), key=lambda e: e.kind):
+                with self._unheld(name) as free:
+                    for entry in entries if free else ():
+                        removed += self._remove(entry.path, entry.kind, entry.key, dry_run)
         for folder in sorted(self.root.glob(".damaged/*")):
             removed.append(folder)
             if not dry_run:
-                shutil.rmtree(folder)
+                self._delete(folder)
         return removed
 
     def list(self, kind: str | None = None) -> list[Entry]:
         """Entries of a kind and the kinds below it (default all), oldest first.
 
         Checks names, sizes and `run.json`; `find` also checks the sums of large files.
+
+        Raises:
+            WorkbenchError: a kind that is no name, or a root that is no folder.
         """
+        self._check_root()
         entries = []
         for folder, below, names in os.walk(self._path(kind) if kind is not None else self.root):
             below[:] = [name for name in below if not name.startswith(".")]
@@ -394,11 +513,43 @@ class Store:
         return base.join(details.rename(columns=_short_names([*details], taken=[*base])))
 
     def _path(self, kind: str, key: str = "") -> Path:
-        if not _KIND.fullmatch(kind):
+        if not isinstance(kind, str) or not _KIND.fullmatch(kind):
             raise WorkbenchError(
                 f"The kind {kind!r} is not a folder name: use letters, digits and any of '_-./'."
             )
         return self.root / kind / key
+
+    def _check_root(self) -> None:
+        first = next(place for place in (self.root, *self.root.parents) if os.path.exists(place))
+        if not os.path.isdir(first):
+            raise WorkbenchError(
+                f"The store {self.root} is not a folder: {first} is a file, set WORKBENCH_DATA to a folder."
+            )
+
+    def _in_use(self, kind: str) -> Path:
+        return self.root / ".partial" / f"{kind.replace('/', '+')}.in_use"
+
+    @contextmanager
+    def _unheld(self, kind: str) -> Iterator[bool]:
+        """Whether nobody holds the kind; if so, nobody gets to hold it before the context ends."""
+        try:
+            self._in_use(kind).parent.mkdir(parents=True, exist_ok=True)
+            descriptor = _flock(self._in_use(kind), exclusive=True)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError as error:
+            raise self._unwritable(error) from error
+        try:
+            yield True
+        finally:
+            os.close(descriptor)
+
+    def _unwritable(self, error: OSError) -> WorkbenchError:
+        return WorkbenchError(
+            f"Cannot write to the store at {self.root} ({error.strerror}): make it writable or set WORKBENCH_DATA "
+            "(for weights WORKBENCH_CACHE) to a folder that is."
+        )
 
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / ".partial" / f"{kind.replace('/', '+')}+{key}"
@@ -415,10 +566,7 @@ class Store:
         except Timeout:
             raise
         except OSError as error:
-            raise WorkbenchError(
-                f"Cannot write to the store at {self.root} ({error.strerror}): make it writable or set "
-                "WORKBENCH_DATA to a folder that is."
-            ) from error
+            raise self._unwritable(error) from error
 
     def _sound(self, kind: str, key: str) -> Entry | None:
         """The entry, or None after moving a damaged one aside. Call with the lock held."""
@@ -431,14 +579,23 @@ class Store:
     def _move_aside(self, path: Path) -> Path:
         names = (f"{path.name.rpartition('+')[2]}-{number}" for number in itertools.count(1))
         aside = next(aside for name in names if not (aside := self.root / ".damaged" / name).exists())
-        aside.parent.mkdir(exist_ok=True)
-        return path.rename(aside)
+        try:
+            aside.parent.mkdir(exist_ok=True)
+            return path.rename(aside)
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _delete(self, folder: Path) -> None:
+        try:
+            folder.unlink() if folder.is_symlink() or not folder.is_dir() else shutil.rmtree(folder)
+        except OSError as error:
+            raise self._unwritable(error) from error
 
     def _remove(self, path: Path, kind: str, key: str, dry_run: bool) -> list[Path]:
         with suppress(Timeout), self._lock(kind, key, wait=False):
             if path.exists():
                 if not dry_run:  # renamed first, so that nothing half removed keeps its name
-                    shutil.rmtree(self._move_aside(path))
+                    self._delete(self._move_aside(path))
                 return [path]
         return []
 
@@ -446,9 +603,12 @@ class Store:
         """Rename a working folder with a manifest to its entry. Call with the lock held."""
         folder, path = self._folder(kind, key), self._path(kind, key)
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(path)
-        _fsync(path.parent)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(path)
+            _fsync(path.parent)
+        except OSError as error:
+            raise self._unwritable(error) from error
         return Entry(kind, key, path)
 
 

@@ -7,6 +7,7 @@ of its standard library. ``load_text("folder:path", tokenizer)`` reads ``.txt`` 
 import ast
 import hashlib
 import json
+import os
 import platform
 import random
 import re
@@ -18,11 +19,13 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from workbench.data import check_name, files_below
 from workbench.errors import MANY, Number, WorkbenchError, unknown, whole
 from workbench.store import Store, code_fingerprint, fingerprint
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = {"test": 0.15, "validation": 0.1}  # of the topics
+ENTRIES = 100_000  # files and folders that a folder of text may hold
 COMMON = 40  # characters from which on a paragraph counts as copied, not as a coincidence
 TEXTS = ("python-docs", "folder:<path>")
 
@@ -104,7 +107,7 @@ def load_text(
         documents, licence = _python_docs(), "PSF-2.0"
         source = f"pydoc_data.topics and docstrings of the standard library, Python {platform.python_version()}"
     elif name.startswith("folder:"):
-        documents, licence, source = _folder(Path(name.removeprefix("folder:"))), "yours", name
+        documents, licence, source = _folder(name.removeprefix("folder:")), "yours", name
     else:
         raise unknown("text", name, TEXTS)
     digest = hashlib.sha256(json.dumps(documents).encode()).hexdigest()
@@ -182,11 +185,22 @@ def _python_docs() -> dict[str, str]:
     return documents
 
 
-def _folder(path: Path) -> dict[str, str]:
-    files = sorted(f for f in path.rglob("*") if f.suffix in {".txt", ".md"} and f.is_file())
+def _folder(name: str) -> dict[str, str]:
+    check_name("text", name)
+    path = Path(name)
+    if not name or not os.path.isdir(path):
+        raise WorkbenchError(f"'folder:{name}' is not a folder: give one with a .txt or .md file a topic.")
+    files = [file for file in files_below(path, (".txt", ".md"), ENTRIES) if file.suffix in (".txt", ".md")]
     if not files:
         raise WorkbenchError(f"{path} holds no .txt or .md files: give a folder with one file a topic.")
-    try:
-        return {f.relative_to(path).as_posix(): f.read_text(encoding="utf-8") for f in files}
-    except UnicodeDecodeError as error:
-        raise WorkbenchError(f"A file in {path} is not UTF-8 ({error.reason}): save it again as UTF-8.") from None
+    documents = {}
+    for file in files:
+        try:
+            if not file.is_file():
+                raise OSError(0, "Not a regular file")  # a pipe or a device may never end
+            documents[file.relative_to(path).as_posix()] = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise WorkbenchError(f"{ascii(str(file))} is not UTF-8 ({error.reason}): save it again as UTF-8.") from None
+        except OSError as error:
+            raise WorkbenchError(f"Can't read {ascii(str(file))}: {error.strerror}; remove it or repair it.") from None
+    return documents

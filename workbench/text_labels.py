@@ -89,6 +89,7 @@ class TextLabels(SoftLabels):
     def __init__(self, folder_kind: str, teacher: str, options: LabelOptions, head: Path | None, store: Store):
         """Open every intact shard under `folder_kind`."""
         self.options, self.arrays, self._head = options, ARRAYS[options.kind], head
+        self._hold_of_head = store.hold(HEAD) if head else None
         super().__init__(folder_kind, teacher, store)
 
     @cached_property
@@ -196,6 +197,7 @@ def text_labels(
     if kind == "top_k" and k > len(teacher.head):
         raise WorkbenchError(f"k is {k} but the teacher has {len(teacher.head)} tokens: choose a smaller k.")
     store = store or Store()
+    held = store.hold(HEAD)  # until the labels do
     head = _keep_head(teacher, store) if kind == "hidden" else None
 
     def fill(options: LabelOptions) -> TextLabels:
@@ -210,6 +212,8 @@ def text_labels(
         return fill(options)
     except _TooLarge:  # one type for all shards
         return fill(replace(options, dtype="bfloat16"))
+    finally:
+        del held
 
 
 def _check_pair(teacher: LanguageModel, task: TextTask) -> None:

