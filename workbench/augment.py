@@ -134,16 +134,8 @@ def written(
 
 
 def _language_model(source: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    weights.quiet_transformers()
-    try:
-        dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-        model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0].rstrip(".")
-        raise WorkbenchError(
-            f"Can't load the language model {str(source)!r} ({first}): give a folder, or a hub name and a network."
-        ) from None
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    model, tokenizer = weights.load(AutoModelForCausalLM, source, dtype=dtype), weights.load(AutoTokenizer, source)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from workbench import models
+from workbench import models, weights
 from workbench.errors import WorkbenchError
 from workbench.reasoning import Problem, TraceTask, Verdict, verify
 from workbench.store import Store, code_fingerprint, fingerprint, write_atomic
@@ -121,6 +121,10 @@ class Local:
                     pad_token_id=tokenizer.pad_token_id,
                     **({"do_sample": False} | drawn),
                 )
+        except (ValueError, TypeError, ImportError) as error:  # such as a way of writing that needs code of the hub
+            raise WorkbenchError(
+                f"{str(self.model)!r} can't write ({weights.reason(error)}): look at its generation_config.json."
+            ) from None
         finally:
             torch.set_num_threads(threads)
         ends = np.atleast_1d(model.generation_config.eos_token_id or tokenizer.eos_token_id)
@@ -188,8 +192,16 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
     """What a model reads: the question in its chat template, or the question itself where there is none."""
     if not tokenizer.chat_template:
         return question
-    turns = [{"role": "user", "content": question}]
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return _rendered(tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], **options: bool) -> str:
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False, **options)
+    except Exception as error:  # a template is a program, in a sandbox: it may fail in any way
+        raise WorkbenchError(
+            f"The chat template of {tokenizer.name_or_path} fails ({weights.reason(error)}): use a model with another."
+        ) from None
 
 
 def chat_pair(tokenizer: PreTrainedTokenizerBase, question: str, text: str) -> tuple[str, str]:
@@ -206,7 +218,7 @@ def chat_pair(tokenizer: PreTrainedTokenizerBase, question: str, text: str) -> t
     if not tokenizer.chat_template:
         return prompt, text
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": _MARKER}]
-    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    whole = _rendered(tokenizer, turns)
     if whole.count(_MARKER) != 1:
         raise WorkbenchError(
             f"The chat template of {tokenizer.name_or_path} does not keep an assistant's answer: use a model with a "
