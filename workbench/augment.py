@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from workbench import weights
 from workbench.data import SPLITS, Task
 from workbench.errors import WorkbenchError
-from workbench.models import folder_fingerprint, source_fingerprint
+from workbench.models import folder_fingerprint, generate, source_fingerprint
 from workbench.store import Store, code_fingerprint
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -101,7 +101,8 @@ def written(
         WorkbenchError: no such model, or a class without a labelled text.
     """
     store = store or Store()
-    source = weights.path(model) if model in weights.WEIGHTS else Path(model) if Path(model).is_dir() else model
+    known = weights.named(model) in weights.WEIGHTS
+    source = weights.path(model) if known else Path(model) if Path(model).is_dir() else model
     inputs = {
         "model": folder_fingerprint(source) if isinstance(source, Path) else source_fingerprint(source),
         "sampling": [per_class, examples, max_new_tokens, temperature, seed],
@@ -158,7 +159,8 @@ def _continue(
     read.batch_repeat_interleave(AT_ONCE)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        out = model.generate(
+        out = generate(
+            model,
             input_ids=ids.repeat(AT_ONCE, 1),
             attention_mask=torch.ones_like(ids).repeat(AT_ONCE, 1),
             past_key_values=read,

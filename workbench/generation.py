@@ -88,7 +88,7 @@ class Local:
     @cached_property
     def fingerprint(self) -> str:
         """Of its weights, its tokenizer and its threads."""
-        return fingerprint(["local", models.source_fingerprint(str(self.model)), self.threads])
+        return fingerprint(["local", models.source_fingerprint(self.model), self.threads])
 
     @cached_property
     def _loaded(self):
@@ -114,17 +114,14 @@ class Local:
         try:
             with torch.random.fork_rng(range(torch.cuda.device_count())):
                 torch.manual_seed(how.seed)
-                out = model.generate(
+                out = models.generate(
+                    model,
                     input_ids=ids,
                     attention_mask=mask,
                     max_new_tokens=how.max_new_tokens,
                     pad_token_id=tokenizer.pad_token_id,
                     **({"do_sample": False} | drawn),
                 )
-        except (ValueError, TypeError, ImportError) as error:  # such as a way of writing that needs code of the hub
-            raise WorkbenchError(
-                f"{str(self.model)!r} can't write ({weights.reason(error)}): look at its generation_config.json."
-            ) from None
         finally:
             torch.set_num_threads(threads)
         ends = np.atleast_1d(model.generation_config.eos_token_id or tokenizer.eos_token_id)
@@ -158,6 +155,8 @@ class VLLM:
             import vllm
         except ImportError:
             raise WorkbenchError("The engine vllm is not installed: pip install 'workbench[vllm]', on a GPU.") from None
+        if "trust_remote_code" in engine:
+            raise WorkbenchError("trust_remote_code is no option here: leave it out, a model's own code is never run.")
         self.model, self.engine, self.tokenizer = model, engine, models.load_tokenizer(model)
         source = models.source_fingerprint(model)
         self.fingerprint = fingerprint(["vllm", vllm.__version__, source, {k: str(v) for k, v in engine.items()}])
@@ -166,7 +165,8 @@ class VLLM:
     def _llm(self):
         import vllm
 
-        return vllm.LLM(model=self.model, **self.engine)
+        # Without a format it would take pickled weights where there are no others.
+        return vllm.LLM(model=self.model, trust_remote_code=False, **({"load_format": "safetensors"} | self.engine))
 
     def write(self, questions: Sequence[str], how: Sampling) -> list[Written]:
         """See `Writer`."""
@@ -366,7 +366,7 @@ def trace_labels(model: str | Path, task: TraceTask, *, store: Store | None = No
 
     For vocabularies of characters: V floats a token. A student must read with the teacher's tokenizer.
     """
-    source = models.source_fingerprint(str(model))
+    source = models.source_fingerprint(model)
     inputs = {"teacher": source, "task": task.fingerprint, "code": code_fingerprint("generation", "models")}
 
     def build(folder: Path) -> dict:

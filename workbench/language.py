@@ -17,7 +17,7 @@ from workbench import weights
 from workbench.errors import WorkbenchError
 from workbench.fused import Head
 from workbench.losses import forward_kl
-from workbench.models import load_causal, source_fingerprint
+from workbench.models import generate, load_causal, source_fingerprint
 from workbench.store import Store, code_fingerprint
 from workbench.text import TextTask, tokenizer_fingerprint
 
@@ -79,7 +79,7 @@ class LanguageModel:
 
 def load_language_model(name: str | Path) -> LanguageModel:
     """``"smollm2"`` (SmolLM2-135M-Instruct, dequantised from 4 bits), a hub name, or a folder with a saved model."""
-    known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else source_fingerprint(str(name))
+    known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else source_fingerprint(name)
     model, tokenizer = load_causal(weights.path("SmolLM2-135M-Instruct") if name == "smollm2" else name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return LanguageModel(Path(name).name, model.to(device), tokenizer, f"{known} {model.dtype}")
@@ -260,7 +260,8 @@ def write(
     try:
         ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(model.device)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
-        out = model.model.generate(
+        out = generate(
+            model.model,
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=tokens,

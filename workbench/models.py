@@ -48,7 +48,7 @@ CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
 
 
 def build(
-    spec: str, label_names: tuple[str, ...], texts: list[str], *, dropout: float = 0.0, max_length: int = 128
+    spec: str | Path, label_names: tuple[str, ...], texts: list[str], *, dropout: float = 0.0, max_length: int = 128
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A student ready to train; its new weights come from torch's global generator, so seed that first.
 
@@ -61,7 +61,8 @@ def build(
             *characters*: that cut is part of its tokenizer, so that a plain `transformers.pipeline` makes it too.
     """
     weights.quiet_transformers()
-    if small := SMALL.fullmatch(weights.named(spec)):
+    spec = weights.named(spec)
+    if small := SMALL.fullmatch(spec):
         layers, width = _sizes("student", spec, *small.groups())
         heads = max(1, width // 32)
         tokenizer = _learn_tokenizer(texts, max_length)
@@ -100,7 +101,7 @@ def build(
 
 
 def build_causal(
-    spec: str, *, dropout: float = 0.0, max_length: int = 128
+    spec: str | Path, *, dropout: float = 0.0, max_length: int = 128
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model to train; new weights come from torch's global generator, so seed that first.
 
@@ -110,7 +111,8 @@ def build_causal(
         max_length: tokens of a prompt and its completion; a new model has positions for four times as many.
     """
     weights.quiet_transformers()
-    if not (small := LLAMA.fullmatch(weights.named(spec))):
+    spec = weights.named(spec)
+    if not (small := LLAMA.fullmatch(spec)):
         model = weights.load(AutoModelForCausalLM, spec, dtype=torch.float32, attention_dropout=dropout)
         tokenizer = weights.load(AutoTokenizer, spec)
         if tokenizer.pad_token_id is None:
@@ -140,7 +142,7 @@ def build_causal(
 
 def load_causal(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A saved causal language model, or one by hub name, and its tokenizer, in eval mode."""
-    model, tokenizer = build_causal(weights.named(folder))
+    model, tokenizer = build_causal(folder)
     return model.eval(), tokenizer
 
 
@@ -159,9 +161,10 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
     return prompt_ids, ids if tokenizer.eos_token_id in ids[-2:] else [*ids, tokenizer.eos_token_id]
 
 
-def source_fingerprint(spec: str) -> str:
+def source_fingerprint(spec: str | Path) -> str:
     """What a student starts from: the recorded hash of embedded weights, the files of a path, a hub commit."""
-    if SMALL.fullmatch(weights.named(spec)) or LLAMA.fullmatch(spec):
+    spec = weights.named(spec)
+    if SMALL.fullmatch(spec) or LLAMA.fullmatch(spec):
         return "config"
     if MINILM.fullmatch(spec):
         return weights.WEIGHTS["all-MiniLM-L6-v2"].sha256
@@ -280,6 +283,15 @@ def embed(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str]
         return nn.functional.normalize((out.last_hidden_state * mask).sum(1) / mask.sum(1), dim=-1)
 
     return _over_batches(model, tokenizer, texts, size, pool)
+
+
+def generate(model: PreTrainedModel, **options: object) -> Tensor:
+    """`model.generate`, with one sentence where its generation_config.json asks for what can't be had."""
+    try:
+        return model.generate(**options)
+    except (ValueError, TypeError, ImportError) as error:  # such as a way of writing that needs code of the hub
+        name, why = model.name_or_path or "The model", weights.reason(error)
+        raise WorkbenchError(f"{name} can't write ({why}): look at its generation_config.json.") from None
 
 
 def describe(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, int]:

@@ -8,6 +8,7 @@ import copy
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,9 @@ WEIGHTS = {
 }
 
 
+MOST = 10_000  # layers, experts or classes of a model
+
+
 def quiet_transformers() -> None:
     """No loading bars and no advice from transformers: they freeze into published pages."""
     from transformers.utils import logging
@@ -68,13 +72,21 @@ def named(source: object) -> str:
     """The name of a folder or of a hub model, refused where it can't be one."""
     if not isinstance(source, str | Path) or not str(source).strip():
         raise WorkbenchError(f"The model is {source!r}: give a folder with a saved model, or a hub name.")
-    if Path(source).is_file():
+    try:
+        file = Path(source).is_file()
+    except OSError as error:  # such as a name too long for the disk
+        raise WorkbenchError(f"The model is no name ({reason(error)}): give a folder, or a hub name.") from None
+    if file:
         raise WorkbenchError(f"The model {str(source)!r} is a file: give the folder with its config.json and weights.")
     return str(source)
 
 
 def reason(error: BaseException) -> str:
     """The first line of what a library says, to stand in a sentence."""
+    if "trust_remote_code" in str(error):  # the advice to allow it is none
+        return "it needs code of its own, which is never run here"
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200].rstrip(".: ")
 
@@ -98,6 +110,8 @@ def load(auto: type, source: str | Path, *, new_head: bool = False, **options: A
     quiet_transformers()
     name = named(source)
     try:
+        if "gguf_file" not in options:
+            _check_config(name)
         if hasattr(auto, "_model_mapping") and "gguf_file" not in options:
             return _load_model(auto, name, new_head, options.pop("dtype", None), options)
         loaded = auto.from_pretrained(name, trust_remote_code=False, **options)
@@ -110,9 +124,30 @@ def load(auto: type, source: str | Path, *, new_head: bool = False, **options: A
     except MemoryError:
         raise
     except Exception as error:  # transformers, tokenizers and safetensors raise what they like on a broken file
+        part = {"AutoTokenizer": "the tokenizer of ", "AutoConfig": "the config of "}.get(auto.__name__, "")
+        what = f"{part}{name!r} ({reason(error)})"
         raise WorkbenchError(
-            f"Can't load {name!r} ({reason(error)}): give a folder with a saved model, or a hub name and a network."
+            f"Can't load {what}: give a folder with a saved model, or a hub name and a network."
         ) from None
+
+
+def _check_config(name: str) -> None:
+    """Raise unless config.json, if there is one, is an object without counts that fill the memory by themselves."""
+    from transformers.utils import CONFIG_NAME, cached_file
+
+    file = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=False)
+    try:
+        todo = [json.loads(Path(file).read_text(encoding="utf-8"))] if file else []
+    except ValueError:
+        todo = [None]
+    if todo and not isinstance(todo[0], dict):
+        raise ValueError("its config.json is not a JSON object")
+    while todo:
+        for key, value in todo.pop().items():
+            if isinstance(value, dict):
+                todo.append(value)
+            elif isinstance(value, int) and re.search("layer|expert|block|stage|labels", key) and value > MOST:
+                raise ValueError(f"its config.json says {key} {value}, more than {MOST:,}")
 
 
 def _load_model(auto: type, name: str, new_head: bool, dtype: Any, options: dict[str, Any]) -> Any:
@@ -136,14 +171,15 @@ def _load_model(auto: type, name: str, new_head: bool, dtype: Any, options: dict
     if new_head:
         lost = [key for key in lost if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
     if lost:
-        raise ValueError(f"its weights lack {lost[0]} or have it in another shape, as {len(lost) - 1} more")
+        more = f", and {len(lost) - 1} more" if lost[1:] else ""
+        raise ValueError(f"its weights lack {lost[0]} or have it in another shape{more}")
     return model
 
 
 def _check_files(auto: type, name: str, config: Any) -> None:
     """Raise unless the weights are whole safetensors about as large as the config says, before memory is taken."""
     import torch
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
     from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
     def find(file: str) -> str | None:
@@ -159,11 +195,11 @@ def _check_files(auto: type, name: str, config: Any) -> None:
         raise ValueError(f"its weights are not in {SAFE_WEIGHTS_NAME}, the one format read here")
     shapes = []
     for file in files:
-        with safe_open(cached_file(name, file), "pt") as tensors:
-            shapes += [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118 (not a mapping)
-    counts = {k: v for k, v in vars(config.get_text_config()).items() if isinstance(v, int) and "layer" in k}
-    if deep := [k for k, v in counts.items() if v > 1000 + len(shapes)]:
-        raise ValueError(f"its config.json says {deep[0]} {counts[deep[0]]}, its weights hold {len(shapes)} tensors")
+        try:
+            with safe_open(cached_file(name, file), "pt") as tensors:
+                shapes += [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118 (not a mapping)
+        except SafetensorError as error:
+            raise ValueError(f"its {file} is broken: {error}") from None
     with torch.device("meta"):
         model = auto.from_config(copy.deepcopy(config), trust_remote_code=False)
     wanted, held = sum(x.numel() for x in (*model.parameters(), *model.buffers())), sum(map(math.prod, shapes))
