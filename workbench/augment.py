@@ -19,7 +19,7 @@ from workbench import weights
 from workbench.data import SPLITS, Task
 from workbench.errors import SEED, Text, WorkbenchError, number, shown, whole
 from workbench.losses import check_temperature
-from workbench.models import folder_fingerprint, source_fingerprint
+from workbench.models import folder_fingerprint, generate, source_fingerprint
 from workbench.store import Store, code_fingerprint
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -141,16 +141,8 @@ def written(
 
 
 def _language_model(source: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    weights.quiet_transformers()
-    try:
-        dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-        model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, dtype=dtype)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0].rstrip(".")
-        raise WorkbenchError(
-            f"Can't load the language model {str(source)!r} ({first}): give a folder, or a hub name and a network."
-        ) from None
+    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    model, tokenizer = weights.load(AutoModelForCausalLM, source, dtype=dtype), weights.load(AutoTokenizer, source)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
 
 
@@ -173,7 +165,8 @@ def _continue(
     read.batch_repeat_interleave(AT_ONCE)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        out = model.generate(
+        out = generate(
+            model,
             input_ids=ids.repeat(AT_ONCE, 1),
             attention_mask=torch.ones_like(ids).repeat(AT_ONCE, 1),
             past_key_values=read,

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from workbench import models
+from workbench import models, weights
 from workbench.errors import SEED, Text, WorkbenchError, sequence, shown, strings, whole
 from workbench.losses import check_temperature
 from workbench.reasoning import Problem, TraceTask, Verdict, verify
@@ -99,7 +99,7 @@ class Local:
     @cached_property
     def fingerprint(self) -> str:
         """Of its weights, its tokenizer and its threads."""
-        return fingerprint(["local", models.source_fingerprint(str(self.model)), self.threads])
+        return fingerprint(["local", models.source_fingerprint(self.model), self.threads])
 
     @cached_property
     def _loaded(self):
@@ -125,7 +125,8 @@ class Local:
         try:
             with torch.random.fork_rng(range(torch.cuda.device_count())):
                 torch.manual_seed(how.seed)
-                out = model.generate(
+                out = models.generate(
+                    model,
                     input_ids=ids,
                     attention_mask=mask,
                     max_new_tokens=how.max_new_tokens,
@@ -165,6 +166,8 @@ class VLLM:
             import vllm
         except ImportError:
             raise WorkbenchError("The engine vllm is not installed: pip install 'workbench[vllm]', on a GPU.") from None
+        if "trust_remote_code" in engine:
+            raise WorkbenchError("trust_remote_code is no option here: leave it out, a model's own code is never run.")
         self.model, self.engine, self.tokenizer = model, engine, models.load_tokenizer(model)
         source = models.source_fingerprint(model)
         self.fingerprint = fingerprint(["vllm", vllm.__version__, source, {k: str(v) for k, v in engine.items()}])
@@ -173,7 +176,8 @@ class VLLM:
     def _llm(self):
         import vllm
 
-        return vllm.LLM(model=self.model, **self.engine)
+        # Without a format it would take pickled weights where there are no others.
+        return vllm.LLM(model=self.model, trust_remote_code=False, **({"load_format": "safetensors"} | self.engine))
 
     def write(self, questions: Sequence[str], how: Sampling) -> list[Written]:
         """See `Writer`."""
@@ -199,8 +203,16 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:
     """What a model reads: the question in its chat template, or the question itself where there is none."""
     if not tokenizer.chat_template:
         return question
-    turns = [{"role": "user", "content": question}]
-    return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return _rendered(tokenizer, [{"role": "user", "content": question}], add_generation_prompt=True)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], **options: bool) -> str:
+    try:
+        return tokenizer.apply_chat_template(turns, tokenize=False, **options)
+    except Exception as error:  # a template is a program, in a sandbox: it may fail in any way
+        raise WorkbenchError(
+            f"The chat template of {tokenizer.name_or_path} fails ({weights.reason(error)}): use a model with another."
+        ) from None
 
 
 def chat_pair(tokenizer: PreTrainedTokenizerBase, question: str, text: str) -> tuple[str, str]:
@@ -217,7 +229,7 @@ def chat_pair(tokenizer: PreTrainedTokenizerBase, question: str, text: str) -> t
     if not tokenizer.chat_template:
         return prompt, text
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": _MARKER}]
-    whole = tokenizer.apply_chat_template(turns, tokenize=False)
+    whole = _rendered(tokenizer, turns)
     if whole.count(_MARKER) != 1:
         raise WorkbenchError(
             f"The chat template of {tokenizer.name_or_path} does not keep an assistant's answer: use a model with a "
@@ -375,7 +387,7 @@ def trace_labels(model: str | Path, task: TraceTask, *, store: Store | None = No
 
     For vocabularies of characters: V floats a token. A student must read with the teacher's tokenizer.
     """
-    source = models.source_fingerprint(str(model))
+    source = models.source_fingerprint(model)
     inputs = {"teacher": source, "task": task.fingerprint, "code": code_fingerprint("generation", "models")}
 
     def build(folder: Path) -> dict:

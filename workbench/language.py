@@ -17,7 +17,7 @@ from workbench import weights
 from workbench.errors import SEED, Text, WorkbenchError, sequence, whole
 from workbench.fused import Head
 from workbench.losses import check_temperature, forward_kl
-from workbench.models import load_causal, source_fingerprint
+from workbench.models import generate, load_causal, source_fingerprint
 from workbench.store import Store, code_fingerprint
 from workbench.text import TextTask, tokenizer_fingerprint
 
@@ -81,7 +81,7 @@ def load_language_model(name: str | Path) -> LanguageModel:
     """``"smollm2"`` (SmolLM2-135M-Instruct, dequantised from 4 bits), a hub name, or a folder with a saved model."""
     if not isinstance(name, Path):
         name = Text().check("name", name)
-    known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else source_fingerprint(str(name))
+    known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else source_fingerprint(name)
     model, tokenizer = load_causal(weights.path("SmolLM2-135M-Instruct") if name == "smollm2" else name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return LanguageModel(Path(name).name, model.to(device), tokenizer, f"{known} {model.dtype}")
@@ -265,7 +265,8 @@ def write(
     try:
         ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(model.device)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
-        out = model.model.generate(
+        out = generate(
+            model.model,
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=tokens,

@@ -31,6 +31,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.hub import resolve_revision
 
 from workbench import weights
 from workbench.errors import WorkbenchError, strings
@@ -39,14 +40,15 @@ from workbench.store import Store, code_fingerprint, fingerprint, sha256_file
 VOCABULARY = 1000
 ATTENTION = 64 * 1024**2  # entries of a batch's attention mask: a quarter of a gigabyte as float32
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-SMALL = re.compile(r"(\d+)x(\d+)")  # layers x width
-MINILM = re.compile(r"minilm(?:-(\d+))?")
-LLAMA = re.compile(r"llama-(\d+)x(\d+)")  # layers x width
+SMALL = re.compile(r"(\d{1,9})x(\d{1,9})")  # layers x width
+LAYERS, PARAMETERS = 256, 2_000_000_000  # of a new model, at most
+MINILM = re.compile(r"minilm(?:-(\d{1,9}))?")
+LLAMA = re.compile(r"llama-(\d{1,9})x(\d{1,9})")  # layers x width
 CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
 
 
 def build(
-    spec: str, label_names: tuple[str, ...], texts: list[str], *, dropout: float = 0.0, max_length: int = 128
+    spec: str | Path, label_names: tuple[str, ...], texts: list[str], *, dropout: float = 0.0, max_length: int = 128
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A student ready to train; its new weights come from torch's global generator, so seed that first.
 
@@ -59,11 +61,10 @@ def build(
             *characters*: that cut is part of its tokenizer, so that a plain `transformers.pipeline` makes it too.
     """
     weights.quiet_transformers()
+    spec = weights.named(spec)
     if small := SMALL.fullmatch(spec):
-        layers, width = map(int, small.groups())
+        layers, width = _sizes("student", spec, *small.groups())
         heads = max(1, width // 32)
-        if not layers or not width or width % (2 * heads):
-            raise WorkbenchError(f"Can't build student {spec!r}: give 1 layer or more and a width divisible by 32.")
         tokenizer = _learn_tokenizer(texts, max_length)
         config = ModernBertConfig(
             vocab_size=len(tokenizer),
@@ -100,7 +101,7 @@ def build(
 
 
 def build_causal(
-    spec: str, *, dropout: float = 0.0, max_length: int = 128
+    spec: str | Path, *, dropout: float = 0.0, max_length: int = 128
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A causal language model to train; new weights come from torch's global generator, so seed that first.
 
@@ -110,14 +111,15 @@ def build_causal(
         max_length: tokens of a prompt and its completion; a new model has positions for four times as many.
     """
     weights.quiet_transformers()
+    spec = weights.named(spec)
     if not (small := LLAMA.fullmatch(spec)):
-        model = _hub(AutoModelForCausalLM, spec, use_safetensors=True, dtype=torch.float32, attention_dropout=dropout)
-        tokenizer = _hub(AutoTokenizer, spec)
+        model = weights.load(AutoModelForCausalLM, spec, dtype=torch.float32, attention_dropout=dropout)
+        tokenizer = weights.load(AutoTokenizer, spec)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads
         return model, tokenizer
-    layers, width = map(int, small.groups())
-    if not layers or not width or width % 32:
+    layers, width = _sizes("model", spec, *small.groups())
+    if width % 32:
         raise WorkbenchError(f"Can't build model {spec!r}: give 1 layer or more and a width divisible by 32.")
     tokenizer = _characters(max_length)
     config = LlamaConfig(
@@ -140,13 +142,13 @@ def build_causal(
 
 def load_causal(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A saved causal language model, or one by hub name, and its tokenizer, in eval mode."""
-    model, tokenizer = build_causal(str(folder))
+    model, tokenizer = build_causal(folder)
     return model.eval(), tokenizer
 
 
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a saved model or of a hub name."""
-    return _hub(AutoTokenizer, str(name))
+    return weights.load(AutoTokenizer, name)
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> tuple[list[int], list[int]]:
@@ -159,15 +161,17 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
     return prompt_ids, ids if tokenizer.eos_token_id in ids[-2:] else [*ids, tokenizer.eos_token_id]
 
 
-def source_fingerprint(spec: str) -> str:
+def source_fingerprint(spec: str | Path) -> str:
     """What a student starts from: the recorded hash of embedded weights, the files of a path, a hub commit."""
+    spec = weights.named(spec)
     if SMALL.fullmatch(spec) or LLAMA.fullmatch(spec):
         return "config"
     if MINILM.fullmatch(spec):
         return weights.WEIGHTS["all-MiniLM-L6-v2"].sha256
     if Path(spec).is_dir():
         return folder_fingerprint(Path(spec))
-    return str(getattr(_hub(AutoConfig, spec), "_commit_hash", None) or spec)
+    weights.load(AutoConfig, spec)  # so that a name that is none is refused
+    return str(getattr(resolve_revision(spec), "resolved", spec))
 
 
 def folder_fingerprint(folder: Path) -> str:
@@ -178,9 +182,8 @@ def folder_fingerprint(folder: Path) -> str:
 
 def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A saved student (or any Auto classifier, by path or hub name) and its tokenizer, in eval mode."""
-    weights.quiet_transformers()
-    model = _hub(AutoModelForSequenceClassification, str(folder), use_safetensors=True)
-    return model.eval(), _hub(AutoTokenizer, str(folder))
+    model = weights.load(AutoModelForSequenceClassification, folder)
+    return model.eval(), weights.load(AutoTokenizer, folder)
 
 
 class Tokens(Sequence):
@@ -287,6 +290,15 @@ def embed(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str]
     return _over_batches(model, tokenizer, texts, size, pool)
 
 
+def generate(model: PreTrainedModel, **options: object) -> Tensor:
+    """`model.generate`, with one sentence where its generation_config.json asks for what can't be had."""
+    try:
+        return model.generate(**options)
+    except (ValueError, TypeError, ImportError) as error:  # such as a way of writing that needs code of the hub
+        name, why = model.name_or_path or "The model", weights.reason(error)
+        raise WorkbenchError(f"{name} can't write ({why}): look at its generation_config.json.") from None
+
+
 def describe(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, int]:
     """Parameters, bytes of the weights, and FLOPs of one text of median length among `texts`."""
     rows = sorted(encode(tokenizer, texts), key=len)
@@ -318,38 +330,28 @@ def _over_batches(model, tokenizer, texts, size, read) -> np.ndarray:
     return np.stack(rows)
 
 
+def _sizes(what: str, spec: str, layers: str, width: str) -> tuple[int, int]:
+    """Layers and width of a new model, refused before a model that fits no machine is begun."""
+    depth, wide = int(layers), int(width)
+    if not depth or not wide or wide % (2 * max(1, wide // 32)):
+        raise WorkbenchError(f"Can't build {what} {spec!r}: give 1 layer or more and a width divisible by 32.")
+    if depth > LAYERS or 10 * depth * wide**2 > PARAMETERS:  # a layer has about 10 * width * width
+        raise WorkbenchError(
+            f"Can't build {what} {spec!r}: give at most {LAYERS} layers and about {PARAMETERS:,} parameters in them."
+        )
+    return depth, wide
+
+
 def _labels(label_names: tuple[str, ...]) -> dict[str, dict]:
     return {"id2label": dict(enumerate(label_names)), "label2id": {name: i for i, name in enumerate(label_names)}}
 
 
-def _hub(auto: type, name: str, **options):
-    """`auto.from_pretrained`, never with remote code, and one sentence when there is no such model."""
-    try:
-        loaded = auto.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().split("\n")[0].rstrip(".")
-        raise WorkbenchError(
-            f"Can't load {name!r} ({first}): give a folder with a saved model, or a hub name and a network."
-        ) from None
-    if isinstance(loaded, PreTrainedTokenizerBase):
-        for key in ("local_files_only", "is_local"):  # saved with the others, so that a hash would depend on them
-            loaded.init_kwargs.pop(key, None)
-    return loaded
-
-
 def _pretrained(name: str | Path, label_names: tuple[str, ...], dropout: float):
-    config = _hub(AutoConfig, str(name), **_labels(label_names))
-    for field in [f for f in vars(config) if "dropout" in f and not isinstance(getattr(config, f), bool)]:
-        setattr(config, field, dropout)
-    model = _hub(
-        AutoModelForSequenceClassification,
-        str(name),
-        config=config,
-        use_safetensors=True,
-        dtype=torch.float32,
-        ignore_mismatched_sizes=True,  # a head for other classes is replaced by a new one
-    )
-    return model, _hub(AutoTokenizer, str(name))
+    config = weights.load(AutoConfig, name)
+    fields = [f for f in vars(config) if "dropout" in f and not isinstance(getattr(config, f), bool)]
+    options = _labels(label_names) | dict.fromkeys(fields, dropout)
+    model = weights.load(AutoModelForSequenceClassification, name, new_head=True, dtype=torch.float32, **options)
+    return model, weights.load(AutoTokenizer, name)
 
 
 def _cut_layers(model: PreTrainedModel, keep: int) -> None:
@@ -414,7 +416,7 @@ def _learn_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFa
         )
         _limit_characters(backend, 4 * max_length).save_pretrained(folder)
 
-    return AutoTokenizer.from_pretrained(Store().make("tokenizers", inputs, train).path)
+    return weights.load(AutoTokenizer, Store().make("tokenizers", inputs, train).path)
 
 
 def _characters(max_length: int) -> PreTrainedTokenizerFast:

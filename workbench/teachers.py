@@ -13,7 +13,7 @@ import sklearn
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
 from workbench import models, weights
 from workbench.data import Task
@@ -117,11 +117,10 @@ class ZeroShot:
     def __init__(self, name: str, source: Path, task: Task, licence: str):
         """Load the model from a folder."""
         self.name, self.licence, self.label_names = name, licence, task.label_names
-        self.model = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, dtype=torch.float32).eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(source)
+        self.model, self.tokenizer = models.load_causal(source)
         self.start = f"Classify the text as one of: {'; '.join(task.label_names)}.\n\nText: "
         self.fingerprint = fingerprint(
-            [models.folder_fingerprint(source), self.start, code_fingerprint("teachers")]
+            [models.folder_fingerprint(Path(source)), self.start, code_fingerprint("teachers")]
         )
 
     @cached_property
@@ -203,8 +202,7 @@ def load_teacher(name: str, task: Task, *, store: Store | None = None) -> Teache
     Raises:
         WorkbenchError: no such teacher, or classes that are not the task's.
     """
-    weights.quiet_transformers()
-    if name.startswith("finetune:"):
+    if weights.named(name).startswith("finetune:"):
         source = name.removeprefix("finetune:")
         return _finetuned(task, replace(FINETUNE_ANY, student=source), f"fine-tuned {Path(source).name}", store)
     match name:
@@ -234,11 +232,8 @@ def _finetuned(task: Task, config: TrainConfig, name: str, store: Store | None) 
 
 
 def _minilm_encoder():
-    from transformers import AutoModel
-
     folder = weights.path(MINILM)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return AutoModel.from_pretrained(folder, use_safetensors=True).eval(), tokenizer
+    return weights.load(AutoModel, folder).eval(), weights.load(AutoTokenizer, folder)
 
 
 def _fit_head(features, task: Task, name: str, inverse_regularisation: float) -> LogisticRegression:

