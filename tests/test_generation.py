@@ -242,7 +242,8 @@ def test_vllm_is_told_what_to_read_and_asked_for_a_seed_a_text(monkeypatch, fold
     monkeypatch.setitem(sys.modules, "vllm", fake)
     a, b = problems("sums", [2], 2)
     table = sample(VLLM(str(folder), max_model_len=64), [a, b], Sampling(0.6, 50, ("\n\n",), seed=7), store=store)
-    assert calls["options"] == {"model": str(folder), "max_model_len": 64}
+    safe = {"trust_remote_code": False, "load_format": "safetensors"}  # no code of the model's, nothing unpickled
+    assert calls["options"] == {"model": str(folder), "max_model_len": 64} | safe
     tokenizer = models.load_tokenizer(folder)
     assert [tokenizer.decode(p["prompt_token_ids"]) for p in calls["prompts"]] == [a.prompt, b.prompt]
     assert calls["asked"][0]["temperature"] == 0.6 and calls["asked"][0]["stop"] == ["\n\n"]

@@ -124,7 +124,7 @@ def load(auto: type, source: str | Path, *, new_head: bool = False, **options: A
     except MemoryError:
         raise
     except Exception as error:  # transformers, tokenizers and safetensors raise what they like on a broken file
-        part = {"AutoTokenizer": "the tokenizer of ", "AutoConfig": "the config of "}.get(auto.__name__, "")
+        part = "the tokenizer of " if auto.__name__ == "AutoTokenizer" else ""
         what = f"{part}{name!r} ({reason(error)})"
         raise WorkbenchError(
             f"Can't load {what}: give a folder with a saved model, or a hub name and a network."
