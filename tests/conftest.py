@@ -1,6 +1,7 @@
 """Every test session has data of its own; pretrained weights are shared with the checkout."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,15 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest test starts first: at the end one worker would wait for it alone."""
     items.sort(key=lambda item: item.name != "test_the_notebooks_run_at_quick")
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say how much bad input was tried."""
+    ran = [r.nodeid for outcome in ("passed", "failed") for r in terminalreporter.stats.get(outcome, [])]
+    tried = Counter(Path(name.partition("::")[0]).stem for name in ran if name.startswith("tests/test_bad_"))
+    if tried:
+        parts = ", ".join(f"{name.removeprefix('test_bad_')} {count}" for name, count in sorted(tried.items()))
+        terminalreporter.write_line(f"bad input: {tried.total()} rows tried ({parts})")
 
 
 @pytest.fixture(scope="session", autouse=True)
