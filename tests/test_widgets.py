@@ -345,7 +345,7 @@ def test_a_sweep_is_sliced_and_its_best_run_offered_first(task, labels):
     runs = run_all([replace(PLAIN, steps=2, temperature=t) for t in (1.0, 4.0)], task, labels, workers=1)
     panel = widgets.SweepPanel(runs)
     panel.chosen.value = 1
-    assert "temperature=4," in panel.code.value
+    assert "temperature=4.0," in panel.code.value
 
 
 def test_arms_are_compared_by_two_measures_and_by_what_they_disagree_on():
