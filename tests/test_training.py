@@ -24,6 +24,7 @@ from tiny import CONFIG, PLAIN
 from workbench import metrics, models, training
 from workbench.data import Task
 from workbench.errors import WorkbenchError
+from workbench.language import TURN
 from workbench.losses import LOSSES, combine
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
@@ -451,7 +452,8 @@ def check_interleaved(task, labels, tmp_path, seeds, wanted) -> None:
             barrier.wait(60)
             for record in train(task, labels, replace(CONFIG, seed=seed), store=Store(tmp_path / f"{seed}")):
                 mixed.append(seed)
-                torch.rand(record["step"])  # the consumer draws too
+                with TURN:
+                    torch.rand(record["step"])  # the consumer draws too
                 if record["step"] < CONFIG.steps:
                     barrier.wait(60)  # both are between two steps here
         except BaseException as error:

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench import models, weights
 from workbench.errors import SEED, Text, WorkbenchError, sequence, shown, strings, whole
+from workbench.language import TURN
 from workbench.losses import check_temperature
 from workbench.reasoning import Problem, TraceTask, Verdict, verify
 from workbench.store import Hold, Store, code_fingerprint, fingerprint, write_atomic
@@ -123,7 +124,7 @@ class Local:
         threads = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:
-            with torch.random.fork_rng(range(torch.cuda.device_count())):
+            with TURN, torch.random.fork_rng(range(torch.cuda.device_count())):
                 torch.manual_seed(how.seed)
                 out = models.generate(
                     model,

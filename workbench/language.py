@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from workbench.text import TextTask, tokenizer_fingerprint
 
 BATCH = 8  # blocks read at once
 BINS = 15  # of confidence, equal width
+# Who draws from torch's generators, which a process has once, holds this: training in one thread, writing in another.
+# Reentrant: a run that is dropped is closed wherever its last reference went, inside another's turn too.
+TURN = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -260,9 +264,9 @@ def write(
 ) -> np.ndarray:
     """Continue each block ``[B, L]`` by `tokens` tokens: ids ``[B, L + tokens]``; greedy at temperature 0."""
     tokens, temperature = whole("tokens", tokens, 1, 1_048_576), check_temperature(temperature, or_zero=True)
-    seed, state = SEED.check("seed", seed), torch.random.get_rng_state()
-    torch.manual_seed(seed)
-    try:
+    seed = SEED.check("seed", seed)
+    with TURN, torch.random.fork_rng():
+        torch.manual_seed(seed)
         ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(model.device)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
         out = generate(
@@ -274,8 +278,6 @@ def write(
             pad_token_id=model.tokenizer.eos_token_id,
             **({"do_sample": False} | sampling),
         )
-    finally:
-        torch.random.set_rng_state(state)
     return out.cpu().numpy().astype(np.int32)
 
 

@@ -8,7 +8,6 @@ import json
 import math
 import os
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -42,13 +41,15 @@ from workbench.errors import (
     unknown,
 )
 from workbench.fused import Head, Target, fused_loss
-from workbench.language import LanguageModel, evaluate
+from workbench.language import TURN, LanguageModel, evaluate
 from workbench.losses import LOSSES, SMOOTHING, WEIGHT, combine, find_loss, temperature_factor
 from workbench.reasoning import TraceTask
 from workbench.soft_labels import SoftLabels
 from workbench.store import Entry, Store, code_fingerprint, versions
 from workbench.text import TextTask
 from workbench.text_labels import TextLabels
+
+LONGEST_SMALL = 25_000  # tokens: its tokenizer counts to 100,000 characters
 
 
 def _setting(default: object, check: Number | Choice | Switch | Text) -> Any:
@@ -126,6 +127,7 @@ class TrainConfig:
         object.__setattr__(self, "loss_options", options)  # a copy: `replace` would share the dict
         for name, check in CHECKS.items():
             object.__setattr__(self, name, check.check(name, getattr(self, name)))
+        self._check_student()
         if self.kd_weight == 0 and self.ce_weight == 0:
             raise WorkbenchError("kd_weight and ce_weight are both 0: there is nothing to learn from; raise one.")
         if spec.whole_batch and self.kd_weight and (self.accumulation > 1 or self.batch_size < 3):
@@ -135,6 +137,16 @@ class TrainConfig:
             )
         if self.labelled_fraction == 0 and not self.kd_weight:
             raise WorkbenchError("labelled_fraction is 0 and kd_weight 0: there is nothing to learn from; raise one.")
+
+    def _check_student(self) -> None:
+        sizes = (models.SMALL, models.LLAMA, models.MINILM)
+        numbers = [n for size in sizes if (found := size.fullmatch(self.student)) for n in found.groups() if n]
+        if any(len(n) > 5 for n in numbers) or any(len(part.encode()) > 255 for part in self.student.split("/")):
+            raise WorkbenchError(f"student is {shown(self.student)}: no model is that large, and no name that long.")
+        if models.SMALL.fullmatch(self.student) and self.max_length > LONGEST_SMALL:
+            raise WorkbenchError(
+                f"max_length is {self.max_length}: student {self.student!r} reads at most {LONGEST_SMALL:,} tokens."
+            )
 
 
 CHECKS = {f.name: f.metadata["check"] for f in fields(TrainConfig) if "check" in f.metadata}
@@ -424,14 +436,12 @@ def _check_rows(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) ->
                 raise WorkbenchError(f"{name} is {value} but {task.name} has no labelled row: set it to 0.")
 
 
-_TURN = threading.RLock()  # reentrant: a run that is dropped is closed wherever its last reference went
-
-
 class _Own:
     """What torch has once a process, random state and thread count, as one run's own.
 
     Runs of several threads take turns, a step each, so that one's dropout never draws from another's numbers, and what
-    the consumer does between two records does not reach the run.
+    the consumer does between two records does not reach the run. What else draws from torch while a run goes on in
+    another thread has to hold `language.TURN`.
     """
 
     def __init__(self, threads: int):
@@ -440,7 +450,7 @@ class _Own:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Hold the turn, with the run's own; whoever had them before gets theirs back at its end."""
-        with _TURN:
+        with TURN:
             theirs, threads = _random_state(), torch.get_num_threads()
             torch.set_num_threads(self.threads)
             if self.random is not None:
