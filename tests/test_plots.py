@@ -451,7 +451,7 @@ def test_difficulty_keeps_the_order_of_slices_and_shares_the_axis():
     (lambda: plots.soft_labels(Z[:2], ["one"], NAMES), "1 texts do not fit"),
     (lambda: plots.soft_labels(Z[:1], ["one"], NAMES[:3]), "3 label names"),
     (lambda: plots.entropy_by_temperature({}), "no logits"),
-    (lambda: plots.class_similarity(Z, NAMES, 0), "temperature=0"),
+    (lambda: plots.class_similarity(Z, NAMES, 0), "temperature is 0"),
     (lambda: plots.comparison(make_estimates(["distilled"]), None, "distiled"), "did you mean 'distilled'"),
     (lambda: plots.comparison(make_estimates(ARMS)[:0]), "no rows"),
     (lambda: plots.comparison_by_draw({}), "no draws"),
