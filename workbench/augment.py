@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from workbench import weights
 from workbench.data import SPLITS, Task
-from workbench.errors import SEED, Text, WorkbenchError, number, shown, whole
+from workbench.errors import SEED, WorkbenchError, number, shown, whole
 from workbench.language import TURN
 from workbench.losses import check_temperature
 from workbench.models import folder_fingerprint, generate, source_fingerprint
@@ -105,7 +105,7 @@ def written(
     Raises:
         WorkbenchError: no such model, or a class without a labelled text.
     """
-    store, model = store or Store(), Text().check("model", str(model) if isinstance(model, Path) else model)
+    store, model = store or Store(), weights.named(model)
     per_class, examples = whole("per_class", per_class, 1, 1_000_000), whole("examples", examples, 1, 10_000)
     max_new_tokens = whole("max_new_tokens", max_new_tokens, 1, 100_000)
     temperature, seed = check_temperature(temperature), SEED.check("seed", seed)

@@ -295,7 +295,7 @@ class Run:
     def _record(self) -> dict:
         try:
             return self.entry.record  # read once: a table made before still has it
-        except FileNotFoundError:
+        except WorkbenchError:
             raise self._gone() from None
 
     def _gone(self) -> WorkbenchError:
