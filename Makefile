@@ -9,7 +9,7 @@ PYTHON := $(ENV)/bin/python
 READY  := $(ENV)/.workbench-installed
 PYTEST := $(PYTHON) -m pytest -q -n 2 --dist worksteal
 
-.PHONY: help report report-all lab test test-fast test-long lint clean clean-data
+.PHONY: help report report-all lab test test-fast test-long test-soak lint clean clean-data
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -25,14 +25,17 @@ report-all: $(READY)  ## every notebook
 lab: $(READY)  ## open the notebooks in JupyterLab
 	cd notebooks && $(abspath $(PYTHON)) -m jupyter lab 00_overview.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
-test: $(READY)  ## all tests but the long ones
-	$(PYTEST) -m 'not long'
+test: $(READY)  ## all tests but the long ones and the soak
+	$(PYTEST) -m 'not long and not soak'
 
 test-fast: $(READY)  ## tests that take seconds
-	$(PYTEST) -m 'not slow and not long'
+	$(PYTEST) -m 'not slow and not long and not soak'
 
 test-long: $(READY)  ## the long tests; none selected (status 5) is no failure
 	$(PYTEST) -n 0 -m long || [ $$? -eq 5 ]
+
+test-soak: $(READY)  ## ten minutes of abuse against the shipped server; SOAK_SECONDS=… for another time
+	$(PYTEST) -n 0 -s -m soak
 
 lint: $(READY)  ## ruff
 	$(PYTHON) -m ruff check .

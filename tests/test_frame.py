@@ -71,7 +71,7 @@ def test_environment_yml_agrees_with_pyproject_and_says_who_needs_what():
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make here")
 def test_make_has_the_targets_and_help_lists_them():
-    targets = "report report-all lab test test-fast test-long lint clean clean-data".split()
+    targets = "report report-all lab test test-fast test-long test-soak lint clean clean-data".split()
     shown = subprocess.run(["make", "help"], cwd=REPO, capture_output=True, text=True, check=True).stdout
     assert set(targets) <= {line.split()[0] for line in shown.splitlines()}
     subprocess.run(["make", "-n", *targets], cwd=REPO, capture_output=True, check=True)
