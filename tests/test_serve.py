@@ -99,8 +99,10 @@ def started(folder: Path, home: Path, patch: str = "", end: signal.Signals = sig
     if patch:
         program = f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport serve\n{patch}\nserve.run(['0'])"
         command = [sys.executable, "-B", "-c", program]
+    hidden = ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "PYTHONPATH")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": str(home)}
     with (home / "stderr").open("w") as stderr:
-        process = subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=stderr, text=True)
+        process = subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         line = process.stdout.readline()
         assert re.fullmatch(r"Serving on http://127\.0\.0\.1:\d+/\n", line), (home / "stderr").read_text()
@@ -260,6 +262,16 @@ def test_half_requests_take_no_threads_and_no_places(made, tmp_path):
             client.close()
 
 
+def test_half_bodies_take_little_memory(made, tmp_path):
+    with started(made.folder, tmp_path, "serve.REQUEST_SECONDS = 9999") as server:
+        idle = server.status("VmRSS")
+        clients = [server.connect(request(b"", "Content-Length: 1048576") + b" " * 1_048_575) for _ in range(130)]
+        assert server.post(["the cat"])[0] == 200
+        assert server.status("VmHWM") - idle <= MEMORY * 1000
+        for client in clients:
+            client.close()
+
+
 def test_slow_requests_are_refused_at_one_deadline(made, tmp_path):
     with started(made.folder, tmp_path, "serve.REQUEST_SECONDS = 1") as server:
         silent = server.connect()
@@ -327,9 +339,16 @@ def test_the_work_of_who_hung_up_is_left(made, tmp_path):
         assert len((tmp_path / "running").read_text()) < len(FULL) // 64
 
 
+def test_nothing_is_sent_or_kept(made, tmp_path):
+    with started(made.folder, tmp_path) as server:
+        server.post(["the cat"])
+        files = [os.readlink(file) for file in Path(f"/proc/{server.process.pid}/fd").iterdir()]
+        assert not [file for file in files if file.endswith((".db", ".db-wal"))], files
+        assert server.status("Threads") <= 2 + (os.cpu_count() or 1)  # one waits, one computes, and its helpers
+    assert [file.name for file in tmp_path.iterdir()] == ["stderr"]
+
+
 def test_a_failing_model_is_said(made, tmp_path):
-    with started(made.folder, tmp_path, "serve.sys.stderr = sys.stdout = open('log', 'w')") as server:
-        assert server.post(["the cat"])[0] == 200
     broken = "serve.session = None\nserve.sys.stderr = open('log', 'w', buffering=1)"
     with started(made.folder, tmp_path, broken) as server:
         for _ in range(2):
@@ -412,7 +431,7 @@ def abuse(server: Server, seconds: float) -> dict:
     start = {"rss": server.status("VmRSS"), "threads": server.status("Threads"), "files": server.files()}
 
     def attack(seed: int) -> None:
-        rng, kinds = random.Random(seed), (full, gone) if seed < 12 else (bad_bytes, half, slow, huge)
+        rng, kinds = random.Random(seed), (full, gone) if seed < 6 else (bad_bytes, half, slow, huge)
         for _ in range(100_000):
             if time.monotonic() > end:
                 return
@@ -482,7 +501,7 @@ def abuse(server: Server, seconds: float) -> dict:
     assert counts["honest, answered"] > seconds, found  # they were not locked out
     assert found["rss_mb"]["peak"] - found["rss_mb"]["start"] <= MEMORY, found
     assert found["rss_mb"]["end"] - found["rss_mb"]["middle"] <= 60, found
-    assert max(found["threads"]) == start["threads"] and found["files"][2] == start["files"], found
+    assert max(found["threads"]) == start["threads"] and found["files"][2] <= start["files"], found
     return found
 
 

@@ -7,6 +7,7 @@ put a proxy in front of it for others. Needs Python 3.11, onnxruntime, tokenizer
 
 import asyncio
 import json
+import os
 import re
 import signal
 import sys
@@ -17,15 +18,17 @@ from http import HTTPStatus
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it would send Microsoft how it is used; read once, while it is imported
+import onnxruntime  # noqa: E402
 
 MAX_HEAD = 16 * 1024  # bytes of request line and headers, as in common servers
 MAX_BODY = 1024**2  # bytes; every open connection may hold as many
 MAX_TEXTS = 10_000  # a request: each costs some time and memory, however short
 MAX_CHARACTERS = 100_000  # a text, and texts tokenised at once: a tokenizer takes hundreds of bytes for each
 MAX_ROWS = 64  # texts a batch: more are hardly faster
-MAX_AREA = 2**19  # texts a batch, times its longest's tokens squared: attention takes some 50 bytes for each
+MAX_AREA = 2**19  # of a batch: texts times squared tokens of the longest, at 30 bytes a head; one text may have more
 MAX_CONNECTIONS = 100  # open and not being answered; for one more the oldest is dropped
 MAX_REQUESTS = 16  # being answered, in turns; one more is told to come back
 REQUEST_SECONDS = 10.0  # for the whole of a request to arrive
