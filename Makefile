@@ -25,7 +25,7 @@ report-all: $(READY)  ## every notebook
 lab: $(READY)  ## open the notebooks in JupyterLab
 	cd notebooks && $(abspath $(PYTHON)) -m jupyter lab 00_overview.ipynb $(if $(filter 0,$(shell id -u)),--allow-root)
 
-test: $(READY)  ## all tests but the long ones
+test: $(READY)  ## all tests but the long ones and the soak
 	$(PYTEST) -m 'not long and not soak'
 
 test-fast: $(READY)  ## tests that take seconds
@@ -34,8 +34,8 @@ test-fast: $(READY)  ## tests that take seconds
 test-long: $(READY)  ## the long tests; none selected (status 5) is no failure
 	$(PYTEST) -n 0 -m 'long and not soak' || [ $$? -eq 5 ]
 
-test-soak: $(READY)  ## many minutes of abuse; not part of CI
-	$(PYTEST) -n 0 -m soak
+test-soak: $(READY)  ## ten minutes of abuse against the shipped server; SOAK_SECONDS=… for another time
+	$(PYTEST) -n 0 -s -m soak
 
 lint: $(READY)  ## ruff
 	$(PYTHON) -m ruff check .

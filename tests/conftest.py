@@ -52,6 +52,14 @@ def labels(task):
     return make_labels(task)
 
 
+@pytest.fixture(scope="session")
+def made(task, tmp_path_factory):
+    """A `tiny.Shipped`; nothing writes into its folder."""
+    from tiny import make_shipped
+
+    return make_shipped(task, tmp_path_factory.mktemp("made"))
+
+
 @pytest.fixture
 def store(tmp_path):
     """An empty store."""

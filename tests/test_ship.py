@@ -1,97 +1,40 @@
-"""A shipped student: a folder that answers by itself, over HTTP too, with a card that says what it is."""
+"""A shipped student: a folder that answers by itself, with a card that says what it is."""
 
-import json
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from tiny import PLAIN, make_task
+from tiny import make_task
 from transformers import pipeline
 
 from workbench import models, ship
 from workbench.errors import WorkbenchError
-from workbench.soft_labels import soft_labels
-from workbench.store import Store
 from workbench.teachers import BagOfWords
-from workbench.training import find_run, train
-from workbench.verdicts import compare
 
 pytestmark = pytest.mark.slow
 LONG = "the cat near a dog and apple " * 3000
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    return Store(tmp_path_factory.mktemp("store"))
-
-
-@pytest.fixture(scope="module")
-def teacher(task):
-    return BagOfWords(task)
-
-
-@pytest.fixture(scope="module")
-def run(task, teacher, store):
-    config, labels = replace(PLAIN, steps=60, learning_rate=1e-2), soft_labels(teacher, task, store=store)
-    for _ in train(task, labels, config, store=store):
-        pass
-    return find_run(task, labels, config, store)
-
-
-@pytest.fixture(scope="module")
-def shipped(run, task, teacher, store, tmp_path_factory):
-    labels = np.array(task.test["label"])
-    logits = {"distilled": run.logits(), "teacher": teacher.logits(task.test["text"][:])}
-    hits = {name: values.argmax(-1) == labels for name, values in logits.items()}
-    table = compare(hits, labels, declared=[("distilled", "teacher")], teacher="teacher")
-    folder = tmp_path_factory.mktemp("shipped") / "student"
-    return ship.ship(run, folder, task=task, licence="apache-2.0", teacher=teacher, verdicts=table, store=store)
+@pytest.fixture
+def shipped(made):
+    return made.folder
 
 
 @pytest.fixture
-def server(shipped, tmp_path):
-    """The example, started as its first line says, from elsewhere."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, shipped / "serve.py", str(port)]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
-    for _ in range(600):
-        with socket.socket() as probe:
-            if not probe.connect_ex(("127.0.0.1", port)):
-                break
-        assert process.poll() is None
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}/"
-    process.terminate()
-    process.wait()
+def run(made):
+    return made.run
 
 
-def post(address: str, body: bytes):
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    return json.loads(opener.open(urllib.request.Request(address, body), timeout=60).read())
+@pytest.fixture
+def teacher(made):
+    return made.teacher
 
 
-def test_the_example_answers_over_http_like_the_student(server, run, task):
-    texts = [*task.test["text"][:10], "", LONG]
-    wanted = torch.tensor(models.predict(*models.load(run.path), texts)).softmax(-1)
-    answers = post(server, json.dumps(texts).encode())
-    assert [a["label"] for a in answers] == [task.label_names[i] for i in wanted.argmax(-1)]
-    np.testing.assert_allclose([a["score"] for a in answers], wanted.amax(-1), atol=0.05)  # int8
-    for body in (b"[]", b"3", b"not JSON"):
-        with pytest.raises(urllib.error.HTTPError) as error:
-            post(server, body)
-        assert error.value.code == 400 and "send a JSON list" in json.loads(error.value.read())["error"]
-    assert len(post(server, b'["the cat"]')) == 1
+@pytest.fixture
+def store(made):
+    return made.store
 
 
 def test_a_plain_pipeline_loads_the_folder(shipped, run, task):

@@ -1,14 +1,17 @@
-"""A task of three classes, its soft labels and a student, all made in well under a second."""
+"""A task of three classes, its soft labels and a student, all made in well under a second; the student shipped."""
 
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from workbench.data import Task, load_task
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
 from workbench.teachers import BagOfWords
-from workbench.training import TrainConfig
+from workbench.training import Run, TrainConfig, find_run, train
 
 WORDS = {
     "animal": "cat dog horse cow sheep goat".split(),
@@ -38,3 +41,30 @@ def make_task(folder: Path, classes: int = 3, **options) -> Task:
 def make_labels(task: Task, store: Store | None = None) -> SoftLabels:
     """By a bag of words."""
     return soft_labels(BagOfWords(task), task, store=store)
+
+
+class Shipped(NamedTuple):
+    """A student in its folder, and what it was made of."""
+
+    folder: Path
+    run: Run
+    teacher: BagOfWords
+    store: Store
+
+
+def make_shipped(task: Task, home: Path) -> Shipped:
+    """Train one with a bag of words as teacher and ship it with a verdict, all in an empty folder."""
+    from workbench.ship import ship  # these two bring libraries that the other users of this module never need
+    from workbench.verdicts import compare
+
+    store, teacher = Store(home / "store"), BagOfWords(task)
+    config, labels = replace(PLAIN, steps=60, learning_rate=1e-2), soft_labels(teacher, task, store=store)
+    for _ in train(task, labels, config, store=store):
+        pass
+    run = find_run(task, labels, config, store)
+    truth = np.array(task.test["label"])
+    logits = {"distilled": run.logits(), "teacher": teacher.logits(task.test["text"][:])}
+    hits = {name: values.argmax(-1) == truth for name, values in logits.items()}
+    table = compare(hits, truth, declared=[("distilled", "teacher")], teacher="teacher")
+    made = {"task": task, "licence": "apache-2.0", "teacher": teacher, "verdicts": table, "store": store}
+    return Shipped(ship(run, home / "shipped" / "student", **made), run, teacher, store)

@@ -1,44 +1,235 @@
-"""Serve this student on port 8000: curl -d '["lights off"]' localhost:8000. Needs onnxruntime, tokenizers, numpy."""
+"""Serve this student: `python serve.py [PORT]`, then `curl -d '["lights off"]' localhost:8000`.
 
+POST a JSON list of texts; the reply is a JSON list of {"label", "score"} in their order, or {"error": what to do} with
+status 400, 405, 408, 411, 413, 500, or 503 (busy: try again). One request a connection, no TLS, for this machine only:
+put a proxy in front of it for others. Needs Python 3.11, onnxruntime, tokenizers and numpy.
+"""
+
+import asyncio
 import json
+import os
+import re
+import signal
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # it would send Microsoft how it is used; read once, while it is imported
+import onnxruntime  # noqa: E402
+
+MAX_HEAD = 16 * 1024  # bytes of request line and headers, as in common servers
+MAX_BODY = 1024**2  # bytes; every open connection may hold as many
+MAX_TEXTS = 10_000  # a request: each costs some time and memory, however short
+MAX_CHARACTERS = 100_000  # a text, and texts tokenised at once: a tokenizer takes hundreds of bytes for each
+MAX_ROWS = 64  # texts a batch: more are hardly faster
+MAX_AREA = 2**19  # of a batch: texts times squared tokens of the longest, at 30 bytes a head; one text may have more
+MAX_CONNECTIONS = 100  # open and not being answered; for one more the oldest is dropped
+MAX_REQUESTS = 16  # being answered, in turns; one more is told to come back
+REQUEST_SECONDS = 10.0  # for the whole of a request to arrive
+REPLY_SECONDS = 10.0  # for the whole of a reply to leave, and the client to hang up
+MAX_REST = 8 * MAX_BODY  # bytes that a refused client still sends: cut off at once, it would never read why
 
 here = Path(__file__).parent
 names = json.loads((here / "config.json").read_text(encoding="utf-8"))["id2label"]
 tokenizer = Tokenizer.from_file(str(here / "tokenizer.json"))
-session = onnxruntime.InferenceSession(here / "model_int8.onnx")
+pad_id = tokenizer.padding["pad_id"]
+tokenizer.no_padding()  # a batch is padded when its texts are known
+options = onnxruntime.SessionOptions()
+options.enable_cpu_mem_arena = False  # it would keep the most that any batch took
+session = onnxruntime.InferenceSession(here / "model_int8.onnx", options)
+
+
+class Refusal(Exception):
+    """A status other than 200, and one sentence that says what to do."""
 
 
 def classify(texts: list[str]) -> list[dict]:
     """The label of each text and its probability."""
-    rows = tokenizer.encode_batch(texts)
-    ids, mask = np.array([row.ids for row in rows]), np.array([row.attention_mask for row in rows])
-    logits = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-    scores = np.exp(logits - logits.max(1, keepdims=True))
-    return [{"label": names[str(s.argmax())], "score": float(s.max() / s.sum())} for s in scores]
+    *_, answers = steps(texts)
+    return answers
 
 
-class Handler(BaseHTTPRequestHandler):
-    """A JSON list of texts in, a JSON list of answers out."""
+def steps(texts: list[str]) -> Iterator[list[dict] | None]:
+    """`classify` a batch at a time: None after every batch but the last, then the answers."""
+    answers: dict[int, dict] = {}
+    for piece in pieces(range(len(texts)), lambda i: len(texts[i]), MAX_CHARACTERS):
+        rows = dict(zip(piece, (row.ids for row in tokenizer.encode_batch([texts[i] for i in piece])), strict=True))
+        for batch in pieces(piece, lambda i, rows=rows: len(rows[i]) ** 2, MAX_AREA):
+            if answers:
+                yield None
+            ids = np.full((len(batch), len(rows[batch[-1]])), pad_id)
+            mask = np.zeros_like(ids)
+            for row, i in enumerate(batch):
+                ids[row, : len(rows[i])], mask[row, : len(rows[i])] = rows[i], 1
+            logits = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+            for i, s in zip(batch, np.exp(logits - logits.max(1, keepdims=True)), strict=True):
+                answers[i] = {"label": names[str(s.argmax())], "score": float(s.max() / s.sum())}
+    yield [answers[i] for i in range(len(texts))]
 
-    def do_POST(self) -> None:
-        """Answer, or say what was wrong."""
+
+def pieces(items: Iterable[int], size: Callable[[int], int], most: int) -> Iterator[list[int]]:
+    """Items by size, up to MAX_ROWS together whose count times largest size is `most` or less; at least one."""
+    piece: list[int] = []
+    for i in sorted(items, key=size):
+        if piece and (len(piece) == MAX_ROWS or (len(piece) + 1) * size(i) > most):
+            yield piece
+            piece = []
+        piece.append(i)
+    if piece:
+        yield piece
+
+
+def read_texts(body: bytes) -> list[str]:
+    """What was sent, if it is a list of texts within the limits."""
+    try:
+        texts = json.loads(body.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise Refusal(400, f"Byte {error.start} is not UTF-8: send a JSON list of texts in UTF-8.") from None
+    except RecursionError:
+        raise Refusal(400, "The lists are nested too deep: send a JSON list of texts.") from None
+    except ValueError as error:
+        where = f" after {error.pos} characters" if isinstance(error, json.JSONDecodeError) else ""
+        raise Refusal(400, f'This is not JSON{where}: send a JSON list of texts, such as ["lights off"].') from None
+    if not isinstance(texts, list) or not texts:
+        given = "The list is empty" if texts == [] else "This is not a list"
+        raise Refusal(400, f'{given}: send a JSON list of one text or more, such as ["lights off"].')
+    if len(texts) > MAX_TEXTS:
+        raise Refusal(413, f"The list has {len(texts)} texts: send up to {MAX_TEXTS} at once.")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise Refusal(400, f"Item {i}, counted from 0, is not a string: send a JSON list of texts.")
+        if len(text) > MAX_CHARACTERS:
+            raise Refusal(413, f"Text {i}, counted from 0, has {len(text)} characters: send up to {MAX_CHARACTERS}.")
+        if re.search("[\ud800-\udfff]", text):
+            raise Refusal(400, f"Text {i}, counted from 0, has half of a surrogate pair: send whole characters.")
+    return texts
+
+
+async def read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+    """The body of a request that is one."""
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        start, *lines = head.split("\r\n")
+        fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        if not (method := re.fullmatch(r"([!-~]+) [!-~]+ HTTP/1\.[01]", start)):
+            raise Refusal(400, "This is not a request of HTTP/1.1: POST a JSON list of texts.")
+        if method[1] != "POST":
+            raise Refusal(405, "Only POST is answered: POST a JSON list of texts.")
+        lengths = {value for name, value in fields if name == "content-length"}
+        if not lengths or "transfer-encoding" in dict(fields):
+            raise Refusal(411, "The length is missing: send the body in one piece, its bytes as Content-Length.")
+        if len(lengths) > 1 or not re.fullmatch("[0-9]{1,15}", length := lengths.pop()):
+            raise Refusal(400, "Content-Length is not a number of bytes: send the length of the body.")
+        if int(length) > MAX_BODY:
+            raise Refusal(413, f"The body has {int(length)} bytes: send up to {MAX_BODY} at once.")
+        if dict(fields).get("expect", "").lower() == "100-continue":
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return await reader.readexactly(int(length))
+    except asyncio.LimitOverrunError:
+        raise Refusal(400, f"The headers have over {MAX_HEAD} bytes: send fewer.") from None
+    except asyncio.IncompleteReadError:
+        raise Refusal(400, "The request ended early: send all the bytes that Content-Length counts.") from None
+
+
+class Server:
+    """The connections, and the one thread that computes for them."""
+
+    def __init__(self) -> None:
+        """Without connections."""
+        self.idle: dict[asyncio.Task, None] = {}  # reading or sending, the oldest first
+        self.busy: set[asyncio.Task] = set()  # being answered
+        self.thread = ThreadPoolExecutor(1)  # steps in the order they were asked for: requests take turns
+
+    def connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Talk to one more client; if they are too many, drop the one that has kept us waiting longest."""
+        if len(self.idle) >= MAX_CONNECTIONS:
+            oldest = next(iter(self.idle))
+            del self.idle[oldest]
+            oldest.cancel()
+        task = asyncio.create_task(self.talk(reader, writer))
+        self.idle[task] = None
+        task.add_done_callback(lambda task: (self.idle.pop(task, None), writer.transport.abort()))
+
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read a request, answer or refuse it, and see that the client could read that."""
+        with suppress(OSError):  # it hung up, or is too slow
+            try:
+                status, reply = 200, await self.answer(reader, writer)
+            except Refusal as refusal:
+                status, reply = refusal.args[0], json.dumps({"error": refusal.args[1]}).encode()
+            head = [
+                f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+                "Content-Type: application/json",
+                f"Content-Length: {len(reply)}",
+                "Connection: close",
+                *{405: ["Allow: POST"], 503: ["Retry-After: 1"]}.get(status, []),
+            ]
+            async with asyncio.timeout(REPLY_SECONDS):
+                writer.transport.set_write_buffer_limits(0)  # drain() waits until all has left
+                writer.write("\r\n".join([*head, "", ""]).encode() + reply)
+                await writer.drain()
+                writer.write_eof()
+                rest = MAX_REST
+                while rest > 0 and (more := await reader.read(MAX_HEAD)):
+                    rest -= len(more)
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
+        """The reply to what the client sends, as JSON."""
         try:
-            texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, answer = 200, classify([str(text) for text in texts])
+            async with asyncio.timeout(REQUEST_SECONDS):
+                body = await read_request(reader, writer)
+        except TimeoutError:
+            raise Refusal(408, f"The request took over {REQUEST_SECONDS:g} seconds: send it faster.") from None
+        if len(self.busy) >= MAX_REQUESTS:
+            raise Refusal(503, "Too many requests are being answered: send it again in a second.")
+        task, work = asyncio.current_task(), work_on(body)
+        del self.idle[task]
+        self.busy.add(task)
+        try:
+            while (reply := await asyncio.get_running_loop().run_in_executor(self.thread, next, work)) is None:
+                if reader.at_eof() or writer.is_closing():
+                    raise ConnectionResetError  # nobody reads the answer
+            return reply
+        except (Refusal, ConnectionResetError):
+            raise
         except Exception as error:  # a server goes on
-            status, answer = 400, {"error": f"send a JSON list of one text or more ({type(error).__name__})"}
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(json.dumps(answer).encode())
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            raise Refusal(500, f"The model fails on these texts ({type(error).__name__}): send others.") from None
+        finally:
+            self.busy.remove(task)
+            self.idle[task] = None
+
+
+def work_on(body: bytes) -> Iterator[bytes | None]:
+    """The reply to a body, in `steps`."""
+    for answers in steps(read_texts(body)):
+        yield answers and json.dumps(answers).encode()
+
+
+async def main(port: int) -> None:
+    """Serve until cancelled."""
+    try:
+        listening = await asyncio.start_server(Server().connect, "127.0.0.1", port, limit=MAX_HEAD)
+    except (OSError, OverflowError) as error:
+        sys.exit(f"Can't listen on port {port} ({error}): give a free one, python serve.py PORT.")
+    print("Serving on http://{}:{}/".format(*listening.sockets[0].getsockname()), flush=True)
+    await asyncio.Event().wait()
+
+
+def run(arguments: list[str]) -> None:
+    """Serve on the port given, until Ctrl-C or SIGTERM."""
+    if len(arguments) > 1 or not re.fullmatch("[0-9]{1,5}", (port := [*arguments, "8000"][0])):
+        sys.exit(f"The port is {' '.join(arguments)!r}: give one number, python serve.py PORT.")
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(int(port)))
 
 
 if __name__ == "__main__":
-    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1]) if sys.argv[1:] else 8000), Handler).serve_forever()
+    run(sys.argv[1:])

@@ -1,0 +1,517 @@
+"""The server shipped beside a student: right answers, and neither memory nor places for those who abuse it."""
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from workbench import models
+
+pytestmark = pytest.mark.slow
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", 600))
+LONG = "the cat near a dog and apple " * 3000
+ATTACK = ["w00 " * 300, *(f"w{i:02d} off" for i in range(5000))]  # padded to the longest, it took 7 GB
+FULL = ["the cat and a saw near an apple and it is " + "cat " * 14] * 10_000  # all that may be sent
+MEMORY = 300  # MB above idle
+GATED = """
+from pathlib import Path
+import time
+class Gated:
+    def run(self, *given):
+        Path("running").touch()
+        while not Path("open").exists(): time.sleep(0.01)
+        return session.run(*given)
+session, serve.session = serve.session, Gated()
+"""
+
+
+class Server(NamedTuple):
+    """One that runs."""
+
+    port: int
+    process: subprocess.Popen
+
+    def status(self, field: str) -> int:
+        """A number of /proc/PID/status: memory in kB, or threads."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(rf"^{field}:\s+(\d+)", text, re.M)[1])
+
+    def files(self) -> int:
+        """Open file descriptors."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def connect(self, sent: bytes = b"") -> socket.socket:
+        """A client that has sent something."""
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=120)
+        client.sendall(sent)
+        return client
+
+    def ask(self, sent: bytes) -> tuple[int, dict[str, str], object]:
+        """Status, headers and JSON of the reply to a whole request."""
+        with self.connect(sent) as client:
+            return reply(client)
+
+    def post(self, body: object) -> tuple[int, dict[str, str], object]:
+        """The same for a body: bytes, or what is sent as JSON."""
+        return self.ask(request(body))
+
+
+def request(body: object, *headers: str) -> bytes:
+    """As curl sends it; with headers, only those."""
+    body = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+    headers = headers or (f"Content-Length: {len(body)}",)
+    return "\r\n".join(["POST / HTTP/1.1", "Host: localhost", *headers, "", ""]).encode() + body
+
+
+def reply(client: socket.socket) -> tuple[int, dict[str, str], object]:
+    """What arrives until the server hangs up; it must be one whole reply in JSON."""
+    with client.makefile("rb") as file:
+        head, _, body = file.read().partition(b"\r\n\r\n")
+    if not head:
+        raise ConnectionResetError("hung up without a reply")
+    start, *lines = head.decode().split("\r\n")
+    headers = dict(line.split(": ") for line in lines)
+    assert start.startswith("HTTP/1.1 ") and int(headers["Content-Length"]) == len(body)
+    assert headers["Content-Type"] == "application/json" and headers["Connection"] == "close"
+    return int(start.split()[1]), headers, json.loads(body)
+
+
+@contextmanager
+def started(folder: Path, home: Path, patch: str = "", end: signal.Signals = signal.SIGTERM):
+    """A server, started in `home` as its first line says, or after a patch of `serve`; it must end without a word."""
+    command = [sys.executable, str(folder / "serve.py"), "0"]
+    if patch:
+        program = f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport serve\n{patch}\nserve.run(['0'])"
+        command = [sys.executable, "-B", "-c", program]
+    hidden = ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "PYTHONPATH")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": str(home)}
+    with (home / "stderr").open("w") as stderr:
+        process = subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    try:
+        line = process.stdout.readline()
+        assert re.fullmatch(r"Serving on http://127\.0\.0\.1:\d+/\n", line), (home / "stderr").read_text()
+        yield Server(int(line.rstrip("/\n").rpartition(":")[2]), process)
+        assert process.poll() is None
+        process.send_signal(end)
+        assert process.wait(60) == 0 and process.stdout.read() == (home / "stderr").read_text() == ""
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server(made, tmp_path_factory):
+    with started(made.folder, tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(6000):
+        if path.exists():
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"{path} never came")
+
+
+def test_it_answers_like_the_student(server, made, task):
+    texts = [*task.test["text"][:10], "", LONG, "é\u0000\U0001f600", *task.test["text"][:100]]
+    wanted = torch.tensor(models.predict(*models.load(made.folder), texts)).softmax(-1)
+    status, _, answers = server.post(texts)
+    assert status == 200
+    np.testing.assert_allclose([a["score"] for a in answers], wanted.amax(-1), atol=0.05)  # int8
+    sure = wanted.topk(2).values.diff().abs()[:, 0] > 0.1
+    labels = [task.label_names[i] for i in wanted.argmax(-1)]
+    assert [a["label"] for a, s in zip(answers, sure, strict=True) if s] == [
+        label for label, s in zip(labels, sure, strict=True) if s
+    ]
+    assert sure.sum() > 5
+
+
+def test_other_clients(server):
+    wanted = server.post(["the cat"])
+    assert server.ask(request(["the cat"]).replace(b"HTTP/1.1", b"HTTP/1.0")) == wanted
+    assert server.ask(b"POST /any?x=1 HTTP/1.1\r\ncONTENT-length:11\r\n\r\n" + b'["the cat"]') == wanted
+    assert server.post(b'\xef\xbb\xbf["the cat"]') == wanted
+    with server.connect(request(["the cat"])) as client:  # a client that says that it has sent all
+        client.shutdown(socket.SHUT_WR)
+        assert reply(client) == wanted
+    with server.connect(request(b"", "Content-Length: 11", "Expect: 100-continue")) as client:
+        assert client.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(b'["the cat"]')
+        assert reply(client) == wanted
+
+
+LIST = "send a JSON list"
+BODIES = {
+    "empty list": (b"[]", 400, "empty: " + LIST),
+    "number": (b"3", 400, "not a list: " + LIST),
+    "string": (b'"abc"', 400, "not a list: " + LIST),
+    "object": (b'{"a": 1}', 400, "not a list: " + LIST),
+    "null": (b"null", 400, "not a list: " + LIST),
+    "nothing": (b"", 400, "not JSON after 0 characters: " + LIST),
+    "not JSON": (b'["a"', 400, "not JSON after 4 characters: " + LIST),
+    "two": (b'["a"]["b"]', 400, "not JSON after 5 characters: " + LIST),
+    "raw newline": (b'["a\n"]', 400, "not JSON after 3 characters: " + LIST),
+    "huge number": (b"[" + b"1" * 9999 + b"]", 400, "not JSON: " + LIST),
+    "not UTF-8": (b'["\xff"]', 400, "Byte 2 is not UTF-8: " + LIST),
+    "UTF-16": ('["a"]'.encode("utf-16"), 400, "Byte 0 is not UTF-8: " + LIST),
+    "surrogates in UTF-8": (b'["\xed\xa0\x80"]', 400, "Byte 2 is not UTF-8: " + LIST),
+    "an item": (b'["a", "b", 3]', 400, "Item 2, counted from 0, is not a string: " + LIST),
+    "a list inside": (b'[["a"]]', 400, "Item 0, counted from 0, is not a string: " + LIST),
+    "a null inside": (b'["a", null]', 400, "Item 1, counted from 0, is not a string: " + LIST),
+    "lone surrogate": (b'["a", "\\ud800"]', 400, "Text 1, counted from 0, has half of a surrogate pair: send whole"),
+    "deep nesting": (b"[" * 500_000 + b"]" * 500_000, 400, "nested too deep: " + LIST),
+    "many texts": (b"[" + b'"",' * 10_000 + b'""]', 413, "The list has 10001 texts: send up to 10000"),
+    "long text": (b'["", "' + b"a" * 100_001 + b'"]', 413, "Text 1, counted from 0, has 100001 characters: send up to"),
+    "long body": (b" " * (2**20 + 1), 413, "The body has 1048577 bytes: send up to 1048576"),
+    "much too long body": (b" " * (5 * 2**20), 413, "The body has 5242880 bytes: send up to 1048576"),
+}
+HEADS = {
+    "no length": (request(b"", "A: b"), 411, "send the body in one piece, its bytes as Content-Length"),
+    "chunked": (request(b'5\r\n["a"]\r\n0\r\n\r\n', "Transfer-Encoding: chunked"), 411, "send the body in one piece"),
+    "both": (request(b"5\r\n", "Transfer-Encoding: chunked", "Content-Length: 3"), 411, "send the body in one piece"),
+    **{
+        f"length {value}": (request(b'["a"]', f"Content-Length: {value}"), 400, "not a number of bytes: send")
+        for value in ("-1", "five", "", "+5", "5.0", "1e1", "0x5", "5, 5", "5_0", "9" * 16, "9" * 9999)
+    },
+    "length ²": (b"POST / HTTP/1.1\r\nContent-Length: \xb2\r\n\r\n", 400, "not a number of bytes: send the length"),
+    "two lengths": (request(b'["a"]', "Content-Length: 5", "Content-Length: 4"), 400, "not a number of bytes"),
+    "a length over all": (request(b"[", "Content-Length: 999999999999999"), 413, "send up to 1048576"),
+    "cut short": (None, 400, "ended early: send all the bytes that Content-Length counts"),
+    "GET": (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "POST a JSON list"),
+    "PUT": (request(b'["a"]').replace(b"POST", b"PUT"), 405, "POST a JSON list"),
+    "lower case": (request(b'["a"]').replace(b"POST", b"post"), 405, "POST a JSON list"),
+    "not HTTP": (b"\x16\x03\x01 hello\r\n\r\n", 400, "not a request of HTTP/1.1: POST a JSON list"),
+    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "not a request of HTTP/1.1: POST a JSON list"),
+    "long head": (request(b"[]", "A: " + "b" * 20_000), 400, "headers have over 16384 bytes: send fewer"),
+    "endless head": (b"POST / HTTP/1.1\r\n" + b"a: b\r\n" * 100_000, 400, "headers have over 16384 bytes: send fewer"),
+}
+
+
+@pytest.mark.parametrize("name", [*BODIES, *HEADS])
+def test_what_is_refused_reads_why(server, name):
+    sent, status, words = (BODIES | HEADS)[name]
+    with server.connect(request(sent) if name in BODIES else sent or request(b"[", "Content-Length: 5")) as client:
+        if sent is None:
+            client.shutdown(socket.SHUT_WR)
+        found, headers, answer = reply(client)
+    assert found == status and list(answer) == ["error"]
+    assert words in answer["error"] and "\n" not in answer["error"]
+    assert headers.get("Allow") == ("POST" if status == 405 else None)
+    assert server.post(["the cat"])[0] == 200
+
+
+def test_the_limits_are_allowed(server):
+    assert len(server.post([""] * 10_000)[2]) == 10_000
+    assert len(server.post(["a" * 100_000])[2]) == 1
+    body = json.dumps(["the cat"]).encode()
+    assert server.post(body + b" " * (2**20 - len(body))) == server.post(body)
+
+
+def test_texts_of_any_length_come_back_in_order(server):
+    words = ["cat horse dog", "apple plum mango", "saw drill hammer"] * 40
+    texts = [f"{word} " * random.Random(i).randint(1, 60) for i, word in enumerate(words)]
+    one_by_one = [server.post([text])[2][0] for text in texts]
+    together = server.post(texts)[2]
+    assert len({a["label"] for a in one_by_one}) == 3
+    np.testing.assert_allclose([a["score"] for a in together], [a["score"] for a in one_by_one], atol=0.05)
+    assert [a["label"] for a in together] == [a["label"] for a in one_by_one]
+
+
+@pytest.mark.parametrize("texts", [ATTACK, FULL, ["w00 " * 300] * 850, ["\U0001f600" * 2000] * 40, ["각" * 90_000] * 3])
+def test_memory_is_bounded(made, tmp_path, texts):
+    with started(made.folder, tmp_path) as server:
+        idle = server.status("VmRSS")
+        status, _, answers = server.post(texts)
+        assert status == 200 and len(answers) == len(texts)
+        assert server.status("VmHWM") - idle <= MEMORY * 1000
+        for i in (0, 1, len(texts) - 1):
+            assert answers[i]["score"] == pytest.approx(server.post([texts[i]])[2][0]["score"], abs=0.05)
+
+
+def test_half_requests_take_no_threads_and_no_places(made, tmp_path):
+    halves = [b"", b"POST", request(["a"])[:-1], request(b"", "Content-Length: 1000000") + b"["]
+    with started(made.folder, tmp_path, "serve.REQUEST_SECONDS = 9999") as server:
+        wanted, threads, files = server.post(["the cat"]), server.status("Threads"), server.files()
+        clients = [server.connect(halves[i % 4]) for i in range(400)]
+        assert server.post(["the cat"]) == wanted
+        assert server.status("Threads") == threads and server.files() <= files + 101
+        for client in clients[:250]:  # the oldest are dropped
+            with pytest.raises(ConnectionResetError):
+                reply(client)
+        clients[-2].sendall(b"]")  # the newest are not
+        assert reply(clients[-2])[0] == 200
+        for client in clients:
+            client.close()
+
+
+def test_half_bodies_take_little_memory(made, tmp_path):
+    with started(made.folder, tmp_path, "serve.REQUEST_SECONDS = 9999") as server:
+        idle = server.status("VmRSS")
+        clients = [server.connect(request(b"", "Content-Length: 1048576") + b" " * 1_048_575) for _ in range(130)]
+        assert server.post(["the cat"])[0] == 200
+        assert server.status("VmHWM") - idle <= MEMORY * 1000
+        for client in clients:
+            client.close()
+
+
+def test_slow_requests_are_refused_at_one_deadline(made, tmp_path):
+    with started(made.folder, tmp_path, "serve.REQUEST_SECONDS = 1") as server:
+        silent = server.connect()
+        for slow in (b"POST / HTTP/1.1\r\n", request(b"", "Content-Length: 1000000")):
+            with server.connect(slow) as client:
+                client.settimeout(0.1)
+                for _ in range(600):  # a byte now and then buys no time
+                    client.sendall(b"a")
+                    try:
+                        client.recv(1, socket.MSG_PEEK)
+                        break
+                    except TimeoutError:
+                        pass
+                client.shutdown(socket.SHUT_WR)
+                client.settimeout(60)
+                status, _, answer = reply(client)
+            assert status == 408 and answer["error"] == "The request took over 1 seconds: send it faster."
+            assert server.post(["the cat"])[0] == 200
+        assert silent.recv(12) == b"HTTP/1.1 408"
+        silent.close()
+
+
+def test_who_does_not_read_or_hang_up_is_dropped(made, tmp_path):
+    with started(made.folder, tmp_path, "serve.REPLY_SECONDS = 0.5") as server:
+        files = server.files()
+        clients = [server.connect(request(body)) for body in (["the cat"], 3)]
+        for _ in range(600):
+            if server.files() == files:
+                break
+            time.sleep(0.1)
+        assert server.files() == files
+        assert [reply(client)[0] for client in clients] == [200, 400]  # what was sent is theirs
+        for client in clients:
+            client.close()
+
+
+def test_it_is_busy_when_full(made, tmp_path):
+    with started(made.folder, tmp_path, GATED + "serve.MAX_REQUESTS = 1") as server, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(server.post, ["the cat"])
+        wait_for(tmp_path / "running")
+        status, headers, answer = server.post(["the dog"])
+        assert (status, headers["Retry-After"]) == (503, "1")
+        assert answer == {"error": "Too many requests are being answered: send it again in a second."}
+        (tmp_path / "open").touch()
+        assert first.result()[0] == 200 and server.post(["the dog"])[0] == 200
+
+
+def test_a_big_request_lets_a_small_one_pass(made, tmp_path):
+    with started(made.folder, tmp_path, GATED) as server, ThreadPoolExecutor(1) as pool:
+        big = pool.submit(server.post, FULL)
+        wait_for(tmp_path / "running")
+        with server.connect(request(["the cat"])) as small:
+            (tmp_path / "open").touch()
+            assert reply(small)[0] == 200 and not big.done()
+        assert len(big.result()[2]) == len(FULL)
+
+
+def test_the_work_of_who_hung_up_is_left(made, tmp_path):
+    count = GATED.replace('"running").touch()', '"running").open("a").write("x")')
+    with started(made.folder, tmp_path, count) as server:
+        server.connect(request(FULL)).close()
+        wait_for(tmp_path / "running")
+        (tmp_path / "open").touch()
+        assert server.post(["the cat"])[0] == 200
+        assert len((tmp_path / "running").read_text()) < len(FULL) // 64
+
+
+def test_nothing_is_sent_or_kept(made, tmp_path):
+    with started(made.folder, tmp_path) as server:
+        server.post(["the cat"])
+        files = [os.readlink(file) for file in Path(f"/proc/{server.process.pid}/fd").iterdir()]
+        assert not [file for file in files if file.endswith((".db", ".db-wal"))], files
+        assert server.status("Threads") <= 2 + (os.cpu_count() or 1)  # one waits, one computes, and its helpers
+    assert [file.name for file in tmp_path.iterdir()] == ["stderr"]
+
+
+def test_a_failing_model_is_said(made, tmp_path):
+    broken = "serve.session = None\nserve.sys.stderr = open('log', 'w', buffering=1)"
+    with started(made.folder, tmp_path, broken) as server:
+        for _ in range(2):
+            status, _, answer = server.post(["the cat"])
+            assert (status, answer["error"]) == (500, "The model fails on these texts (AttributeError): send others.")
+        assert (tmp_path / "log").read_text().count("AttributeError: ") == 2
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_quietly_in_the_middle(made, tmp_path, end):
+    with started(made.folder, tmp_path, "pass", end=end) as server:
+        clients = [server.connect(sent) for sent in (b"", b"POST", request(FULL), request(3), request(["the cat"]))]
+        assert server.post(["the cat"])[0] == 200
+    for client in clients:
+        client.close()
+
+
+@pytest.mark.parametrize("port", ["x", "-1", "99999", "", "1 2", "taken"])
+def test_a_bad_port_is_one_sentence(server, made, tmp_path, port):
+    arguments = [str(server.port)] if port == "taken" else port.split(" ")
+    done = subprocess.run(
+        [sys.executable, made.folder / "serve.py", *arguments], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1
+    assert "python serve.py PORT" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_classify_is_importable(server, made, tmp_path):
+    program = f"import sys\nsys.path.insert(0, {str(made.folder)!r})\nimport json, serve\n"
+    program += "print(json.dumps(serve.classify(['the cat', 'a saw'])), serve.classify([]))"
+    done = subprocess.run([sys.executable, "-B", "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"{json.dumps(server.post(['the cat', 'a saw'])[2])} []\n"
+
+
+def bad_bytes(server: Server, rng: random.Random) -> None:
+    sent, *_ = rng.choice([*BODIES.values(), *((head, 0, "") for head, *_ in HEADS.values() if head)])
+    with server.connect(sent if sent[:1].isalpha() else request(sent)) as client:
+        assert reply(client)[0] in (400, 405, 408, 411, 413, 503)
+
+
+def half(server: Server, rng: random.Random) -> None:
+    clients = [server.connect(request(["a"])[: rng.randint(0, 60)]) for _ in range(rng.randint(1, 8))]
+    time.sleep(rng.random())
+    for client in clients:
+        client.close()
+
+
+def slow(server: Server, rng: random.Random) -> None:
+    with server.connect() as client:
+        for byte in request(["a"])[:30]:
+            client.sendall(bytes([byte]))
+            time.sleep(0.1 * rng.random())
+
+
+def huge(server: Server, rng: random.Random) -> None:
+    with server.connect(request(b"", f"Content-Length: {10 ** rng.randint(7, 14)}")) as client:
+        for _ in range(rng.randint(1, 40)):
+            client.sendall(b" " * 2**18)
+        assert reply(client)[0] == 413
+
+
+def full(server: Server, rng: random.Random) -> None:
+    texts = rng.choice([FULL, ATTACK, ["w00 " * 300] * 850, ["a" * 100_000] * 10, ["a"] * 10_000])
+    status, _, answers = server.post(texts)
+    assert status == 503 or (status == 200 and len(answers) == len(texts))
+
+
+def gone(server: Server, rng: random.Random) -> None:
+    with server.connect(request(rng.choice([FULL, ATTACK, ["a"], 3]))) as client:
+        if rng.random() < 0.5:  # with a reset
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        time.sleep(0.2 * rng.random())
+
+
+def abuse(server: Server, seconds: float) -> dict:
+    """50 clients do all of that for so long while four honest ones ask; what was measured, all of it asserted."""
+    asked = [["the cat"], ["a saw", "the plum near a dog"], ["", LONG[:500], "drill"], ["apple mango"] * 20]
+    wanted = [server.post(texts)[2] for texts in asked]
+    counts, wrong, end = Counter(), [], time.monotonic() + seconds
+    start = {"rss": server.status("VmRSS"), "threads": server.status("Threads"), "files": server.files()}
+
+    def attack(seed: int) -> None:
+        rng, kinds = random.Random(seed), (full, gone) if seed < 6 else (bad_bytes, half, slow, huge)
+        for _ in range(100_000):
+            if time.monotonic() > end:
+                return
+            kind = rng.choice(kinds)
+            try:
+                kind(server, rng)
+                counts[kind.__name__] += 1
+            except OSError:  # dropped in favour of another
+                counts[f"{kind.__name__}, dropped"] += 1
+            except Exception as error:
+                wrong.append(f"{kind.__name__}: {error!r}")
+
+    def honest(seed: int) -> None:
+        rng, refused = random.Random(seed), 0
+        for _ in range(100_000):
+            if time.monotonic() > end:
+                return
+            i = rng.randrange(len(asked))
+            try:
+                status, headers, answers = server.post(asked[i])
+            except Exception as error:
+                wrong.append(f"honest: {error!r}")
+                continue
+            if status == 503 and refused < 600:
+                refused += 1
+                counts["honest, told to retry"] += 1
+                time.sleep(0.1)
+            elif status == 200 and answers == wanted[i]:
+                refused = 0
+                counts["honest, answered"] += 1
+                time.sleep(0.02)
+            else:
+                wrong.append(f"honest: {status} {answers}")
+
+    samples = []
+    threads = [threading.Thread(target=attack, args=(seed,)) for seed in range(50)]
+    threads += [threading.Thread(target=honest, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    while time.monotonic() < end and server.process.poll() is None:
+        samples.append({"rss": server.status("VmRSS"), "threads": server.status("Threads"), "files": server.files()})
+        time.sleep(min(1.0, seconds / 50))
+    for thread in threads:
+        thread.join(300)
+    for _ in range(600):  # until the last ones are dropped
+        if server.files() <= start["files"]:
+            break
+        time.sleep(0.1)
+    n = len(samples)
+    rss = [sample["rss"] / 1000 for sample in samples]
+    found = {
+        "seconds": seconds,
+        "counts": dict(sorted(counts.items())),
+        "wrong": len(wrong),
+        "rss_mb": {
+            "start": start["rss"] / 1000,
+            "middle": median(rss[2 * n // 5 : 3 * n // 5]),
+            "end": median(rss[4 * n // 5 :]),
+            "afterwards": server.status("VmRSS") / 1000,
+            "peak": server.status("VmHWM") / 1000,
+        },
+        "threads": [start["threads"], max(s["threads"] for s in samples), server.status("Threads")],
+        "files": [start["files"], max(s["files"] for s in samples), server.files()],
+    }
+    print(json.dumps(found))
+    assert not wrong, (Counter(wrong).most_common(5), found)
+    assert counts["honest, answered"] > seconds, found  # they were not locked out
+    assert found["rss_mb"]["peak"] - found["rss_mb"]["start"] <= MEMORY, found
+    assert found["rss_mb"]["end"] - found["rss_mb"]["middle"] <= 60, found
+    assert max(found["threads"]) == start["threads"] and found["files"][2] <= start["files"], found
+    return found
+
+
+def test_honest_clients_are_answered_among_abuse(made, tmp_path):
+    with started(made.folder, tmp_path) as server:
+        abuse(server, 10)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(SOAK_SECONDS + 900)
+def test_soak(made, tmp_path):
+    with started(made.folder, tmp_path) as server:
+        abuse(server, SOAK_SECONDS)
