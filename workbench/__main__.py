@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
         return options.command(options)
     except WorkbenchError as error:
-        print(f"workbench: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"workbench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nStopped: what is finished is kept, the same command goes on from there.", file=sys.stderr)
