@@ -176,7 +176,10 @@ ROWS = [
     *wrong("max_new_tokens", lambda v: augment.written(a_task(), max_new_tokens=v), [0, "24"],
            "give a whole number from 1 to 100,000."),
     *wrong("temperature", lambda v: augment.written(a_task(), temperature=v), [0, INF, "1"], TEMPERATURES),
-    *wrong("The model", lambda v: augment.written(a_task(), v), ["", None, 3], "give a folder with a saved model, or a hub name."),
+    *wrong(
+        "The model", lambda v: augment.written(a_task(), v), ["", None, 3],
+        "give a folder with a saved model, or a hub name.",
+    ),  # fmt: skip
     # --- sampled text
     *wrong("temperature", lambda v: Sampling(temperature=v), [-1, NAN, "1", None],
            "give a number from 0 to 1,000,000."),

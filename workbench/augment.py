@@ -113,7 +113,7 @@ def written(
     inputs = {
         "model": folder_fingerprint(source) if isinstance(source, Path) else source_fingerprint(source),
         "sampling": [per_class, examples, max_new_tokens, temperature, seed],
-        "code": code_fingerprint("augment"),
+        "code": code_fingerprint("augment:written"),
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
     }

@@ -227,7 +227,7 @@ def _voice_commands(store: Store) -> tuple[str, str, list[str], dict[str, pd.Dat
         names, rows = grammar.sample()
         (folder / "task.json").write_text(json.dumps({"names": names, "rows": rows}), encoding="utf-8")
 
-    inputs = {"task": "voice-commands", "source": grammar.SOURCE, "code": code_fingerprint("voice_commands")}
+    inputs = {"task": "voice-commands", "source": grammar.SOURCE, "code": code_fingerprint("voice_commands:sample")}
     made = json.loads((store.make("tasks", inputs, build).path / "task.json").read_text(encoding="utf-8"))
     return grammar.SOURCE, grammar.LICENCE, made["names"], {s: pd.DataFrame(r) for s, r in made["rows"].items()}
 

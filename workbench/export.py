@@ -150,7 +150,7 @@ def to_onnx(
     inputs = {
         "student": models.folder_fingerprint(Path(folder)),
         "checked_on": _hash([*texts], None if labels is None else [*map(int, labels)]),
-        "code": code_fingerprint("export", "models"),
+        "code": code_fingerprint("export:to_onnx"),
         "libraries": {name: metadata.version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")},
     }
 

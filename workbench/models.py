@@ -395,7 +395,7 @@ def _learn_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFa
         "texts": digest.hexdigest(),
         "vocabulary": VOCABULARY,
         "max_length": max_length,
-        "code": code_fingerprint("models"),
+        "code": code_fingerprint("models:_learn_tokenizer"),
     }
 
     def train(folder: Path) -> None:

@@ -265,7 +265,7 @@ def derive(labels: SoftLabels, task: Task, control: str, *, store: Store | None 
     texts = task.transfer_texts
     changed = CONTROLS[control](labels.logits(texts))
     rows = hashlib.sha256(row_ids(texts).tobytes()).hexdigest()
-    key = fingerprint([labels.fingerprint, control, rows, code_fingerprint("soft_labels")])
+    key = fingerprint([labels.fingerprint, control, rows, code_fingerprint("soft_labels:CONTROLS")])
     name = f"{labels.teacher_name}, {control}"
     return soft_labels(_Given(name, task.label_names, key, dict(zip(texts, changed, strict=True))), task, store=store)
 

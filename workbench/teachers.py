@@ -45,7 +45,7 @@ class BagOfWords:
         self.head = _fit_head(
             self.vectoriser.fit_transform(task.labelled["text"]), task, self.name, inverse_regularisation
         )
-        self.fingerprint = _head_fingerprint(self.name, task, inverse_regularisation)
+        self.fingerprint = _head_fingerprint("BagOfWords", self.name, task, inverse_regularisation)
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """``[N, C]``."""
@@ -70,7 +70,8 @@ class FrozenProbe:
         self.model, self.tokenizer = _minilm_encoder()
         embedded = models.embed(self.model, self.tokenizer, list(task.labelled["text"]))
         self.head = _fit_head(embedded, task, self.name, inverse_regularisation)
-        self.fingerprint = _head_fingerprint(weights.WEIGHTS[MINILM].sha256, task, inverse_regularisation)
+        sha256 = weights.WEIGHTS[MINILM].sha256
+        self.fingerprint = _head_fingerprint("FrozenProbe", sha256, task, inverse_regularisation)
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """``[N, C]``."""
@@ -93,9 +94,8 @@ class Classifier:
         self.columns = _match_classes(name, self.model.config.id2label, task.label_names)
         where = Path(source)
         start = models.folder_fingerprint(where) if where.is_dir() else models.source_fingerprint(str(source))
-        self.fingerprint = fingerprint(
-            [start, self.tokenizer.model_max_length, str(self.model.dtype), self.columns, code_fingerprint("models")]
-        )
+        reads = [self.tokenizer.model_max_length, str(self.model.dtype), self.columns]
+        self.fingerprint = fingerprint([start, *reads, code_fingerprint("teachers:Classifier")])
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """``[N, C]``."""
@@ -120,7 +120,7 @@ class ZeroShot:
         self.model, self.tokenizer = models.load_causal(source)
         self.start = f"Classify the text as one of: {'; '.join(task.label_names)}.\n\nText: "
         self.fingerprint = fingerprint(
-            [models.folder_fingerprint(Path(source)), self.start, code_fingerprint("teachers")]
+            [models.folder_fingerprint(Path(source)), self.start, code_fingerprint("teachers:ZeroShot")]
         )
 
     @cached_property
@@ -251,11 +251,10 @@ def _head_logits(head: LogisticRegression, features) -> np.ndarray:
     return scores.astype(np.float32)
 
 
-def _head_fingerprint(start: str, task: Task, inverse_regularisation: float) -> str:
+def _head_fingerprint(teacher: str, start: str, task: Task, inverse_regularisation: float) -> str:
     rows = [list(task.labelled["text"]), list(task.labelled["label"])]
-    return fingerprint(
-        [start, rows, list(task.label_names), inverse_regularisation, sklearn.__version__, code_fingerprint("teachers")]
-    )
+    code = code_fingerprint(f"teachers:{teacher}")
+    return fingerprint([start, rows, list(task.label_names), inverse_regularisation, sklearn.__version__, code])
 
 
 def _match_classes(name: str, id2label: dict[int, str], label_names: tuple[str, ...]) -> list[int]:
