@@ -45,7 +45,9 @@ class BagOfWords:
         self.head = _fit_head(
             self.vectoriser.fit_transform(task.labelled["text"]), task, self.name, inverse_regularisation
         )
-        self.fingerprint = _head_fingerprint("BagOfWords", self.name, task, inverse_regularisation)
+        self.fingerprint = _head_fingerprint(
+            code_fingerprint("teachers:BagOfWords"), self.name, task, inverse_regularisation
+        )
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """``[N, C]``."""
@@ -70,8 +72,9 @@ class FrozenProbe:
         self.model, self.tokenizer = _minilm_encoder()
         embedded = models.embed(self.model, self.tokenizer, list(task.labelled["text"]))
         self.head = _fit_head(embedded, task, self.name, inverse_regularisation)
-        sha256 = weights.WEIGHTS[MINILM].sha256
-        self.fingerprint = _head_fingerprint("FrozenProbe", sha256, task, inverse_regularisation)
+        self.fingerprint = _head_fingerprint(
+            code_fingerprint("teachers:FrozenProbe"), weights.WEIGHTS[MINILM].sha256, task, inverse_regularisation
+        )
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """``[N, C]``."""
@@ -251,9 +254,8 @@ def _head_logits(head: LogisticRegression, features) -> np.ndarray:
     return scores.astype(np.float32)
 
 
-def _head_fingerprint(teacher: str, start: str, task: Task, inverse_regularisation: float) -> str:
+def _head_fingerprint(code: str, start: str, task: Task, inverse_regularisation: float) -> str:
     rows = [list(task.labelled["text"]), list(task.labelled["label"])]
-    code = code_fingerprint(f"teachers:{teacher}")
     return fingerprint([start, rows, list(task.label_names), inverse_regularisation, sklearn.__version__, code])
 
 
