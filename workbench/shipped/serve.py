@@ -213,20 +213,22 @@ def work_on(body: bytes) -> Iterator[bytes | None]:
 
 
 async def main(port: int) -> None:
-    """Serve until cancelled."""
+    """Serve until Ctrl-C cancels it, or SIGTERM."""
+    ended = asyncio.Event()
+    with suppress(NotImplementedError):  # Windows has no SIGTERM
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     try:
         listening = await asyncio.start_server(Server().connect, "127.0.0.1", port, limit=MAX_HEAD)
     except (OSError, OverflowError) as error:
         sys.exit(f"Can't listen on port {port} ({error}): give a free one, python serve.py PORT.")
     print("Serving on http://{}:{}/".format(*listening.sockets[0].getsockname()), flush=True)
-    await asyncio.Event().wait()
+    await ended.wait()
 
 
 def run(arguments: list[str]) -> None:
     """Serve on the port given, until Ctrl-C or SIGTERM."""
     if len(arguments) > 1 or not re.fullmatch("[0-9]{1,5}", (port := [*arguments, "8000"][0])):
         sys.exit(f"The port is {' '.join(arguments)!r}: give one number, python serve.py PORT.")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with suppress(KeyboardInterrupt):
         asyncio.run(main(int(port)))
 
