@@ -16,7 +16,7 @@ from workbench import report
 REPO = Path(__file__).parents[1]
 # Each module imports only from those before it.
 ORDER = (
-    "escape errors store noise weights voice_commands data text reasoning losses fused metrics verdicts models "
+    "escape errors turns store noise weights voice_commands data text reasoning losses fused metrics verdicts models "
     "language augment soft_labels text_labels training teachers sweeps generation export benchmark plots "
     "widgets notebook ship report __main__"
 ).split()

@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from workbench import weights
 from workbench.data import SPLITS, Task
 from workbench.errors import SEED, WorkbenchError, number, shown, whole
-from workbench.language import TURN
 from workbench.losses import check_temperature
 from workbench.models import folder_fingerprint, generate, source_fingerprint
 from workbench.store import Store, code_fingerprint
+from workbench.turns import seeded
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 AT_ONCE = 32  # texts that a language model writes side by side
@@ -164,8 +164,7 @@ def _continue(
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
     read = model(input_ids=ids[:, :-1], use_cache=True).past_key_values  # once: it is longer than what follows
     read.batch_repeat_interleave(AT_ONCE)
-    with TURN, torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         out = generate(
             model,
             input_ids=ids.repeat(AT_ONCE, 1),

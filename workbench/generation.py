@@ -21,10 +21,10 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench import models, weights
 from workbench.errors import SEED, Text, WorkbenchError, sequence, shown, strings, whole
-from workbench.language import TURN
 from workbench.losses import check_temperature
 from workbench.reasoning import Problem, TraceTask, Verdict, verify
 from workbench.store import Hold, Store, code_fingerprint, fingerprint, write_atomic
+from workbench.turns import seeded
 
 SHARD = 256  # texts written in one go
 _THINK = "<think>"
@@ -121,21 +121,15 @@ class Local:
         ids, mask = (t.flip(1).to(model.device) for t in models.pad(reversed_rows, tokenizer.pad_token_id))
         drawn = {"do_sample": True, "temperature": how.temperature, "top_k": 0, "top_p": 1.0} if how.temperature else {}
         drawn |= {"stop_strings": list(how.stop), "tokenizer": tokenizer} if how.stop else {}
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            with TURN, torch.random.fork_rng(range(torch.cuda.device_count())):
-                torch.manual_seed(how.seed)
-                out = models.generate(
-                    model,
-                    input_ids=ids,
-                    attention_mask=mask,
-                    max_new_tokens=how.max_new_tokens,
-                    pad_token_id=tokenizer.pad_token_id,
-                    **({"do_sample": False} | drawn),
-                )
-        finally:
-            torch.set_num_threads(threads)
+        with seeded(how.seed, self.threads):
+            out = models.generate(
+                model,
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=how.max_new_tokens,
+                pad_token_id=tokenizer.pad_token_id,
+                **({"do_sample": False} | drawn),
+            )
         ends = np.atleast_1d(model.generation_config.eos_token_id or tokenizer.eos_token_id)
         new = out[:, ids.shape[1] :].tolist()
         return [_written(tokenizer, p, row, how, ends) for p, row in zip(prompts, new, strict=True)]

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +20,10 @@ from workbench.losses import check_temperature, forward_kl
 from workbench.models import generate, load_causal, source_fingerprint
 from workbench.store import Store, code_fingerprint
 from workbench.text import TextTask, tokenizer_fingerprint
+from workbench.turns import seeded
 
 BATCH = 8  # blocks read at once
 BINS = 15  # of confidence, equal width
-# Who draws from torch's generators, which a process has once, holds this: training in one thread, writing in another.
-# Reentrant: a run that is dropped is closed wherever its last reference went, inside another's turn too.
-TURN = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -265,8 +262,7 @@ def write(
     """Continue each block ``[B, L]`` by `tokens` tokens: ids ``[B, L + tokens]``; greedy at temperature 0."""
     tokens, temperature = whole("tokens", tokens, 1, 1_048_576), check_temperature(temperature, or_zero=True)
     seed = SEED.check("seed", seed)
-    with TURN, torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(model.device)
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
         out = generate(

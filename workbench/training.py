@@ -10,7 +10,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -41,13 +40,14 @@ from workbench.errors import (
     unknown,
 )
 from workbench.fused import Head, Target, fused_loss
-from workbench.language import TURN, LanguageModel, evaluate
+from workbench.language import LanguageModel, evaluate
 from workbench.losses import LOSSES, SMOOTHING, WEIGHT, combine, find_loss, temperature_factor
 from workbench.reasoning import TraceTask
 from workbench.soft_labels import SoftLabels
 from workbench.store import Entry, Store, code_fingerprint, versions
 from workbench.text import TextTask
 from workbench.text_labels import TextLabels
+from workbench.turns import Own
 
 LONGEST_SMALL = 25_000  # tokens: its tokenizer counts to 100,000 characters
 
@@ -325,7 +325,9 @@ def run_inputs(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> 
         "labels": labels.fingerprint if labels and config.kd_weight else None,
         "config": asdict(config),
         "source": models.source_fingerprint(config.student),
-        "code": code_fingerprint("losses", "models", "training", *(("fused", "language") * isinstance(task, TextTask))),
+        "code": code_fingerprint(
+            "losses", "models", "training", "turns", *(("fused", "language") * isinstance(task, TextTask))
+        ),
         "device": device.type,
         "dtype": str(dtype),
         "libraries": {name: library[name] for name in ("torch", "transformers")},
@@ -385,7 +387,7 @@ def train(
         if claim.entry:
             yield from Run(claim.entry).history.to_dict("records")
             return
-        own = _Own(config.threads)
+        own = Own(config.threads)
         try:
             kind = {TraceTask: _CausalTrainer, TextTask: _TextTrainer}.get(type(task), _Trainer)
             with own.turn():
@@ -434,43 +436,6 @@ def _check_rows(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) ->
         for name in ("ce_weight", "labelled_fraction"):
             if value := getattr(config, name):
                 raise WorkbenchError(f"{name} is {value} but {task.name} has no labelled row: set it to 0.")
-
-
-class _Own:
-    """What torch has once a process, random state and thread count, as one run's own.
-
-    Runs of several threads take turns, a step each, so that one's dropout never draws from another's numbers, and what
-    the consumer does between two records does not reach the run. What else draws from torch while a run goes on in
-    another thread has to hold `language.TURN`.
-    """
-
-    def __init__(self, threads: int):
-        self.threads, self.random = threads, None
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Hold the turn, with the run's own; whoever had them before gets theirs back at its end."""
-        with TURN:
-            theirs, threads = _random_state(), torch.get_num_threads()
-            torch.set_num_threads(self.threads)
-            if self.random is not None:
-                _set_random_state(self.random)
-            try:
-                yield
-            finally:
-                self.random = _random_state()
-                _set_random_state(theirs)
-                torch.set_num_threads(threads)
-
-
-def _random_state() -> tuple[Tensor, list[Tensor]]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-
-
-def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])
 
 
 def _checkpoint(folder: Path) -> Path:
