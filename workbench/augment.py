@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from workbench import weights
 from workbench.data import SPLITS, Task
 from workbench.errors import SEED, WorkbenchError, number, shown, whole
+from workbench.language import generate
 from workbench.losses import check_temperature
-from workbench.models import folder_fingerprint, generate, source_fingerprint
+from workbench.models import folder_fingerprint, source_fingerprint
 from workbench.store import Store, code_fingerprint
 from workbench.turns import seeded
 

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from workbench import models, weights
+from workbench import language, models, weights
 from workbench.errors import SEED, Text, WorkbenchError, sequence, shown, strings, whole
 from workbench.losses import check_temperature
 from workbench.reasoning import Problem, TraceTask, Verdict, verify
@@ -104,7 +104,7 @@ class Local:
 
     @cached_property
     def _loaded(self):
-        model, tokenizer = models.load_causal(self.model)
+        model, tokenizer = language.load_causal(self.model)
         return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
     def __getstate__(self) -> dict:
@@ -122,7 +122,7 @@ class Local:
         drawn = {"do_sample": True, "temperature": how.temperature, "top_k": 0, "top_p": 1.0} if how.temperature else {}
         drawn |= {"stop_strings": list(how.stop), "tokenizer": tokenizer} if how.stop else {}
         with seeded(how.seed, self.threads):
-            out = models.generate(
+            out = language.generate(
                 model,
                 input_ids=ids,
                 attention_mask=mask,
@@ -287,7 +287,7 @@ def sample(
             "problems": fingerprint([asdict(p) for p in chosen]),
             "draws": [draw for _, draw in shard],
             "how": how,
-            "code": code_fingerprint("generation", "models", "reasoning"),
+            "code": code_fingerprint("generation", "language", "reasoning"),
         }
         # Each shard's seed follows from what is in it: it never depends on the shards before.
         seeded = replace(how, seed=int(fingerprint(inputs)[:8], 16) >> 1)
@@ -383,11 +383,11 @@ def trace_labels(model: str | Path, task: TraceTask, *, store: Store | None = No
     For vocabularies of characters: V floats a token. A student must read with the teacher's tokenizer.
     """
     source = models.source_fingerprint(model)
-    inputs = {"teacher": source, "task": task.fingerprint, "code": code_fingerprint("generation", "models")}
+    inputs = {"teacher": source, "task": task.fingerprint, "code": code_fingerprint("generation", "language", "models")}
 
     def build(folder: Path) -> dict:
-        teacher, tokenizer = models.load_causal(model)
-        pairs = [models.encode_pair(tokenizer, p, c) for p, c in zip(task.prompts, task.completions, strict=True)]
+        teacher, tokenizer = language.load_causal(model)
+        pairs = [language.encode_pair(tokenizer, p, c) for p, c in zip(task.prompts, task.completions, strict=True)]
         found: list[np.ndarray] = [np.empty(0)] * len(pairs)
         for chosen, ids, mask in models.batches([a + b for a, b in pairs], tokenizer.pad_token_id):
             logits = teacher(input_ids=ids, attention_mask=mask).logits.float().numpy()

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import string
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,20 +11,108 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import WordLevel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
-from workbench import weights
+from workbench import models, weights
 from workbench.errors import SEED, Text, WorkbenchError, sequence, whole
 from workbench.fused import Head
 from workbench.losses import check_temperature, forward_kl
-from workbench.models import generate, load_causal, source_fingerprint
 from workbench.store import Store, code_fingerprint
 from workbench.text import TextTask, tokenizer_fingerprint
 from workbench.turns import seeded
 
 BATCH = 8  # blocks read at once
 BINS = 15  # of confidence, equal width
+CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
+
+
+def build_causal(
+    spec: str | Path, *, dropout: float = 0.0, max_length: int = 128
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model to train; new weights come from torch's global generator, so seed that first.
+
+    Args:
+        spec: ``"llama-2x64"`` or a hub name or path.
+        dropout: in [0, 1); a Llama has it in its attention only.
+        max_length: tokens of a prompt and its completion; a new model has positions for four times as many.
+    """
+    weights.quiet_transformers()
+    spec = weights.named(spec)
+    if not (small := models.LLAMA.fullmatch(spec)):
+        model = weights.load(AutoModelForCausalLM, spec, dtype=torch.float32, attention_dropout=dropout)
+        tokenizer = weights.load(AutoTokenizer, spec)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads
+        return model, tokenizer
+    layers, width = models.sizes("model", spec, *small.groups())
+    if width % 32:
+        raise WorkbenchError(f"Can't build model {spec!r}: give 1 layer or more and a width divisible by 32.")
+    tokenizer = _characters(max_length)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,  # gated
+        num_hidden_layers=layers,
+        num_attention_heads=width // 16,  # many narrow heads find the digits of a sum sooner than few wide ones
+        num_key_value_heads=width // 16,
+        max_position_embeddings=4 * max_length,
+        tie_word_embeddings=True,
+        initializer_range=0.6 * width**-0.5,  # the usual 0.02 suits widths of a thousand; here it learns far later
+        attention_dropout=dropout,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return LlamaForCausalLM(config), tokenizer
+
+
+def load_causal(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A saved causal language model, or one by hub name, and its tokenizer, in eval mode."""
+    model, tokenizer = build_causal(folder)
+    return model.eval(), tokenizer
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt, and of its completion with the end behind it.
+
+    Apart, because a model that writes has read the prompt's tokens alone. No token is added in front: a rendered
+    chat template brings its own. A completion that has its end already (a chat's) keeps that one.
+    """
+    prompt_ids, ids = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (prompt, completion))
+    return prompt_ids, ids if tokenizer.eos_token_id in ids[-2:] else [*ids, tokenizer.eos_token_id]
+
+
+def pack(lengths: Sequence[int]) -> list[list[int]]:
+    """Row numbers that share a line no longer than the longest row: rows end to end instead of padding."""
+    width, lines, room = max(lengths), [], []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        at = next((i for i, free in enumerate(room) if free >= lengths[row]), len(lines))
+        if at == len(lines):
+            lines.append([])
+            room.append(width)
+        lines[at].append(row)
+        room[at] -= lengths[row]
+    return lines
+
+
+def generate(model: PreTrainedModel, **options: object) -> Tensor:
+    """`model.generate`, with one sentence where its generation_config.json asks for what can't be had."""
+    try:
+        return model.generate(**options)
+    except (ValueError, TypeError, ImportError) as error:  # such as a way of writing that needs code of the hub
+        name, why = model.name_or_path or "The model", weights.reason(error)
+        raise WorkbenchError(f"{name} can't write ({why}): look at its generation_config.json.") from None
 
 
 @dataclass(frozen=True)
@@ -82,7 +171,7 @@ def load_language_model(name: str | Path) -> LanguageModel:
     """``"smollm2"`` (SmolLM2-135M-Instruct, dequantised from 4 bits), a hub name, or a folder with a saved model."""
     if not isinstance(name, Path):
         name = Text().check("name", name)
-    known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else source_fingerprint(name)
+    known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else models.source_fingerprint(name)
     model, tokenizer = load_causal(weights.path("SmolLM2-135M-Instruct") if name == "smollm2" else name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return LanguageModel(Path(name).name, model.to(device), tokenizer, f"{known} {model.dtype}")
@@ -289,3 +378,20 @@ def next_tokens(models: Sequence[LanguageModel], text: str, *, temperature: floa
     chosen = columns[models[0].name].topk(top).indices
     names = [models[0].tokenizer.decode([i]) for i in chosen.tolist()]
     return pd.DataFrame({name: p[chosen].numpy() for name, p in columns.items()}, index=pd.Index(names, name="token"))
+
+
+def _characters(max_length: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of printable ASCII, a character a token; anything else is unknown."""
+    special = ("[PAD]", "[UNK]", "[EOS]")
+    vocabulary = {token: i for i, token in enumerate([*special, *CHARACTERS])}
+    backend = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_input_names=["input_ids", "attention_mask"],
+        model_max_length=4 * max_length,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        eos_token="[EOS]",
+    )

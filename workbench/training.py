@@ -23,7 +23,7 @@ from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from workbench import metrics, models
+from workbench import language, metrics, models
 from workbench.data import Task
 from workbench.errors import (
     MANY,
@@ -666,7 +666,7 @@ class _CausalTrainer(_Trainer):
 
     def prepare(self, labels: TraceLabels | None) -> None:
         task, config = self.task, self.config
-        student, self.tokenizer = models.build_causal(
+        student, self.tokenizer = language.build_causal(
             config.student, dropout=config.dropout, max_length=config.max_length
         )
         self.distiller = Distiller(student, config).to(self.device).train()
@@ -680,7 +680,7 @@ class _CausalTrainer(_Trainer):
 
     def encode(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
         """(ids, the token that follows each of them or -1 where it is no part of the completion)."""
-        before, after = models.encode_pair(self.tokenizer, prompt, completion)
+        before, after = language.encode_pair(self.tokenizer, prompt, completion)
         ids = before + after
         if len(ids) > self.config.max_length:
             raise WorkbenchError(
@@ -694,7 +694,7 @@ class _CausalTrainer(_Trainer):
         return tokens, tokens
 
     def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        lines = [rows[line] for line in models.pack([len(self.token_ids[i]) for i in rows])]
+        lines = [rows[line] for line in language.pack([len(self.token_ids[i]) for i in rows])]
 
         def lay(row_of: Callable[[int], Iterable[int]], filler: int) -> Tensor:
             return models.pad([[x for i in line for x in row_of(i)] for line in lines], filler)[0].to(self.device)
@@ -747,7 +747,7 @@ class _TextTrainer(_Trainer):
         task, config = self.task, self.config
         if config.label_smoothing:
             raise WorkbenchError(f"label_smoothing is {config.label_smoothing}: set it to 0 for text, it is not fused.")
-        student, self.tokenizer = models.build_causal(
+        student, self.tokenizer = language.build_causal(
             config.student, dropout=config.dropout, max_length=config.max_length
         )
         self.language_model("the student", student).check(task)
