@@ -306,7 +306,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from workbench import language
 from workbench.fused import Hidden, Head
-from workbench.training import TextDistiller, TrainConfig
+from workbench.lessons import TextDistiller
+from workbench.training import TrainConfig
 
 wrapper, rank, world, port, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
 torch.manual_seed(0)
