@@ -24,7 +24,6 @@ from workbench.errors import SEED, Text, WorkbenchError, sequence, shown, string
 from workbench.losses import check_temperature
 from workbench.reasoning import Problem, TraceTask, Verdict, verify
 from workbench.store import Hold, Store, code_fingerprint, fingerprint, write_atomic
-from workbench.turns import seeded
 
 SHARD = 256  # texts written in one go
 _THINK = "<think>"
@@ -119,17 +118,17 @@ class Local:
         rows = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
         reversed_rows = [row[::-1] for row in rows]  # padding on the left, where no text grows
         ids, mask = (t.flip(1).to(model.device) for t in models.pad(reversed_rows, tokenizer.pad_token_id))
-        drawn = {"do_sample": True, "temperature": how.temperature, "top_k": 0, "top_p": 1.0} if how.temperature else {}
-        drawn |= {"stop_strings": list(how.stop), "tokenizer": tokenizer} if how.stop else {}
-        with seeded(how.seed, self.threads):
-            out = language.generate(
-                model,
-                input_ids=ids,
-                attention_mask=mask,
-                max_new_tokens=how.max_new_tokens,
-                pad_token_id=tokenizer.pad_token_id,
-                **({"do_sample": False} | drawn),
-            )
+        out = language.generate(
+            model,
+            ids,
+            mask,
+            tokens=how.max_new_tokens,
+            temperature=how.temperature,
+            seed=how.seed,
+            pad=tokenizer.pad_token_id,
+            threads=self.threads,
+            **({"stop_strings": list(how.stop), "tokenizer": tokenizer} if how.stop else {}),
+        )
         ends = np.atleast_1d(model.generation_config.eos_token_id or tokenizer.eos_token_id)
         new = out[:, ids.shape[1] :].tolist()
         return [_written(tokenizer, p, row, how, ends) for p, row in zip(prompts, new, strict=True)]

@@ -106,10 +106,41 @@ def pack(lengths: Sequence[int]) -> list[list[int]]:
     return lines
 
 
-def generate(model: PreTrainedModel, **options: object) -> Tensor:
-    """`model.generate`, with one sentence where its generation_config.json asks for what can't be had."""
+def generate(
+    model: PreTrainedModel,
+    ids: Tensor,
+    mask: Tensor,
+    *,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    pad: int,
+    threads: int | None = None,
+    **options: object,
+) -> Tensor:
+    """Continue ids ``[B, L]`` by up to `tokens` tokens: ``[B, L + tokens]`` or narrower.
+
+    Args:
+        model: as it is, on its own device.
+        ids: padded on the left.
+        mask: ``[B, L]``, 1 where `ids` are not padding.
+        tokens: written at most.
+        temperature: 0 takes the most likely token, above 0 samples from all of them.
+        seed: of the sampling.
+        pad: the id that follows what has ended.
+        threads: on the CPU; None leaves them alone.
+        options: others of `transformers`, which win.
+
+    Raises:
+        WorkbenchError: its generation_config.json asks for what can't be had.
+    """
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    how = (drawn if temperature else {"do_sample": False}) | options
     try:
-        return model.generate(**options)
+        with seeded(seed, threads):
+            return model.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=pad, **how
+            )
     except (ValueError, TypeError, ImportError) as error:  # such as a way of writing that needs code of the hub
         name, why = model.name_or_path or "The model", weights.reason(error)
         raise WorkbenchError(f"{name} can't write ({why}): look at its generation_config.json.") from None
@@ -351,18 +382,9 @@ def write(
     """Continue each block ``[B, L]`` by `tokens` tokens: ids ``[B, L + tokens]``; greedy at temperature 0."""
     tokens, temperature = whole("tokens", tokens, 1, 1_048_576), check_temperature(temperature, or_zero=True)
     seed = SEED.check("seed", seed)
-    with seeded(seed):
-        ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(model.device)
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
-        out = generate(
-            model.model,
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=tokens,
-            min_new_tokens=tokens,
-            pad_token_id=model.tokenizer.eos_token_id,
-            **({"do_sample": False} | sampling),
-        )
+    ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(model.device)
+    how = {"temperature": temperature, "seed": seed, "pad": model.tokenizer.eos_token_id}
+    out = generate(model.model, ids, torch.ones_like(ids), tokens=tokens, min_new_tokens=tokens, **how)
     return out.cpu().numpy().astype(np.int32)
 
 
