@@ -109,7 +109,7 @@ BROKEN = [
     ("a number for a type", config(model_type=3), build, "Can't load"),
     ("another type", config(model_type="bert"), models.load, "another shape"),
     ("a type of no classifier", config(model_type="vit"), build, "AutoModelForSequenceClassification"),
-    ("a type of no language model", lambda f: None, models.load_causal, "AutoModelForCausalLM"),
+    ("a type of no language model", lambda f: None, language.load_causal, "AutoModelForCausalLM"),
     ("a width of a billion", config(hidden_size=10**9), build, "overflow"),
     ("a width of a million", config(hidden_size=10**6), models.load, "describes"),
     ("a billion classes", config(id2label=None, label2id=None, num_labels=10**9), models.load, "num_labels"),
@@ -147,8 +147,8 @@ NAMES = [None, 7, 1.5, [], b"bytes", "", " ", "a name with spaces", "..", "/", "
 WAYS = {
     "build": build,
     "load": models.load,
-    "build_causal": models.build_causal,
-    "load_causal": models.load_causal,
+    "build_causal": language.build_causal,
+    "load_causal": language.load_causal,
     "load_tokenizer": models.load_tokenizer,
     "load_language_model": language.load_language_model,
     "Local": lambda name: generation.Local(name).write(["Why?"], generation.Sampling(max_new_tokens=1)),
@@ -200,7 +200,7 @@ def test_a_student_that_cannot_be(spec, says):
 
 @pytest.mark.parametrize(("spec", "says"), CAUSAL)
 def test_a_language_model_that_cannot_be(spec, says):
-    sentence(lambda: models.build_causal(spec), says)
+    sentence(lambda: language.build_causal(spec), says)
 
 
 @pytest.mark.parametrize("name", NAMES, ids=[repr(name)[:20] for name in NAMES])

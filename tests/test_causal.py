@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from test_training import die_after_every_step, kill, untimed
 
-from workbench import models, training
+from workbench import language, training
 from workbench.errors import WorkbenchError
 from workbench.generation import trace_labels, trace_task
 from workbench.reasoning import problems
@@ -71,7 +71,7 @@ def test_a_step_is_the_mean_over_completion_tokens_row_by_row_without_packing(tr
     record = next(train(traces, soft, config, store=store))
 
     torch.manual_seed(config.seed)
-    student, tokenizer = models.build_causal(config.student)
+    student, tokenizer = language.build_causal(config.student)
     teacher = soft.open(traces)
     ce, kd, tokens = 0.0, 0.0, 0
     for i in training._Batches(40, 40, config).rows(0):
@@ -100,8 +100,8 @@ def test_micro_batches_add_up_to_the_step(traces, soft, tmp_path):
 
 def test_soft_labels_are_the_teacher_s_logits_at_the_completion(traces, soft):
     i = 25
-    teacher, tokenizer = models.load_causal(soft.path.parents[1] / "runs" / next(iter(runs_of(soft))) / "student")
-    before, after = models.encode_pair(tokenizer, traces.prompts[i], traces.completions[i])
+    teacher, tokenizer = language.load_causal(soft.path.parents[1] / "runs" / next(iter(runs_of(soft))) / "student")
+    before, after = language.encode_pair(tokenizer, traces.prompts[i], traces.completions[i])
     with torch.inference_mode():
         logits = teacher(input_ids=torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
     np.testing.assert_allclose(soft.open(traces)(np.array([i])), logits, atol=1e-5)

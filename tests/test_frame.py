@@ -1,6 +1,7 @@
 """The frame: requirements that agree, imports in one direction, make targets, an honest README."""
 
 import ast
+import pickle
 import re
 import shutil
 import subprocess
@@ -8,16 +9,19 @@ import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from workbench import report
+from workbench.reasoning import TraceTask
+from workbench.text import TextTask
 
 REPO = Path(__file__).parents[1]
 # Each module imports only from those before it.
 ORDER = (
-    "escape errors store noise weights voice_commands data text reasoning losses fused metrics verdicts models "
-    "language augment soft_labels text_labels training teachers sweeps generation export benchmark plots "
+    "escape errors turns store noise weights voice_commands data text reasoning losses fused metrics verdicts models "
+    "language augment soft_labels text_labels generation training lessons teachers sweeps export benchmark plots "
     "widgets notebook ship report __main__"
 ).split()
 MODULES = sorted(path.stem for path in (REPO / "workbench").glob("*.py") if path.stem != "__init__")
@@ -95,3 +99,31 @@ def test_the_readme_holds_what_the_notebooks_found():
     block = text.partition(report.MARKS[0])[2].partition(report.MARKS[1])[0]
     assert block.strip() == report.readme_results().strip()
     assert block.strip()
+
+
+ALONE = """
+import sys
+from workbench import training
+language = "fused language text text_labels reasoning generation lessons".split()
+sys.exit(" ".join(m for m in language if f"workbench.{m}" in sys.modules) or 0)
+"""
+SENT = """
+import pickle, sys
+from workbench import training
+for task in pickle.load(sys.stdin.buffer):
+    assert training.run_inputs(task, None, training.TrainConfig(student="llama-1x32"))["task"] == task.fingerprint
+    print(training._lesson_of(task).__name__)
+"""
+
+
+def test_training_a_classifier_needs_no_language_model():
+    done = subprocess.run([sys.executable, "-c", ALONE], cwd=REPO, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+
+
+def test_a_process_that_was_sent_tasks_and_nothing_else_finds_their_lessons():
+    blocks = np.zeros((1, 4), np.int32)
+    text = TextTask("t", blocks, blocks, blocks, {}, "tokenizer", "source", "licence")
+    tasks = pickle.dumps([text, TraceTask("t", ("a",), ("b",), (("a", "b"),))])
+    done = subprocess.run([sys.executable, "-c", SENT], cwd=REPO, input=tasks, capture_output=True)
+    assert done.stdout.decode().split() == ["TextLesson", "TraceLesson"], done.stderr.decode()[-2000:]

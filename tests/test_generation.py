@@ -13,7 +13,7 @@ import torch
 from test_training import kill
 from transformers import PreTrainedTokenizerFast
 
-from workbench import generation, models
+from workbench import generation, language, models
 from workbench.errors import WorkbenchError
 from workbench.generation import VLLM, Local, Sampling, Written, chat_pair, chat_prompt, sample, sample_all, trace_task
 from workbench.reasoning import Problem, problems, verify
@@ -27,7 +27,7 @@ def folder(tmp_path_factory) -> Path:
     """A model with random weights, saved as a run saves its student."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model")
-    for part in models.build_causal("llama-1x32"):
+    for part in language.build_causal("llama-1x32"):
         part.save_pretrained(path)
     return path
 
@@ -72,7 +72,7 @@ def test_padding_changes_no_greedy_text(folder, some):
 
 
 def test_samples_follow_the_model_s_distribution(folder):
-    model, tokenizer = models.load_causal(folder)
+    model, tokenizer = language.load_causal(folder)
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([tokenizer("21+43:")["input_ids"]])).logits[0, -1] / 0.05
     top = tokenizer.decode(int(logits.argmax()))
@@ -175,7 +175,7 @@ ENDS = {"qwen3": "<|im_end|>", "deepseek_r1": "<|end_of_sentence|>", "llama3": "
 def chat_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """A tokenizer with a template file and the special tokens it writes."""
     made = PreTrainedTokenizerFast(
-        tokenizer_object=models._characters(128).backend_tokenizer,
+        tokenizer_object=language._characters(128).backend_tokenizer,
         pad_token="[PAD]", unk_token="[UNK]", eos_token=ENDS[name], model_max_length=512,
     )  # fmt: skip
     made.add_tokens(["<think>", "</think>"])  # ordinary tokens there too: decoding keeps them
@@ -192,7 +192,7 @@ def test_the_reasoning_block_survives_the_template(name):
     assert whole.count("<think>") == 1 and whole.count("</think>") == 1
     assert "2 and 2 make 4." in whole.partition("<think>")[2].partition("</think>")[0]
     assert whole.endswith("It is \\boxed{4}." + ENDS[name])
-    ids = models.encode_pair(tokenizer, prompt, completion)[1]
+    ids = language.encode_pair(tokenizer, prompt, completion)[1]
     assert ids.count(tokenizer.eos_token_id) == 1 and ids[-1] == tokenizer.eos_token_id
 
 
@@ -210,7 +210,7 @@ def test_a_text_of_a_chat_model_can_be_read_by_itself(name, folder):
     """Where the prompt has opened the block, the text comes back with its opening, and so is verified."""
     tokenizer = chat_tokenizer(name)
     prompt, completion = chat_pair(tokenizer, "What is 2 + 2?", TEXT)
-    ids = models.encode_pair(tokenizer, prompt, completion)[1]
+    ids = language.encode_pair(tokenizer, prompt, completion)[1]
     written = generation._written(tokenizer, prompt, ids, Sampling(), np.array([tokenizer.eos_token_id]))
     assert written == Written(TEXT, len(ids), True)
     assert verify(Problem("hub:x", 1, "What is 2 + 2?", "4"), written.text).verified
@@ -258,5 +258,5 @@ def test_without_vllm_the_way_to_get_it_is_told(monkeypatch):
 
 
 def test_an_unknown_character_is_no_crash():
-    tokenizer = models.build_causal("llama-1x32")[1]
+    tokenizer = language.build_causal("llama-1x32")[1]
     assert tokenizer.decode(tokenizer("1é2")["input_ids"]) == "1[UNK]2"

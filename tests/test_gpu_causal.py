@@ -7,7 +7,7 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from workbench import models, report
+from workbench import language, models, report
 
 HUB = Path(__file__).parent / "hub"  # config.json of each hub model
 PARAMETERS = {  # as their pages say
@@ -35,7 +35,7 @@ def test_every_model_of_the_gpu_budget_instantiates(name):
         assert len(models.build(name, ("a", "b"), ["one text", "two texts"])[0].model.layers) == int(small[1])
         return
     if small := models.LLAMA.fullmatch(name):
-        assert len(models.build_causal(name)[0].model.layers) == int(small[1])
+        assert len(language.build_causal(name)[0].model.layers) == int(small[1])
         return
     config = AutoConfig.from_pretrained(HUB / f"{name.replace('/', '--')}.json")
     with torch.device("meta"):

@@ -56,7 +56,7 @@ def plain(name, kind):
     if kind == "classifier":
         model, tokenizer = models.build("1x32", task.label_names, task.transfer_texts)
     else:
-        model, tokenizer = models.build_causal("llama-1x32")
+        model, tokenizer = language.build_causal("llama-1x32")
         tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -204,8 +204,8 @@ WAYS = {
         "load_teacher finetune": lambda m: teachers.load_teacher(f"finetune:{m}", task, store=store),
     },
     "causal": {
-        "models.build_causal": models.build_causal,
-        "models.load_causal": models.load_causal,
+        "language.build_causal": language.build_causal,
+        "language.load_causal": language.load_causal,
         "ZeroShot": lambda m: teachers.ZeroShot("x", Path(m), task, ""),
         "load_language_model": language.load_language_model,
         "augment.written": lambda m: augment.written(task, model=m, per_class=1, max_new_tokens=2, store=store),
@@ -328,7 +328,7 @@ def test_what_needs_no_code_loads_and_what_needs_it_is_refused(rows):
     for folder in ("plain", "own_code", "kernel", "pickled_beside", "pickled_named", "processor"):
         assert {found for (at, _), found in rows.items() if at.split("/")[1] == folder} == {"loaded"}, folder
     for folder in ("own_code_unknown_type", "own_code_no_type", "own_model_of_an_image_type"):
-        for way in ("models.build", "models.load", "models.build_causal", "Local.write", "train", "to_onnx"):
+        for way in ("models.build", "models.load", "language.build_causal", "Local.write", "train", "to_onnx"):
             found = [v for (at, by), v in rows.items() if at.split("/")[1] == folder and by == way]
             assert found and all("needs code of its own, which is never run here" in v for v in found), (folder, way)
     assert "needs code of its own" in rows["classifier/rag_tokenizer", "models.load_tokenizer"]

@@ -15,7 +15,7 @@ import torch
 from datasets import load_from_disk
 from test_training import kill
 
-from workbench import language, models, text, text_labels
+from workbench import language, text, text_labels
 from workbench.errors import WorkbenchError
 from workbench.language import LanguageModel, evaluate, layer_importance, load_language_model, prune_depth
 from workbench.losses import forward_kl
@@ -33,7 +33,7 @@ CONFIG = TrainConfig(
 @pytest.fixture(scope="module")
 def teacher() -> LanguageModel:
     torch.manual_seed(0)
-    model, tokenizer = models.build_causal("llama-4x32", max_length=LENGTH)
+    model, tokenizer = language.build_causal("llama-4x32", max_length=LENGTH)
     with torch.no_grad():  # an untrained model hardly prefers any token
         model.get_output_embeddings().weight.mul_(2)
     return LanguageModel("tiny", model.eval(), tokenizer, "tiny teacher")
@@ -133,7 +133,7 @@ def test_hidden_labels_give_the_teachers_logits_back_without_the_teacher(teacher
 
 
 def test_too_large_for_float16_is_kept_as_bfloat16(teacher, task, store):
-    model, _ = models.build_causal("llama-1x32", max_length=LENGTH)
+    model, _ = language.build_causal("llama-1x32", max_length=LENGTH)
     with torch.no_grad():
         model.base_model.norm.weight.mul_(1e5)
     model.config.logit_scale = 1e-5
@@ -304,14 +304,15 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
-from workbench import models
+from workbench import language
 from workbench.fused import Hidden, Head
-from workbench.training import TextDistiller, TrainConfig
+from workbench.lessons import TextDistiller
+from workbench.training import TrainConfig
 
 wrapper, rank, world, port, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
 torch.manual_seed(0)
-student, tokenizer = models.build_causal("llama-2x32")
-teacher, _ = models.build_causal("llama-1x32")
+student, tokenizer = language.build_causal("llama-2x32")
+teacher, _ = language.build_causal("llama-1x32")
 ids = torch.randint(3, len(tokenizer), (4, 10))
 hidden = torch.randn(4, 9, 32)
 config = TrainConfig(loss="jsd", ce_weight=0.3, temperature=2.0)
@@ -390,7 +391,7 @@ def test_gradient_fidelity(teacher, task, store):
 
 
 def test_evaluate_agrees_with_plain_formulas(teacher, task):
-    student, _ = models.build_causal("llama-1x32", max_length=LENGTH)
+    student, _ = language.build_causal("llama-1x32", max_length=LENGTH)
     student = LanguageModel("student", student.eval(), teacher.tokenizer, "s")
     table = evaluate(student, task.test[:3], teacher)
     ours, theirs = logits(student, task.test[:3]), logits(teacher, task.test[:3])
@@ -408,7 +409,7 @@ def test_evaluate_agrees_with_plain_formulas(teacher, task):
 
 
 def test_speed_and_next_tokens(teacher, task):
-    student, _ = models.build_causal("llama-1x32", max_length=LENGTH)
+    student, _ = language.build_causal("llama-1x32", max_length=LENGTH)
     student = LanguageModel("student", student.eval(), teacher.tokenizer, "s")
     table = language.speed([teacher, student], task.test[0], tokens=4, repeats=2)
     assert list(table.index) == ["tiny", "student"] and (table > 0).all().all()

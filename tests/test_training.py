@@ -24,12 +24,12 @@ from tiny import CONFIG, PLAIN
 from workbench import metrics, models, training
 from workbench.data import Task
 from workbench.errors import WorkbenchError
-from workbench.language import TURN
 from workbench.losses import LOSSES, combine
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
 from workbench.teachers import BagOfWords
 from workbench.training import Run, TrainConfig, find_run, train
+from workbench.turns import TURN
 
 
 @pytest.fixture(scope="module")

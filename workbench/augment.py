@@ -13,14 +13,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import weights
 from workbench.data import SPLITS, Task
 from workbench.errors import SEED, WorkbenchError, number, shown, whole
-from workbench.language import TURN
+from workbench.language import generate, load_causal
 from workbench.losses import check_temperature
-from workbench.models import folder_fingerprint, generate, source_fingerprint
+from workbench.models import folder_fingerprint, source_fingerprint
 from workbench.store import Store, code_fingerprint
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -142,9 +142,8 @@ def written(
 
 
 def _language_model(source: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    model, tokenizer = weights.load(AutoModelForCausalLM, source, dtype=dtype), weights.load(AutoTokenizer, source)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    model, tokenizer = load_causal(source)
+    return model.to("cuda", torch.bfloat16) if torch.cuda.is_available() else model, tokenizer
 
 
 def _prompt(name: str, shown: list[str]) -> str:
@@ -164,21 +163,20 @@ def _continue(
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
     read = model(input_ids=ids[:, :-1], use_cache=True).past_key_values  # once: it is longer than what follows
     read.batch_repeat_interleave(AT_ONCE)
-    with TURN, torch.random.fork_rng():
-        torch.manual_seed(seed)
-        out = generate(
-            model,
-            input_ids=ids.repeat(AT_ONCE, 1),
-            attention_mask=torch.ones_like(ids).repeat(AT_ONCE, 1),
-            past_key_values=read,
-            do_sample=True,
-            temperature=temperature,
-            top_k=50,
-            max_new_tokens=max_new_tokens,
-            stop_strings=["\n"],
-            tokenizer=tokenizer,
-            pad_token_id=tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id,
-        )
+    out = generate(
+        model,
+        ids.repeat(AT_ONCE, 1),
+        torch.ones_like(ids).repeat(AT_ONCE, 1),
+        tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        pad=tokenizer.pad_token_id,
+        past_key_values=read,
+        top_k=50,
+        top_p=model.generation_config.top_p,
+        stop_strings=["\n"],
+        tokenizer=tokenizer,
+    )
     tails = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
     return [tail.split("\n")[0].strip() if "\n" in tail else "" for tail in tails]
 

@@ -19,9 +19,8 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from workbench import models, weights
+from workbench import language, models, weights
 from workbench.errors import SEED, Text, WorkbenchError, sequence, shown, strings, whole
-from workbench.language import TURN
 from workbench.losses import check_temperature
 from workbench.reasoning import Problem, TraceTask, Verdict, verify
 from workbench.store import Hold, Store, code_fingerprint, fingerprint, write_atomic
@@ -104,7 +103,7 @@ class Local:
 
     @cached_property
     def _loaded(self):
-        model, tokenizer = models.load_causal(self.model)
+        model, tokenizer = language.load_causal(self.model)
         return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
     def __getstate__(self) -> dict:
@@ -119,23 +118,17 @@ class Local:
         rows = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
         reversed_rows = [row[::-1] for row in rows]  # padding on the left, where no text grows
         ids, mask = (t.flip(1).to(model.device) for t in models.pad(reversed_rows, tokenizer.pad_token_id))
-        drawn = {"do_sample": True, "temperature": how.temperature, "top_k": 0, "top_p": 1.0} if how.temperature else {}
-        drawn |= {"stop_strings": list(how.stop), "tokenizer": tokenizer} if how.stop else {}
-        threads = torch.get_num_threads()
-        torch.set_num_threads(self.threads)
-        try:
-            with TURN, torch.random.fork_rng(range(torch.cuda.device_count())):
-                torch.manual_seed(how.seed)
-                out = models.generate(
-                    model,
-                    input_ids=ids,
-                    attention_mask=mask,
-                    max_new_tokens=how.max_new_tokens,
-                    pad_token_id=tokenizer.pad_token_id,
-                    **({"do_sample": False} | drawn),
-                )
-        finally:
-            torch.set_num_threads(threads)
+        out = language.generate(
+            model,
+            ids,
+            mask,
+            tokens=how.max_new_tokens,
+            temperature=how.temperature,
+            seed=how.seed,
+            pad=tokenizer.pad_token_id,
+            threads=self.threads,
+            **({"stop_strings": list(how.stop), "tokenizer": tokenizer} if how.stop else {}),
+        )
         ends = np.atleast_1d(model.generation_config.eos_token_id or tokenizer.eos_token_id)
         new = out[:, ids.shape[1] :].tolist()
         return [_written(tokenizer, p, row, how, ends) for p, row in zip(prompts, new, strict=True)]
@@ -293,7 +286,7 @@ def sample(
             "problems": fingerprint([asdict(p) for p in chosen]),
             "draws": [draw for _, draw in shard],
             "how": how,
-            "code": code_fingerprint("generation", "models", "reasoning"),
+            "code": code_fingerprint("generation", "language", "reasoning"),
         }
         # Each shard's seed follows from what is in it: it never depends on the shards before.
         seeded = replace(how, seed=int(fingerprint(inputs)[:8], 16) >> 1)
@@ -389,11 +382,11 @@ def trace_labels(model: str | Path, task: TraceTask, *, store: Store | None = No
     For vocabularies of characters: V floats a token. A student must read with the teacher's tokenizer.
     """
     source = models.source_fingerprint(model)
-    inputs = {"teacher": source, "task": task.fingerprint, "code": code_fingerprint("generation", "models")}
+    inputs = {"teacher": source, "task": task.fingerprint, "code": code_fingerprint("generation", "language", "models")}
 
     def build(folder: Path) -> dict:
-        teacher, tokenizer = models.load_causal(model)
-        pairs = [models.encode_pair(tokenizer, p, c) for p, c in zip(task.prompts, task.completions, strict=True)]
+        teacher, tokenizer = language.load_causal(model)
+        pairs = [language.encode_pair(tokenizer, p, c) for p, c in zip(task.prompts, task.completions, strict=True)]
         found: list[np.ndarray] = [np.empty(0)] * len(pairs)
         for chosen, ids, mask in models.batches([a + b for a, b in pairs], tokenizer.pad_token_id):
             logits = teacher(input_ids=ids, attention_mask=mask).logits.float().numpy()

@@ -2,7 +2,7 @@
 
 import copy
 import hashlib
-import threading
+import string
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,22 +11,139 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import WordLevel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
-from workbench import weights
+from workbench import models, weights
 from workbench.errors import SEED, Text, WorkbenchError, sequence, whole
 from workbench.fused import Head
 from workbench.losses import check_temperature, forward_kl
-from workbench.models import generate, load_causal, source_fingerprint
 from workbench.store import Store, code_fingerprint
 from workbench.text import TextTask, tokenizer_fingerprint
+from workbench.turns import seeded
 
 BATCH = 8  # blocks read at once
 BINS = 15  # of confidence, equal width
-# Who draws from torch's generators, which a process has once, holds this: training in one thread, writing in another.
-# Reentrant: a run that is dropped is closed wherever its last reference went, inside another's turn too.
-TURN = threading.RLock()
+CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
+
+
+def build_causal(
+    spec: str | Path, *, dropout: float = 0.0, max_length: int = 128
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A causal language model to train; new weights come from torch's global generator, so seed that first.
+
+    Args:
+        spec: ``"llama-2x64"`` or a hub name or path.
+        dropout: in [0, 1); a Llama has it in its attention only.
+        max_length: tokens of a prompt and its completion; a new model has positions for four times as many.
+    """
+    weights.quiet_transformers()
+    spec = weights.named(spec)
+    if not (small := models.LLAMA.fullmatch(spec)):
+        model = weights.load(AutoModelForCausalLM, spec, dtype=torch.float32, attention_dropout=dropout)
+        tokenizer = weights.load(AutoTokenizer, spec)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads
+        return model, tokenizer
+    layers, width = models.sizes("model", spec, *small.groups())
+    if width % 32:
+        raise WorkbenchError(f"Can't build model {spec!r}: give 1 layer or more and a width divisible by 32.")
+    tokenizer = _characters(max_length)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=3 * width,  # gated
+        num_hidden_layers=layers,
+        num_attention_heads=width // 16,  # many narrow heads find the digits of a sum sooner than few wide ones
+        num_key_value_heads=width // 16,
+        max_position_embeddings=4 * max_length,
+        tie_word_embeddings=True,
+        initializer_range=0.6 * width**-0.5,  # the usual 0.02 suits widths of a thousand; here it learns far later
+        attention_dropout=dropout,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return LlamaForCausalLM(config), tokenizer
+
+
+def load_causal(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A saved causal language model, or one by hub name, and its tokenizer, in eval mode."""
+    model, tokenizer = build_causal(folder)
+    return model.eval(), tokenizer
+
+
+def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    """Token ids of a prompt, and of its completion with the end behind it.
+
+    Apart, because a model that writes has read the prompt's tokens alone. No token is added in front: a rendered
+    chat template brings its own. A completion that has its end already (a chat's) keeps that one.
+    """
+    prompt_ids, ids = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (prompt, completion))
+    return prompt_ids, ids if tokenizer.eos_token_id in ids[-2:] else [*ids, tokenizer.eos_token_id]
+
+
+def pack(lengths: Sequence[int]) -> list[list[int]]:
+    """Row numbers that share a line no longer than the longest row: rows end to end instead of padding."""
+    width, lines, room = max(lengths), [], []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        at = next((i for i, free in enumerate(room) if free >= lengths[row]), len(lines))
+        if at == len(lines):
+            lines.append([])
+            room.append(width)
+        lines[at].append(row)
+        room[at] -= lengths[row]
+    return lines
+
+
+def generate(
+    model: PreTrainedModel,
+    ids: Tensor,
+    mask: Tensor,
+    *,
+    tokens: int,
+    temperature: float,
+    seed: int,
+    pad: int,
+    threads: int | None = None,
+    **options: object,
+) -> Tensor:
+    """Continue ids ``[B, L]`` by up to `tokens` tokens: ``[B, L + tokens]`` or narrower.
+
+    Args:
+        model: as it is, on its own device.
+        ids: padded on the left.
+        mask: ``[B, L]``, 1 where `ids` are not padding.
+        tokens: written at most.
+        temperature: 0 takes the most likely token, above 0 samples from all of them.
+        seed: of the sampling.
+        pad: the id that follows what has ended.
+        threads: on the CPU; None leaves them alone.
+        options: others of `transformers`, which win.
+
+    Raises:
+        WorkbenchError: its generation_config.json asks for what can't be had.
+    """
+    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    how = (drawn if temperature else {"do_sample": False}) | options
+    try:
+        with seeded(seed, threads):
+            return model.generate(
+                input_ids=ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=pad, **how
+            )
+    except (ValueError, TypeError, ImportError) as error:  # such as a way of writing that needs code of the hub
+        name, why = model.name_or_path or "The model", weights.reason(error)
+        raise WorkbenchError(f"{name} can't write ({why}): look at its generation_config.json.") from None
 
 
 @dataclass(frozen=True)
@@ -85,7 +202,7 @@ def load_language_model(name: str | Path) -> LanguageModel:
     """``"smollm2"`` (SmolLM2-135M-Instruct, dequantised from 4 bits), a hub name, or a folder with a saved model."""
     if not isinstance(name, Path):
         name = Text().check("name", name)
-    known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else source_fingerprint(name)
+    known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else models.source_fingerprint(name)
     model, tokenizer = load_causal(weights.path("SmolLM2-135M-Instruct") if name == "smollm2" else name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return LanguageModel(Path(name).name, model.to(device), tokenizer, f"{known} {model.dtype}")
@@ -265,19 +382,9 @@ def write(
     """Continue each block ``[B, L]`` by `tokens` tokens: ids ``[B, L + tokens]``; greedy at temperature 0."""
     tokens, temperature = whole("tokens", tokens, 1, 1_048_576), check_temperature(temperature, or_zero=True)
     seed = SEED.check("seed", seed)
-    with TURN, torch.random.fork_rng():
-        torch.manual_seed(seed)
-        ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(model.device)
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0} if temperature else {}
-        out = generate(
-            model.model,
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=tokens,
-            min_new_tokens=tokens,
-            pad_token_id=model.tokenizer.eos_token_id,
-            **({"do_sample": False} | sampling),
-        )
+    ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(model.device)
+    how = {"temperature": temperature, "seed": seed, "pad": model.tokenizer.eos_token_id}
+    out = generate(model.model, ids, torch.ones_like(ids), tokens=tokens, min_new_tokens=tokens, **how)
     return out.cpu().numpy().astype(np.int32)
 
 
@@ -293,3 +400,20 @@ def next_tokens(models: Sequence[LanguageModel], text: str, *, temperature: floa
     chosen = columns[models[0].name].topk(top).indices
     names = [models[0].tokenizer.decode([i]) for i in chosen.tolist()]
     return pd.DataFrame({name: p[chosen].numpy() for name, p in columns.items()}, index=pd.Index(names, name="token"))
+
+
+def _characters(max_length: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of printable ASCII, a character a token; anything else is unknown."""
+    special = ("[PAD]", "[UNK]", "[EOS]")
+    vocabulary = {token: i for i, token in enumerate([*special, *CHARACTERS])}
+    backend = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        model_input_names=["input_ids", "attention_mask"],
+        model_max_length=4 * max_length,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        eos_token="[EOS]",
+    )

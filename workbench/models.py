@@ -2,12 +2,11 @@
 
 A student is named by a string: ``"2x64"`` (2 layers of width 64, with a tokenizer learnt from the transfer texts),
 ``"minilm"`` (all-MiniLM-L6-v2), ``"minilm-2"`` (its first and last layer), or any hub name or local path. A causal
-language model is ``"llama-2x64"`` (a Llama that reads characters), or any hub name or local path.
+language model is ``"llama-2x64"`` (see `workbench.language`), or any hub name or local path.
 """
 
 import hashlib
 import re
-import string
 from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,11 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
     ModernBertConfig,
     ModernBertForSequenceClassification,
     PreTrainedModel,
@@ -44,7 +40,6 @@ SMALL = re.compile(r"(\d{1,9})x(\d{1,9})")  # layers x width
 LAYERS, PARAMETERS = 256, 2_000_000_000  # of a new model, at most
 MINILM = re.compile(r"minilm(?:-(\d{1,9}))?")
 LLAMA = re.compile(r"llama-(\d{1,9})x(\d{1,9})")  # layers x width
-CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
 
 
 def build(
@@ -63,7 +58,7 @@ def build(
     weights.quiet_transformers()
     spec = weights.named(spec)
     if small := SMALL.fullmatch(spec):
-        layers, width = _sizes("student", spec, *small.groups())
+        layers, width = sizes("student", spec, *small.groups())
         heads = max(1, width // 32)
         tokenizer = _learn_tokenizer(texts, max_length)
         config = ModernBertConfig(
@@ -100,65 +95,9 @@ def build(
     return model, tokenizer
 
 
-def build_causal(
-    spec: str | Path, *, dropout: float = 0.0, max_length: int = 128
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal language model to train; new weights come from torch's global generator, so seed that first.
-
-    Args:
-        spec: ``"llama-2x64"`` or a hub name or path.
-        dropout: in [0, 1); a Llama has it in its attention only.
-        max_length: tokens of a prompt and its completion; a new model has positions for four times as many.
-    """
-    weights.quiet_transformers()
-    spec = weights.named(spec)
-    if not (small := LLAMA.fullmatch(spec)):
-        model = weights.load(AutoModelForCausalLM, spec, dtype=torch.float32, attention_dropout=dropout)
-        tokenizer = weights.load(AutoTokenizer, spec)
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads
-        return model, tokenizer
-    layers, width = _sizes("model", spec, *small.groups())
-    if width % 32:
-        raise WorkbenchError(f"Can't build model {spec!r}: give 1 layer or more and a width divisible by 32.")
-    tokenizer = _characters(max_length)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=3 * width,  # gated
-        num_hidden_layers=layers,
-        num_attention_heads=width // 16,  # many narrow heads find the digits of a sum sooner than few wide ones
-        num_key_value_heads=width // 16,
-        max_position_embeddings=4 * max_length,
-        tie_word_embeddings=True,
-        initializer_range=0.6 * width**-0.5,  # the usual 0.02 suits widths of a thousand; here it learns far later
-        attention_dropout=dropout,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    return LlamaForCausalLM(config), tokenizer
-
-
-def load_causal(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A saved causal language model, or one by hub name, and its tokenizer, in eval mode."""
-    model, tokenizer = build_causal(folder)
-    return model.eval(), tokenizer
-
-
 def load_tokenizer(name: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a saved model or of a hub name."""
     return weights.load(AutoTokenizer, name)
-
-
-def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> tuple[list[int], list[int]]:
-    """Token ids of a prompt, and of its completion with the end behind it.
-
-    Apart, because a model that writes has read the prompt's tokens alone. No token is added in front: a rendered
-    chat template brings its own. A completion that has its end already (a chat's) keeps that one.
-    """
-    prompt_ids, ids = (tokenizer(t, add_special_tokens=False)["input_ids"] for t in (prompt, completion))
-    return prompt_ids, ids if tokenizer.eos_token_id in ids[-2:] else [*ids, tokenizer.eos_token_id]
 
 
 def source_fingerprint(spec: str | Path) -> str:
@@ -241,19 +180,6 @@ def pad(rows: list[list[int]], pad_token_id: int) -> tuple[Tensor, Tensor]:
     return ids, (torch.arange(width) < lengths[:, None]).long()
 
 
-def pack(lengths: Sequence[int]) -> list[list[int]]:
-    """Row numbers that share a line no longer than the longest row: rows end to end instead of padding."""
-    width, lines, room = max(lengths), [], []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        at = next((i for i, free in enumerate(room) if free >= lengths[row]), len(lines))
-        if at == len(lines):
-            lines.append([])
-            room.append(width)
-        lines[at].append(row)
-        room[at] -= lengths[row]
-    return lines
-
-
 def batches(
     token_ids: Sequence[list[int]], pad_token_id: int, size: int = 64
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
@@ -290,15 +216,6 @@ def embed(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str]
     return _over_batches(model, tokenizer, texts, size, pool)
 
 
-def generate(model: PreTrainedModel, **options: object) -> Tensor:
-    """`model.generate`, with one sentence where its generation_config.json asks for what can't be had."""
-    try:
-        return model.generate(**options)
-    except (ValueError, TypeError, ImportError) as error:  # such as a way of writing that needs code of the hub
-        name, why = model.name_or_path or "The model", weights.reason(error)
-        raise WorkbenchError(f"{name} can't write ({why}): look at its generation_config.json.") from None
-
-
 def describe(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, int]:
     """Parameters, bytes of the weights, and FLOPs of one text of median length among `texts`."""
     rows = sorted(encode(tokenizer, texts), key=len)
@@ -330,7 +247,7 @@ def _over_batches(model, tokenizer, texts, size, read) -> np.ndarray:
     return np.stack(rows)
 
 
-def _sizes(what: str, spec: str, layers: str, width: str) -> tuple[int, int]:
+def sizes(what: str, spec: str, layers: str, width: str) -> tuple[int, int]:
     """Layers and width of a new model, refused before a model that fits no machine is begun."""
     depth, wide = int(layers), int(width)
     if not depth or not wide or wide % (2 * max(1, wide // 32)):
@@ -417,20 +334,3 @@ def _learn_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFa
         _limit_characters(backend, 4 * max_length).save_pretrained(folder)
 
     return weights.load(AutoTokenizer, Store().make("tokenizers", inputs, train).path)
-
-
-def _characters(max_length: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of printable ASCII, a character a token; anything else is unknown."""
-    special = ("[PAD]", "[UNK]", "[EOS]")
-    vocabulary = {token: i for i, token in enumerate([*special, *CHARACTERS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    backend.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        model_input_names=["input_ids", "attention_mask"],
-        model_max_length=4 * max_length,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        eos_token="[EOS]",
-    )

@@ -6,7 +6,7 @@ texts, another draw of labels or an appended file can't pair a text with a stran
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +71,44 @@ class SoftLabels:
         self._order = np.argsort(everything, kind="stable")
         self._sorted = everything[self._order]
         self.__dict__.pop("_shards", None)
+
+    def fill(
+        self,
+        keys: np.ndarray,
+        label: Callable[[np.ndarray], Mapping[str, np.ndarray]],
+        inputs: Mapping[str, object],
+        *,
+        size: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        """Have the rows labelled that no shard holds, and write them shard by shard: a kill costs at most one.
+
+        Args:
+            keys: ``[N]``, of the rows that are wanted; what comes twice is labelled once.
+            label: gives the arrays ``[n, ...]`` of the rows ``[n]`` of `keys`.
+            inputs: what the labels depend on, beside the rows.
+            size: rows in a shard.
+            progress: called with (rows done, rows to do) after each shard.
+        """
+        first = np.sort(np.unique(keys, return_index=True)[1])
+        missing = first[self._find(keys[first]) < 0]
+        for start in range(0, len(missing), size):
+            chosen = missing[start : start + size]
+
+            def build(folder: Path, chosen: np.ndarray = chosen) -> dict:
+                began = time.perf_counter()
+                for name, values in {**label(chosen), "ids": keys[chosen]}.items():
+                    np.save(folder / f"{name}.npy", values, allow_pickle=False)
+                seconds = time.perf_counter() - began
+                return {"teacher": self.teacher_name, "rows": len(chosen), "labelling_seconds": seconds}
+
+            rows = hashlib.sha256(keys[chosen].tobytes()).hexdigest()
+            self._store.make(self.kind, {**inputs, "rows": rows}, build)
+            self.rows_labelled += len(chosen)
+            if progress:
+                progress(start + len(chosen), len(missing))
+        if len(missing):
+            self.refresh()
 
     def __len__(self) -> int:
         """Rows stored for this teacher."""
@@ -167,34 +205,21 @@ def soft_labels(
             f"Teacher {teacher.name} scores {len(teacher.label_names)} classes ({', '.join(teacher.label_names[:3])}…) "
             f"but task {task.name} has {len(task.label_names)} ({', '.join(task.label_names[:3])}…): they must agree."
         )
-    store = store or Store()
     folder_kind = f"soft_labels/{fingerprint([teacher.fingerprint, kind, list(task.label_names)])}"
-    labels = SoftLabels(folder_kind, teacher.name, store)
-    wanted = list(dict.fromkeys(task.transfer_texts if texts is None else strings("texts", texts)))
-    missing = [t for t, row in zip(wanted, labels.find(wanted), strict=True) if row < 0]
-    for start in range(0, len(missing), SHARD_ROWS):
-        shard = missing[start : start + SHARD_ROWS]
-        ids = row_ids(shard)
+    labels = SoftLabels(folder_kind, teacher.name, store or Store())
+    wanted = task.transfer_texts if texts is None else strings("texts", texts)
 
-        def build(folder: Path, shard: list[str] = shard, ids: np.ndarray = ids) -> dict:
-            began = time.perf_counter()
-            logits = np.asarray(teacher.logits(shard), dtype=np.float32)
-            if logits.shape != (len(shard), len(task.label_names)) or not np.isfinite(logits).all():
-                raise WorkbenchError(
-                    f"Teacher {teacher.name} gave logits of shape {logits.shape} for {len(shard)} texts and "
-                    f"{len(task.label_names)} classes, or values that are not finite."
-                )
-            np.save(folder / "ids.npy", ids, allow_pickle=False)
-            np.save(folder / "logits.npy", logits, allow_pickle=False)
-            return {"teacher": teacher.name, "rows": len(shard), "labelling_seconds": time.perf_counter() - began}
+    def label(rows: np.ndarray) -> dict[str, np.ndarray]:
+        logits = np.asarray(teacher.logits([wanted[i] for i in rows]), dtype=np.float32)
+        if logits.shape != (len(rows), len(task.label_names)) or not np.isfinite(logits).all():
+            raise WorkbenchError(
+                f"Teacher {teacher.name} gave logits of shape {logits.shape} for {len(rows)} texts and "
+                f"{len(task.label_names)} classes, or values that are not finite."
+            )
+        return {"logits": logits}
 
-        rows = hashlib.sha256(ids.tobytes()).hexdigest()
-        store.make(folder_kind, {"teacher": teacher.fingerprint, "kind": kind, "rows": rows}, build)
-        labels.rows_labelled += len(shard)
-        if progress:
-            progress(start + len(shard), len(missing))
-    if missing:
-        labels.refresh()
+    inputs = {"teacher": teacher.fingerprint, "kind": kind}
+    labels.fill(row_ids(wanted), label, inputs, size=SHARD_ROWS, progress=progress)
     return labels
 
 

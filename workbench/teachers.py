@@ -18,6 +18,7 @@ from transformers import AutoModel, AutoTokenizer
 from workbench import models, weights
 from workbench.data import Task
 from workbench.errors import WorkbenchError, unknown
+from workbench.language import load_causal
 from workbench.soft_labels import Teacher
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.training import Run, TrainConfig, find_run, train
@@ -120,7 +121,7 @@ class ZeroShot:
     def __init__(self, name: str, source: Path, task: Task, licence: str):
         """Load the model from a folder."""
         self.name, self.licence, self.label_names = name, licence, task.label_names
-        self.model, self.tokenizer = models.load_causal(source)
+        self.model, self.tokenizer = load_causal(source)
         self.start = f"Classify the text as one of: {'; '.join(task.label_names)}.\n\nText: "
         self.fingerprint = fingerprint(
             [models.folder_fingerprint(Path(source)), self.start, code_fingerprint("teachers:ZeroShot")]

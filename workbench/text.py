@@ -56,6 +56,7 @@ class TextTask:
     licence: str
     given: int = 1
     label_draw = 0  # a classification task's; here nothing is drawn
+    lessons = "workbench.lessons"  # the module that knows how to teach it
 
     @property
     def length(self) -> int:

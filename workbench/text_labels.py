@@ -12,7 +12,6 @@ Rows are blocks of token ids, keyed by their content and fetched by it; shards a
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -206,7 +205,7 @@ def text_labels(
             parts = [_label(teacher, blocks[i : i + size], options) for i in range(0, len(blocks), size)]
             return {name: np.concatenate([part[name] for part in parts]) for name in ARRAYS[kind]}
 
-        return _fill(teacher.fingerprint, teacher.name, options, head, task, store, label, progress)
+        return _fill((teacher.fingerprint, teacher.name), options, head, task, store, label, progress)
 
     try:
         return fill(options)
@@ -269,44 +268,26 @@ def import_labels(folder: str | Path, task: TextTask, teacher: str, *, store: St
 
     source = hashlib.sha256(ids.tobytes() + log_probs.tobytes()).hexdigest()
     options = LabelOptions("top_k", ids.shape[-1])
-    return _fill(f"imported {teacher} {source}", teacher, options, None, task, store or Store(), label, None)
+    return _fill((f"imported {teacher} {source}", teacher), options, None, task, store or Store(), label)
 
 
 def _fill(
-    teacher_fingerprint: str,
-    teacher: str,
+    teacher: tuple[str, str],
     options: LabelOptions,
     head: Path | None,
     task: TextTask,
     store: Store,
     label: Callable[[np.ndarray], dict[str, np.ndarray]],
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> TextLabels:
-    """Make the shards that are missing."""
+    """The labels of a task's training blocks by a teacher (fingerprint, name), with what `label` gives of blocks."""
     code = code_fingerprint("text_labels", "language", "fused")
-    kind = f"text_labels/{fingerprint([teacher_fingerprint, options.key, task.tokenizer, task.length, code])}"
-    labels = TextLabels(kind, teacher, options, head, store)
-    keys = block_ids(task.train)
-    _, first = np.unique(keys, return_index=True)  # a repeated block is labelled once
-    missing = np.array([i for i in np.sort(first) if labels._find(keys[i : i + 1])[0] < 0], dtype=np.int64)
-    for start in range(0, len(missing), SHARD_BLOCKS):
-        chosen = missing[start : start + SHARD_BLOCKS]
-
-        def build(folder: Path, chosen: np.ndarray = chosen) -> dict:
-            began = time.perf_counter()
-            arrays = label(np.asarray(task.train[chosen]))
-            for name, values in arrays.items():
-                np.save(folder / f"{name}.npy", values, allow_pickle=False)
-            np.save(folder / "ids.npy", keys[chosen], allow_pickle=False)
-            return {"teacher": teacher, "blocks": len(chosen), "labelling_seconds": time.perf_counter() - began}
-
-        rows = hashlib.sha256(keys[chosen].tobytes()).hexdigest()
-        store.make(kind, {"teacher": teacher_fingerprint, **options.key, "rows": rows}, build)
-        labels.rows_labelled += len(chosen)
-        if progress:
-            progress(start + len(chosen), len(missing))
-    if len(missing):
-        labels.refresh()
+    kind = f"text_labels/{fingerprint([teacher[0], options.key, task.tokenizer, task.length, code])}"
+    labels = TextLabels(kind, teacher[1], options, head, store)
+    inputs = {"teacher": teacher[0], **options.key}
+    labels.fill(
+        block_ids(task.train), lambda rows: label(task.train[rows]), inputs, size=SHARD_BLOCKS, progress=progress
+    )
     return labels
 
 

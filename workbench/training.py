@@ -9,12 +9,12 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, singledispatch
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from workbench import metrics, models
 from workbench.data import Task
@@ -40,14 +41,10 @@ from workbench.errors import (
     strings,
     unknown,
 )
-from workbench.fused import Head, Target, fused_loss
-from workbench.language import TURN, LanguageModel, evaluate
 from workbench.losses import LOSSES, SMOOTHING, WEIGHT, combine, find_loss, temperature_factor
-from workbench.reasoning import TraceTask
 from workbench.soft_labels import SoftLabels
 from workbench.store import Entry, Store, code_fingerprint, versions
-from workbench.text import TextTask
-from workbench.text_labels import TextLabels
+from workbench.turns import Own
 
 LONGEST_SMALL = 25_000  # tokens: its tokenizer counts to 100,000 characters
 
@@ -152,18 +149,19 @@ class TrainConfig:
 CHECKS = {f.name: f.metadata["check"] for f in fields(TrainConfig) if "check" in f.metadata}
 
 
-class TraceLabels(Protocol):
-    """Soft labels of a `TraceTask`'s completions, as `workbench.generation.trace_labels` makes them."""
+@runtime_checkable
+class AnyTask(Protocol):
+    """What a run can be of: a `Task`, or anything else that has a `lesson`."""
+
+    name: str
+    fingerprint: str
+    label_draw: int
+
+
+class AnyLabels(Protocol):
+    """Soft labels of such a task; what else they can do is up to its lesson."""
 
     fingerprint: str
-
-    def open(self, task: TraceTask) -> Callable[[np.ndarray], np.ndarray]:
-        """A function from row numbers to the teacher's logits ``[completion tokens of those rows, V]``."""
-        ...
-
-
-AnyTask = Task | TraceTask | TextTask
-AnyLabels = SoftLabels | TraceLabels | TextLabels
 
 
 class Distiller(nn.Module):
@@ -202,47 +200,6 @@ class Distiller(nn.Module):
             rows=rows,
         )
         return loss, ce, kd, logits
-
-
-class TextDistiller(nn.Module):
-    """A causal language model and the fused loss in one module, to be wrapped by DDP or FSDP as a whole."""
-
-    def __init__(self, student: nn.Module, config: TrainConfig, vocabulary: int | None = None):
-        """Wrap `student`; `vocabulary` is the number of its tokenizer's ids where the model has more rows."""
-        super().__init__()
-        self.student, self.config, self.vocabulary = student, config, vocabulary
-
-    def forward(
-        self, ids: Tensor, target: Target | None, tokens: int, given: int = 1
-    ) -> tuple[Tensor, Tensor, Tensor, None]:
-        """(loss, ce, kd, None) of some of a step's blocks: what they add to the means of the whole step.
-
-        Args:
-            ids: ``[B, L]``; each token after the first `given` is predicted from those before it.
-            target: what the teacher says at the ``B * (L - 1)`` predicted positions; None where kd_weight is 0.
-            tokens: predicted tokens in the whole step: all micro-batches, all processes.
-            given: tokens at the start of each block that do not count.
-        """
-        c = self.config
-        hidden = self.student.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        hidden, labels = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()  # the one place where they are shifted
-        counted = (torch.arange(1, ids.shape[1], device=ids.device) >= given).repeat(len(ids)) / tokens
-        total, ce, kd = fused_loss(
-            hidden,
-            Head.of(self.student, self.vocabulary),
-            labels=labels,
-            ce_weight=c.ce_weight * counted if c.ce_weight else None,
-            target=target,
-            kd_weight=c.kd_weight * temperature_factor(c.loss, c.temperature, c.scale_by_temperature) * counted
-            if c.kd_weight
-            else None,
-            loss=c.loss,
-            loss_options=c.loss_options,
-            temperature=c.temperature,
-        )
-        if torch.distributed.is_initialized():  # wrappers average over processes; the loss is a sum over them
-            total = total * torch.distributed.get_world_size()
-        return total, ce.sum() / tokens, kd.sum() / tokens, None
 
 
 @dataclass(frozen=True)
@@ -325,7 +282,7 @@ def run_inputs(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> 
         "labels": labels.fingerprint if labels and config.kd_weight else None,
         "config": asdict(config),
         "source": models.source_fingerprint(config.student),
-        "code": code_fingerprint("losses", "models", "training", *(("fused", "language") * isinstance(task, TextTask))),
+        "code": code_fingerprint("losses", "models", "training", "turns", *_lesson_of(task).code),
         "device": device.type,
         "dtype": str(dtype),
         "libraries": {name: library[name] for name in ("torch", "transformers")},
@@ -385,11 +342,10 @@ def train(
         if claim.entry:
             yield from Run(claim.entry).history.to_dict("records")
             return
-        own = _Own(config.threads)
+        own = Own(config.threads)
         try:
-            kind = {TraceTask: _CausalTrainer, TextTask: _TextTrainer}.get(type(task), _Trainer)
             with own.turn():
-                trainer = kind(task, labels, config, claim.folder)
+                trainer = _Trainer(task, labels, config, claim.folder)
             given, saved = 0, time.monotonic()
             while True:
                 for record in trainer.history[given:]:  # a resumed run gives its earlier records again
@@ -416,19 +372,16 @@ def train(
                 shutil.rmtree(claim.folder, ignore_errors=True)  # nothing to go on from
 
 
-_READS = {Task: "find", TraceTask: "open", TextTask: "find_blocks"}  # what a task's soft labels can do
-
-
 def _check_rows(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> None:
     """Refuse, before anything is made, what has nothing to learn from."""
-    reads = next((how for kind, how in _READS.items() if isinstance(task, kind)), None)
-    if reads is None or not isinstance(config, TrainConfig):
+    kind = _lesson_of(task)
+    if kind is None or not isinstance(config, TrainConfig):
         raise WorkbenchError(
             f"train got {shown(task)} and {shown(config)}: give a task, its soft labels or None, and a TrainConfig."
         )
     if config.kd_weight and labels is None:
         raise WorkbenchError(f"kd_weight is {config.kd_weight} but labels is None: pass soft_labels(teacher, task).")
-    if config.kd_weight and not (hasattr(labels, reads) and hasattr(labels, "fingerprint")):
+    if config.kd_weight and not (hasattr(labels, kind.reads) and hasattr(labels, "fingerprint")):
         raise WorkbenchError(f"labels is {shown(labels)}: give the soft labels that were made of {task.name}, or None.")
     if isinstance(task, Task) and not len(task.labelled):
         for name in ("ce_weight", "labelled_fraction"):
@@ -436,80 +389,78 @@ def _check_rows(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) ->
                 raise WorkbenchError(f"{name} is {value} but {task.name} has no labelled row: set it to 0.")
 
 
-class _Own:
-    """What torch has once a process, random state and thread count, as one run's own.
-
-    Runs of several threads take turns, a step each, so that one's dropout never draws from another's numbers, and what
-    the consumer does between two records does not reach the run. What else draws from torch while a run goes on in
-    another thread has to hold `language.TURN`.
-    """
-
-    def __init__(self, threads: int):
-        self.threads, self.random = threads, None
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Hold the turn, with the run's own; whoever had them before gets theirs back at its end."""
-        with TURN:
-            theirs, threads = _random_state(), torch.get_num_threads()
-            torch.set_num_threads(self.threads)
-            if self.random is not None:
-                _set_random_state(self.random)
-            try:
-                yield
-            finally:
-                self.random = _random_state()
-                _set_random_state(theirs)
-                torch.set_num_threads(threads)
-
-
-def _random_state() -> tuple[Tensor, list[Tensor]]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-
-
-def _set_random_state(state: tuple[Tensor, list[Tensor]]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1]:
-        torch.cuda.set_rng_state_all(state[1])
-
-
 def _checkpoint(folder: Path) -> Path:
     return folder / "checkpoint" / "state.safetensors"
 
 
-class _Trainer:
-    """The state of one run; `train` drives it."""
+class Lesson:
+    """What a kind of task asks of a run: the rows of a step, the look at validation, what is kept.
+
+    Attributes:
+        task: gives the rows.
+        config: the run's.
+        tokenizer: the student's.
+        distiller: student and loss.
+        rows: how many have a true label, which come first, and how many there are.
+    """
 
     betas = (0.9, 0.999)
+    reads = "find"  # what soft labels of such a task can do
+    code: tuple[str, ...] = ()  # modules that a run depends on, beside those that every run does
+    tokenizer: PreTrainedTokenizerBase
+    distiller: nn.Module
+    rows: tuple[int, int]
 
-    def __init__(self, task: AnyTask, labels: AnyLabels | None, config: TrainConfig, folder: Path):
-        self.task, self.config, self.folder = task, config, folder
+    def __init__(self, task: AnyTask, labels: AnyLabels | None, config: TrainConfig):
+        """Build the student and read the data; new weights come from torch's global generator."""
+        self.task, self.config = task, config
         self.device, self.dtype, _ = choose_device(config.precision)
-        torch.manual_seed(config.seed)
-        self.prepare(labels)
-        matrices = [p for p in self.distiller.parameters() if p.ndim >= 2]
-        others = [p for p in self.distiller.parameters() if p.ndim < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            betas=self.betas,
-            fused=True,
-        )
-        self.step = 0
-        self.seconds = 0.0
-        self.history: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] = {}
-        self.best_logits = torch.empty(0)  # on validation
-        self.best_score = (-1.0, 0.0)
-        self.sums = torch.zeros(3, device=self.device)
-        self.steps_since_record = 0
-        self.evaluation: dict[str, float] = {}
-        if _checkpoint(folder).exists():
-            self.load_checkpoint()
 
-    def prepare(self, labels: SoftLabels | None) -> None:
-        """Build the student and read the data: all that `forward`, `look` and `finish` need."""
-        task, config = self.task, self.config
+    def autocast(self) -> torch.autocast:
+        """To the run's own precision."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    def denominators(self, rows: np.ndarray) -> tuple[int, int]:
+        """What the cross-entropy and the distillation term of a step are divided by."""
+        raise NotImplementedError
+
+    def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """(loss, ce, kd, logits) of some rows of a step, whose denominators are given."""
+        raise NotImplementedError
+
+    def look(self) -> tuple[float, float, np.ndarray]:
+        """(score, nll, logits) on validation."""
+        raise NotImplementedError
+
+    def finish(self, run: "_Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
+        """Scores of the best student, what else its record says, and texts, to weigh one of median length."""
+        raise NotImplementedError
+
+
+@singledispatch
+def lesson(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> Lesson:
+    """The lesson of a task: each kind of task registers a class of its own.
+
+    A task says in `lessons` which module does: so a process that was sent a task, and nothing else, finds it.
+    """
+    raise NotImplementedError
+
+
+def _lesson_of(task: AnyTask) -> type[Lesson] | None:
+    """The class that its kind has registered; None if that is no task."""
+    if module := getattr(type(task), "lessons", None):
+        import_module(module)
+    kind = lesson.dispatch(type(task))
+    return kind if isinstance(kind, type) else None
+
+
+@lesson.register(Task)
+class ClassifierLesson(Lesson):
+    """Texts with a class each, labelled ones first."""
+
+    def __init__(self, task: Task, labels: SoftLabels | None, config: TrainConfig):
+        """See `Lesson`."""
+        super().__init__(task, labels, config)
         texts = strings("texts", task.transfer_texts)
         student, self.tokenizer = models.build(
             config.student, task.label_names, texts, dropout=config.dropout, max_length=config.max_length
@@ -523,14 +474,76 @@ class _Trainer:
             self.soft, self.soft_rows = labels, labels.find(texts)
             if (self.soft_rows < 0).any():
                 labels.logits(texts)  # raises, naming the first text without a label
-        self.batches = _Batches(len(task.labelled), len(texts), config)
+        self.rows = len(task.labelled), len(texts)
         self.validation_weights = metrics.item_weights(
             np.array(task.validation["label"]), np.array(task.validation["group"])
         )
 
     def denominators(self, rows: np.ndarray) -> tuple[int, int]:
-        """What the cross-entropy and the distillation term of a step are divided by."""
+        """Labelled rows, and all."""
         return int((self.labels[rows] >= 0).sum()), len(rows)
+
+    def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `Lesson`."""
+        ids, mask = models.pad([self.token_ids[i] for i in rows], self.tokenizer.pad_token_id)
+        soft = None
+        if self.soft is not None:
+            soft = torch.from_numpy(self.soft.take(self.soft_rows[rows])).to(self.device)
+        read = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+        with self.autocast():
+            return self.distiller(read, self.labels[rows].to(self.device), soft, labelled_rows, total)
+
+    def look(self) -> tuple[float, float, np.ndarray]:
+        """The score is the class-balanced mean of template means."""
+        logits = self.predict("validation")
+        labels = np.array(self.task.validation["label"])
+        return float(self.validation_weights @ (logits.argmax(-1) == labels)), metrics.nll(logits, labels), logits
+
+    def predict(self, split: str) -> np.ndarray:
+        """The student's logits ``[N, C]`` on a split."""
+        return models.predict(self.distiller.student, self.tokenizer, list(getattr(self.task, split)["text"]))
+
+    def finish(self, run: "_Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
+        """Keeps the logits on validation and test."""
+        logits = {"validation": run.best_logits.numpy(), "test": self.predict("test")}
+        save_numpy(logits, run.folder / "logits.safetensors")
+        scored = {}
+        for split in logits:
+            rows = getattr(self.task, split)
+            values = metrics.scores(logits[split], np.array(rows["label"]), np.array(rows["group"]))
+            scored |= {f"{split}.{name}": value for name, value in values.items()}
+        about = {"label_draw": self.task.label_draw, "rows": len(self.token_ids)}
+        return scored, about, list(self.task.test["text"])
+
+
+class _Trainer:
+    """The state of one run; `train` drives it."""
+
+    def __init__(self, task: AnyTask, labels: AnyLabels | None, config: TrainConfig, folder: Path):
+        self.task, self.config, self.folder = task, config, folder
+        torch.manual_seed(config.seed)
+        self.lesson = lesson(task, labels, config)
+        self.student = self.lesson.distiller.student
+        self.batches = _Batches(*self.lesson.rows, config)
+        parameters = list(self.lesson.distiller.parameters())
+        matrices, others = ([p for p in parameters if (p.ndim >= 2) == two] for two in (True, False))
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            betas=self.lesson.betas,
+            fused=True,
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}
+        self.best_logits = torch.empty(0)  # on validation
+        self.best_score = (-1.0, 0.0)
+        self.sums = torch.zeros(3, device=self.lesson.device)
+        self.steps_since_record = 0
+        self.evaluation: dict[str, float] = {}
+        if _checkpoint(folder).exists():
+            self.load_checkpoint()
 
     @property
     def done(self) -> bool:
@@ -549,20 +562,20 @@ class _Trainer:
         began = time.perf_counter()
         c = self.config
         rows = self.batches.rows(self.step)
-        labelled_rows, total = self.denominators(rows)
+        labelled_rows, total = self.lesson.denominators(rows)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         evaluate = (self.step + 1) % c.eval_every == 0 or self.step + 1 == c.steps
         squares = [0.0, 0.0]
         for micro in np.array_split(rows, min(c.accumulation, len(rows))):
-            loss, ce, kd, logits = self.forward(micro, labelled_rows, total)
+            loss, ce, kd, logits = self.lesson.forward(micro, labelled_rows, total)
             if evaluate and c.ce_weight and c.kd_weight and logits is not None:
                 for i, term in enumerate((ce, kd)):
                     (gradient,) = torch.autograd.grad(term, logits, retain_graph=True)
                     squares[i] += float(gradient.float().square().sum())
             loss.backward()
             self.sums += torch.stack([loss.detach(), ce.detach(), kd.detach()]).float()
-        nn.utils.clip_grad_norm_(self.distiller.parameters(), c.max_grad_norm)
+        nn.utils.clip_grad_norm_(self.lesson.distiller.parameters(), c.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -571,37 +584,18 @@ class _Trainer:
             self.evaluate(squares)
         self.seconds += time.perf_counter() - began
 
-    def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """(loss, ce, kd, logits) of some rows of a step."""
-        ids, mask = models.pad([self.token_ids[i] for i in rows], self.tokenizer.pad_token_id)
-        soft = None
-        if self.soft is not None:
-            soft = torch.from_numpy(self.soft.take(self.soft_rows[rows])).to(self.device)
-        read = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.distiller(read, self.labels[rows].to(self.device), soft, labelled_rows, total)
-
     def evaluate(self, squares: list[float]) -> None:
         """Look at validation and keep the weights if they are the best so far."""
-        score, nll, logits = self.look()
+        score, nll, logits = self.lesson.look()
         if (score, -nll) > self.best_score:
             self.best_score = (score, -nll)
-            self.best = {k: v.detach().cpu().clone() for k, v in self.distiller.student.state_dict().items()}
+            self.best = {k: v.detach().cpu().clone() for k, v in self.student.state_dict().items()}
             self.best_logits = torch.from_numpy(logits)
         ce, kd = (square**0.5 for square in squares)
         c = self.config
         weight = c.kd_weight * temperature_factor(c.loss, c.temperature, c.scale_by_temperature)
         ratio = weight * kd / (c.ce_weight * ce) if ce else float("nan")
         self.evaluation = {"validation": score, "validation_nll": nll, "grad_ratio": ratio}
-
-    def look(self) -> tuple[float, float, np.ndarray]:
-        """(score, nll, logits) on validation."""
-        logits = self.predict("validation")
-        labels = np.array(self.task.validation["label"])
-        return float(self.validation_weights @ (logits.argmax(-1) == labels)), metrics.nll(logits, labels), logits
-
-    def predict(self, split: str) -> np.ndarray:
-        return models.predict(self.distiller.student, self.tokenizer, list(getattr(self.task, split)["text"]))
 
     def record(self) -> None:
         """Add the means since the last record to the history; the only place where a step waits for the device."""
@@ -631,7 +625,7 @@ class _Trainer:
     def save_checkpoint(self) -> None:
         """One file, renamed into place: a kill leaves the old one or the new one, never half of one."""
         optimizer = self.optimizer.state_dict()["state"]
-        tensors = {f"model.{k}": v for k, v in self.distiller.student.state_dict().items()}
+        tensors = {f"model.{k}": v for k, v in self.student.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
         tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.items() for k, v in state.items()}
         tensors |= {"random": torch.get_rng_state(), "sums": self.sums, "best_logits": self.best_logits}
@@ -658,10 +652,10 @@ class _Trainer:
             elif part == "random":
                 torch.set_rng_state(tensor)
             elif part == "sums":
-                self.sums = tensor.to(self.device)
+                self.sums = tensor.to(self.sums.device)
             else:
                 self.best_logits = tensor
-        self.distiller.student.load_state_dict(parts["model"])
+        self.student.load_state_dict(parts["model"])
         self.best = parts["best"]
         state = self.optimizer.state_dict()
         for key, tensor in parts["optimizer"].items():
@@ -672,155 +666,15 @@ class _Trainer:
             setattr(self, name, scalars[name])
         self.best_score = tuple(self.best_score)
 
-    def save_best(self) -> None:
-        """Go back to the best weights; write that student and the history."""
-        self.distiller.student.load_state_dict(self.best)
+    def finish(self) -> dict:
+        """Go back to the best weights, write that student and the history; what the record says beside its inputs."""
+        self.student.load_state_dict(self.best)
         (self.folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
-        self.distiller.student.save_pretrained(self.folder / "student")
-        self.tokenizer.save_pretrained(self.folder / "student")
-
-    def finish(self) -> dict:
-        """Write the best student, its logits and the history; return what the run's record says beside its inputs."""
-        self.save_best()
-        logits = {"validation": self.best_logits.numpy(), "test": self.predict("test")}
-        save_numpy(logits, self.folder / "logits.safetensors")
-        scored = {}
-        for split in logits:
-            rows = getattr(self.task, split)
-            values = metrics.scores(logits[split], np.array(rows["label"]), np.array(rows["group"]))
-            scored |= {f"{split}.{name}": value for name, value in values.items()}
-        sizes = models.describe(self.distiller.student, self.tokenizer, list(self.task.test["text"]))
-        about = {"task_name": self.task.name, "label_draw": self.task.label_draw, "rows": len(self.token_ids)}
-        return {"metrics": scored, "seconds": round(self.seconds, 3), **sizes, **about}
-
-
-class _CausalTrainer(_Trainer):
-    """What differs for a causal language model: the data of a step, the look at validation, what is kept."""
-
-    betas = (0.9, 0.95)  # usual for language models: a short run can't wait for 0.999
-
-    def prepare(self, labels: TraceLabels | None) -> None:
-        task, config = self.task, self.config
-        student, self.tokenizer = models.build_causal(
-            config.student, dropout=config.dropout, max_length=config.max_length
-        )
-        self.distiller = Distiller(student, config).to(self.device).train()
-        pairs = [self.encode(*pair) for pair in zip(task.prompts, task.completions, strict=True)]
-        self.token_ids = [ids for ids, _ in pairs]
-        self.targets = [targets for _, targets in pairs]
-        self.counts = np.array([sum(t >= 0 for t in targets) for targets in self.targets])
-        self.validation = [self.encode(*pair) for pair in task.validation]
-        self.soft = labels.open(task) if config.kd_weight else None
-        self.batches = _Batches(len(pairs), len(pairs), config)
-
-    def encode(self, prompt: str, completion: str) -> tuple[list[int], list[int]]:
-        """(ids, the token that follows each of them or -1 where it is no part of the completion)."""
-        before, after = models.encode_pair(self.tokenizer, prompt, completion)
-        ids = before + after
-        if len(ids) > self.config.max_length:
-            raise WorkbenchError(
-                f"A row of {self.task.name} has {len(ids)} tokens, max_length is {self.config.max_length}: raise it or "
-                f"leave the row out (it starts with {prompt[:40]!r})."
-            )
-        return ids, [-1] * (len(before) - 1) + after + [-1]
-
-    def denominators(self, rows: np.ndarray) -> tuple[int, int]:
-        tokens = int(self.counts[rows].sum())
-        return tokens, tokens
-
-    def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        lines = [rows[line] for line in models.pack([len(self.token_ids[i]) for i in rows])]
-
-        def lay(row_of: Callable[[int], Iterable[int]], filler: int) -> Tensor:
-            return models.pad([[x for i in line for x in row_of(i)] for line in lines], filler)[0].to(self.device)
-
-        ids = lay(self.token_ids.__getitem__, self.tokenizer.pad_token_id)
-        # Positions that start again tell attention where a row begins: none sees another.
-        positions = lay(lambda i: range(len(self.token_ids[i])), 0)
-        soft = None if self.soft is None else torch.from_numpy(self.soft(np.concatenate(lines))).to(self.device)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.distiller(
-                {"input_ids": ids, "position_ids": positions, "use_cache": False},
-                lay(self.targets.__getitem__, -1),
-                soft,
-                labelled_rows,
-                total,
-            )
-
-    @torch.no_grad()
-    def look(self) -> tuple[float, float, np.ndarray]:
-        """(share of completions whose every token is the top choice, nll a token, nothing to keep)."""
-        student, hits, nll, tokens = self.distiller.student.eval(), 0, 0.0, 0
-        for chosen, ids, mask in models.batches([ids for ids, _ in self.validation], self.tokenizer.pad_token_id):
-            targets, _ = models.pad([self.validation[i][1] for i in chosen], -1)
-            targets = targets.to(self.device)
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                logits = student(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).logits.float()
-            counts = targets >= 0
-            hits += int(((logits.argmax(-1) == targets) | ~counts).all(-1).sum())
-            nll += float(nn.functional.cross_entropy(logits[counts], targets[counts], reduction="sum"))
-            tokens += int(counts.sum())
-        student.train()
-        return hits / len(self.validation), nll / tokens, np.zeros(0, np.float32)
-
-    def finish(self) -> dict:
-        self.save_best()
-        lengths = np.array([len(ids) for ids in self.token_ids])
-        tokens = sum(int(lengths[self.batches.rows(step)].sum()) for step in range(self.step))
-        texts = [p + c for p, c in zip(self.task.prompts, self.task.completions, strict=True)]
-        sizes = models.describe(self.distiller.student, self.tokenizer, texts)
-        exact, nll = self.best_score
-        scored = {"validation.exact": exact, "validation.nll": -nll}
-        about = {"task_name": self.task.name, "rows": len(self.token_ids), "train_tokens": tokens}
-        return {"metrics": scored, "seconds": round(self.seconds, 3), **sizes, **about}
-
-
-class _TextTrainer(_Trainer):
-    """What differs for blocks of text: the fused loss and perplexity."""
-
-    def prepare(self, labels: TextLabels | None) -> None:
-        task, config = self.task, self.config
-        if config.label_smoothing:
-            raise WorkbenchError(f"label_smoothing is {config.label_smoothing}: set it to 0 for text, it is not fused.")
-        student, self.tokenizer = models.build_causal(
-            config.student, dropout=config.dropout, max_length=config.max_length
-        )
-        self.language_model("the student", student).check(task)
-        self.distiller = TextDistiller(student, config, len(self.tokenizer)).to(self.device).train()
-        self.soft, self.soft_rows = None, None
-        if config.kd_weight:
-            self.soft, self.soft_rows = labels, labels.find_blocks(task.train)
-        self.batches = _Batches(len(task.train), len(task.train), config)
-
-    def language_model(self, name: str, student: nn.Module) -> LanguageModel:
-        return LanguageModel(name, student, self.tokenizer, "in training")
-
-    def denominators(self, rows: np.ndarray) -> tuple[int, int]:
-        tokens = len(rows) * (self.task.length - self.task.given)
-        return tokens, tokens
-
-    def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, None]:
-        ids = torch.from_numpy(self.task.train[rows].astype(np.int64)).to(self.device)
-        target = None if self.soft is None else self.soft.target(self.soft_rows[rows], self.device)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.distiller(ids, target, total, self.task.given)
-
-    def look(self) -> tuple[float, float, np.ndarray]:
-        nll = self.nll("validation")
-        return math.exp(-nll), nll, np.zeros(0, np.float32)
-
-    def nll(self, split: str) -> float:
-        model = self.language_model("the student", self.distiller.student)
-        return float(evaluate(model, getattr(self.task, split))["nll"].mean())
-
-    def finish(self) -> dict:
-        self.save_best()
-        scored = {"validation.nll": -self.best_score[1], "test.nll": self.nll("test")}
-        scored |= {name.replace("nll", "perplexity"): math.exp(value) for name, value in scored.items()}
-        sizes = models.describe(self.distiller.student, self.tokenizer, self.tokenizer.batch_decode(self.task.test[:1]))
-        tokens = self.step * self.config.batch_size * (self.task.length - self.task.given)
-        about = {"task_name": self.task.name, "rows": len(self.task.train), "train_tokens": tokens}
-        return {"metrics": scored, "seconds": round(self.seconds, 3), **sizes, **about}
+        self.student.save_pretrained(self.folder / "student")
+        self.lesson.tokenizer.save_pretrained(self.folder / "student")
+        scored, about, texts = self.lesson.finish(self)
+        sizes = models.describe(self.student, self.lesson.tokenizer, texts)
+        return {"metrics": scored, "seconds": round(self.seconds, 3), **sizes, "task_name": self.task.name, **about}
 
 
 _SCALARS = ("step", "seconds", "history", "best_score", "steps_since_record", "evaluation")
