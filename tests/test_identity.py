@@ -2,17 +2,24 @@
 
 import ast
 import shutil
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from workbench import store
+from workbench.teachers import FrozenProbe
 
 PACKAGE = Path(store.__file__).parent
 
 
+LESSONS = {lesson: import_module(f"workbench.{module}").__dict__[lesson].code for lesson, module in
+           {"ClassifierLesson": "training", "TraceLesson": "lessons", "TextLesson": "lessons"}.items()}  # fmt: skip
+
+
 def entry_points() -> dict[str, tuple[str, ...]]:
-    """Every ``code_fingerprint(...)`` of the package: ``module.function`` that asks -> the names it asks for."""
+    """Every ``code_fingerprint(...)`` of the package: ``module.definition`` that asks -> the names it asks for."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -20,33 +27,121 @@ def entry_points() -> dict[str, tuple[str, ...]]:
             for node in ast.walk(top):
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "code_fingerprint":
                     assert f"{module}.{top.name}" not in found, "one key a definition"
-                    found[f"{module}.{top.name}"] = tuple(ast.literal_eval(argument) for argument in node.args)
-    return found
+                    names = [a.value for a in node.args if isinstance(a, ast.Constant)]
+                    found[f"{module}.{top.name}"] = tuple(names)
+    loop = found.pop("training.run_inputs")
+    return found | {f"run of a {lesson}": loop + code for lesson, code in LESSONS.items()}
 
 
-@pytest.fixture
-def moved(tmp_path, monkeypatch):
-    """A function that changes one line of a module in a copy of the package and says whose keys are others then."""
-    copy = shutil.copytree(PACKAGE, tmp_path / "workbench", ignore=shutil.ignore_patterns("__pycache__"))
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory):
+    """A function that changes a module in a copy of the package and says whose keys are others then."""
+    copy = tmp_path_factory.mktemp("copy") / "workbench"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     asked = entry_points()
 
-    def keys() -> dict[str, str]:
-        store._code.cache_clear()
-        store.code_fingerprint.cache_clear()
-        return {who: store.code_fingerprint(*names) for who, names in asked.items()}
+    def keys(package: Path) -> dict[str, str]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "_PACKAGE", package)
+            store._code.cache_clear()
+            store.code_fingerprint.cache_clear()
+            return {who: store.code_fingerprint(*names) for who, names in asked.items()}
 
-    def change(module: str, before: str, after: str) -> set[str]:
-        path = copy / f"{module.replace('.', '/')}.py"
+    originals = keys(PACKAGE)
+
+    def change(module: str, edit: Callable[[str], str]) -> set[str]:
+        path = copy / f"{module}.py"
         text = path.read_text(encoding="utf-8")
-        assert text.count(before) == 1, f"{before!r} stands {text.count(before)} times in {module}"
-        path.write_text(text.replace(before, after), encoding="utf-8")
-        monkeypatch.setattr(store, "_PACKAGE", copy)
-        now = keys()
+        path.write_text(edit(text), encoding="utf-8")
+        now = keys(copy)
         path.write_text(text, encoding="utf-8")
-        assert keys() == originals
         return {who for who in asked if now[who] != originals[who]}
 
-    originals = keys()
     yield change
     store._code.cache_clear()
     store.code_fingerprint.cache_clear()
+
+
+CLASSIFIER, TRACES, TEXT = (f"run of a {lesson}" for lesson in LESSONS)
+RUNS = {CLASSIFIER, TRACES, TEXT}
+WRITERS = {"augment.written", "generation.Local"}
+LOADED = {  # what begins with a model or a tokenizer that is loaded
+    "teachers.FrozenProbe", "teachers.Classifier", "teachers.ZeroShot", "export.to_onnx", "generation.trace_labels",
+    "models._learn_tokenizer", *WRITERS, *RUNS,
+}  # fmt: skip
+# Whose keys move when every definition of a module is another one. Modules that are not listed: none.
+MODULES = {
+    "augment": {"augment.written"},
+    "data": {"augment.written", "text.load_text", *RUNS},
+    "export": {"export.to_onnx"},
+    "fused": {"text_labels._fill", TEXT},
+    "generation": {"generation.Local", "generation.sample", "generation.trace_labels"},
+    "language": {"generation.trace_labels", "language.prune_depth", "teachers.ZeroShot", "text_labels._fill"}
+    | WRITERS | {TRACES, TEXT},
+    "lessons": {TRACES, TEXT},
+    "losses": {"augment.written", "generation.sample", "text_labels._fill", *RUNS},
+    "metrics": {CLASSIFIER},
+    "models": LOADED,
+    "reasoning": {"generation.sample", TRACES},
+    "soft_labels": {"soft_labels.derive", "text_labels._fill"},
+    "teachers": {"teachers.BagOfWords", "teachers.Classifier", "teachers.FrozenProbe", "teachers.ZeroShot"},
+    "text": {"text.load_text", "text_labels._fill", TEXT},
+    "text_labels": {"text_labels._fill"},
+    "training": RUNS,
+    "turns": {"text_labels._fill", *WRITERS, *RUNS},
+    "voice_commands": {"data._voice_commands"},
+    "weights": {"text_labels._fill", *LOADED},
+}  # fmt: skip
+
+
+def other_definitions(text: str) -> str:
+    """A module in which every function does one thing more and every constant is made in another way."""
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            node.body.insert(0, ast.parse("changed = 1").body[0])
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value:
+            node.value = ast.Tuple([node.value, ast.Constant(1)], ast.Load())
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+@pytest.mark.parametrize("module", sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem not in store._GROUND))
+def test_a_module_moves_the_keys_of_what_it_makes_and_no_other(moved, module):
+    assert moved(module, other_definitions) == MODULES.get(module, set())
+
+
+EDITS = [
+    ("metrics", "def nll(", "def nll(more, ", {CLASSIFIER}, "it picks checkpoints and stands in what is stored"),
+    ("models", "def embed(", "def embed(more, ", {"teachers.FrozenProbe"}, "only the probe embeds"),
+    ("language", "3 * width", "4 * width", {*WRITERS, "generation.trace_labels", "teachers.ZeroShot", TRACES, TEXT}, "a Llama's width"),
+    ("models", "VOCABULARY = 1000", "VOCABULARY = 900", {"models._learn_tokenizer", CLASSIFIER}, "a small student's"),
+    ("losses", "return _kl(log_q, log_p)", "return _kl(log_p, log_q)", RUNS, "a loss"),
+    ("reasoning", '"reduce": _Family(1', '"reduce": _Family(2', {"generation.sample"}, "a family of problems"),
+    ("plots", "WIDTH = 7.0", "WIDTH = 8.0", set(), "a figure makes no number"),
+    ("training", "The loss is {loss}", "The loss became {loss}", set(), "what is said of an error"),
+    ("training", '"""One optimizer step,', '"""One step,', set(), "a docstring"),
+    ("weights", "isinstance(error, KeyError):", "isinstance(error, KeyError):  # and so on", set(), "a comment"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("module", "before", "after", "expected", "why"), EDITS, ids=[edit[-1] for edit in EDITS])
+def test_one_line_moves_what_depends_on_it(moved, module, before, after, expected, why):
+    def edit(text: str) -> str:
+        assert text.count(before) == 1, f"{before!r} stands {text.count(before)} times in {module}"
+        return text.replace(before, after)
+
+    assert moved(module, edit) == expected
+
+
+def test_a_key_follows_names_through_modules_and_stops_at_the_ground(moved):
+    assert store._code("teachers").uses["FrozenProbe"].count(("models", "embed")) == 1
+    assert ("models", "_over_batches") in store._code("models").uses["embed"]
+    assert moved("errors", other_definitions) == moved("escape", other_definitions) == set()
+
+
+@pytest.mark.slow
+def test_soft_traces_and_a_frozen_probe_carry_their_code(task, monkeypatch):
+    probe = FrozenProbe(task).fingerprint
+    monkeypatch.setattr("workbench.teachers.code_fingerprint", lambda *names: "other code")
+    assert FrozenProbe(task).fingerprint != probe

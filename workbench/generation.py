@@ -98,8 +98,9 @@ class Local:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of its weights, its tokenizer and its threads."""
-        return fingerprint(["local", models.source_fingerprint(self.model), self.threads])
+        """Of its weights, its tokenizer, its threads and how it is read and written with."""
+        source, code = models.source_fingerprint(self.model), code_fingerprint("generation:Local")
+        return fingerprint(["local", source, self.threads, code])
 
     @cached_property
     def _loaded(self):
@@ -286,10 +287,11 @@ def sample(
             "problems": fingerprint([asdict(p) for p in chosen]),
             "draws": [draw for _, draw in shard],
             "how": how,
-            "code": code_fingerprint("generation", "language", "reasoning"),
+            "code": code_fingerprint("generation:sample"),
         }
-        # Each shard's seed follows from what is in it: it never depends on the shards before.
-        seeded = replace(how, seed=int(fingerprint(inputs)[:8], 16) >> 1)
+        # Each shard's seed follows from what is asked in it: not from the shards before, and not from our code.
+        asked_for = fingerprint([inputs["problems"], inputs["draws"], how])
+        seeded = replace(how, seed=int(asked_for[:8], 16) >> 1)
 
         def build(folder: Path, chosen: list[Problem] = chosen, how: Sampling = seeded) -> dict:
             lines = []
@@ -382,7 +384,7 @@ def trace_labels(model: str | Path, task: TraceTask, *, store: Store | None = No
     For vocabularies of characters: V floats a token. A student must read with the teacher's tokenizer.
     """
     source = models.source_fingerprint(model)
-    inputs = {"teacher": source, "task": task.fingerprint, "code": code_fingerprint("generation", "language", "models")}
+    inputs = {"teacher": source, "task": task.fingerprint, "code": code_fingerprint("generation:trace_labels")}
 
     def build(folder: Path) -> dict:
         teacher, tokenizer = language.load_causal(model)
@@ -400,5 +402,4 @@ def trace_labels(model: str | Path, task: TraceTask, *, store: Store | None = No
     hold = store.hold("soft_traces")
     entry = store.make("soft_traces", inputs, build)
     counts = tuple(entry.record["counts"])
-    key = fingerprint(["soft traces", source, task.fingerprint])
-    return SoftTraces(entry.path, task.fingerprint, key, counts, hold)
+    return SoftTraces(entry.path, task.fingerprint, fingerprint(["soft traces", inputs]), counts, hold)

@@ -279,7 +279,8 @@ def prune_depth(
         teacher.tokenizer.save_pretrained(folder / "model")
         return {"layers": chosen, "importance": importance.tolist()}
 
-    inputs = {"teacher": teacher.fingerprint, "keep": keep, "text": digest, "code": code_fingerprint("language")}
+    code = code_fingerprint("language:prune_depth")
+    inputs = {"teacher": teacher.fingerprint, "keep": keep, "text": digest, "code": code}
     return (store or Store()).make("pruned", inputs, build).path / "model"
 
 

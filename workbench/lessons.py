@@ -85,7 +85,7 @@ class TraceLesson(_CausalLesson):
 
     betas = (0.9, 0.95)  # usual for language models: a short run can't wait for 0.999
     reads = "open"
-    code = ("language", "lessons")
+    code = ("lessons:TraceLesson",)
 
     def __init__(self, task: TraceTask, labels: SoftTraces | None, config: TrainConfig):
         """See `Lesson`."""
@@ -160,7 +160,7 @@ class TextLesson(_CausalLesson):
     """Blocks of text, by the fused loss, and perplexity."""
 
     reads = "find_blocks"
-    code = ("fused", "language", "lessons")
+    code = ("lessons:TextLesson",)
 
     def __init__(self, task: TextTask, labels: TextLabels | None, config: TrainConfig):
         """See `Lesson`."""

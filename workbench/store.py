@@ -664,9 +664,12 @@ def _code(module: str) -> _Code:
     tree = _Bare().visit(ast.parse((_PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8")))
     nodes: dict[str, list[ast.AST]] = {}
     for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
-        names = [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
-        for name in [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else names:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined = [node.name]
+        else:
+            targets = getattr(node, "targets", [getattr(node, "target", None)])
+            defined = [n.id for target in targets if target for n in ast.walk(target) if isinstance(n, ast.Name)]
+        for name in defined:
             nodes.setdefault(name, []).append(node)
     modules, names = {}, {}  # what imports anywhere in the file call: our modules, and names of them
     for node in ast.walk(tree):

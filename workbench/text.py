@@ -127,7 +127,7 @@ def load_text(
             topics = np.repeat(list(packed), [len(b) for b in packed.values()])
             np.save(folder / f"{split}_topics.npy", topics, allow_pickle=False)
 
-    entry = (store or Store()).make("texts", inputs | {"code": code_fingerprint("text")}, build)
+    entry = (store or Store()).make("texts", inputs | {"code": code_fingerprint("text:load_text")}, build)
     blocks = {s: np.load(entry.path / f"{s}.npy", mmap_mode="r", allow_pickle=False) for s in SPLITS}
     topics = {s: np.load(entry.path / f"{s}_topics.npy", allow_pickle=False) for s in SPLITS}
     for split, limit in limits.items():

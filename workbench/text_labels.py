@@ -281,7 +281,7 @@ def _fill(
     progress: Callable[[int, int], None] | None = None,
 ) -> TextLabels:
     """The labels of a task's training blocks by a teacher (fingerprint, name), with what `label` gives of blocks."""
-    code = code_fingerprint("text_labels", "language", "fused")
+    code = code_fingerprint("text_labels:text_labels", "language:LanguageModel")
     kind = f"text_labels/{fingerprint([teacher[0], options.key, task.tokenizer, task.length, code])}"
     labels = TextLabels(kind, teacher[1], options, head, store)
     inputs = {"teacher": teacher[0], **options.key}

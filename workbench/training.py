@@ -282,7 +282,7 @@ def run_inputs(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> 
         "labels": labels.fingerprint if labels and config.kd_weight else None,
         "config": asdict(config),
         "source": models.source_fingerprint(config.student),
-        "code": code_fingerprint("losses", "models", "training", "turns", *_lesson_of(task).code),
+        "code": code_fingerprint("training:train", *_lesson_of(task).code),
         "device": device.type,
         "dtype": str(dtype),
         "libraries": {name: library[name] for name in ("torch", "transformers")},
@@ -406,7 +406,7 @@ class Lesson:
 
     betas = (0.9, 0.999)
     reads = "find"  # what soft labels of such a task can do
-    code: tuple[str, ...] = ()  # modules that a run depends on, beside those that every run does
+    code: tuple[str, ...] = ()  # what a run depends on beside the loop itself: see `store.code_fingerprint`
     tokenizer: PreTrainedTokenizerBase
     distiller: nn.Module
     rows: tuple[int, int]
@@ -457,6 +457,8 @@ def _lesson_of(task: AnyTask) -> type[Lesson] | None:
 @lesson.register(Task)
 class ClassifierLesson(Lesson):
     """Texts with a class each, labelled ones first."""
+
+    code = ("training:ClassifierLesson",)
 
     def __init__(self, task: Task, labels: SoftLabels | None, config: TrainConfig):
         """See `Lesson`."""
