@@ -114,7 +114,8 @@ def test_a_module_moves_the_keys_of_what_it_makes_and_no_other(moved, module):
 EDITS = [
     ("metrics", "def nll(", "def nll(more, ", {CLASSIFIER}, "it picks checkpoints and stands in what is stored"),
     ("models", "def embed(", "def embed(more, ", {"teachers.FrozenProbe"}, "only the probe embeds"),
-    ("language", "3 * width", "4 * width", {*WRITERS, "generation.trace_labels", "teachers.ZeroShot", TRACES, TEXT}, "a Llama's width"),
+    ("language", "3 * width", "4 * width", {*WRITERS, "generation.trace_labels", "teachers.ZeroShot", TRACES, TEXT},
+     "a Llama's width"),
     ("models", "VOCABULARY = 1000", "VOCABULARY = 900", {"models._learn_tokenizer", CLASSIFIER}, "a small student's"),
     ("losses", "return _kl(log_q, log_p)", "return _kl(log_p, log_q)", RUNS, "a loss"),
     ("reasoning", '"reduce": _Family(1', '"reduce": _Family(2', {"generation.sample"}, "a family of problems"),
