@@ -289,9 +289,7 @@ def _slug(value: str) -> str:
 
 def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> None:
     """Write a page for every executed notebook in `out`, an ``index.html`` of all of `notebooks`, and a zip of them."""
-    import markupsafe
-    from jinja2 import Environment, FileSystemLoader
-    from pygments.formatters import HtmlFormatter
+    from markupsafe import Markup
 
     pages = []
     for path in _sources(notebooks):
@@ -303,19 +301,14 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> 
         pages.append({"name": path.stem, "notebook": nb, **told})
     done = [page for page in pages if page["run"]]
 
-    folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=folder, autoescape=True, trim_blocks=True)
-    environment.filters["duration"] = duration
-    environment.finalize = lambda value: escape.visible(value) if type(value) is str else value
-    template = environment.get_template("report.html")
-    code_style = markupsafe.Markup(HtmlFormatter(style="xcode").get_style_defs(".highlight"))
+    template = nb_.templates().get_template("report.html")
 
     def write(name: str, **values: Any) -> None:
-        page = template.render(here=name, pages=pages, code_style=code_style, **values)
+        page = template.render(here=name, pages=pages, duration=duration, **values)
         write_atomic(out / f"{name}.html", page)
 
     for page in done:
-        body = markupsafe.Markup(escape.sanitise(nb_.to_html(page["notebook"], hide_code)))
+        body = Markup(escape.sanitise(nb_.to_html(page["notebook"], hide_code)))
         write(page["name"], title=page["label"], body=body, run=page["run"])
     # 03 asks the question of the whole report; until it has run, the latest answer is the nearest to it.
     answered = sorted((p for p in done if p["run"].answer), key=lambda p: p["name"].startswith("03_"))
@@ -323,7 +316,7 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> 
     body = ""
     if best:
         pictures = nb_.figures(nb_.tagged(best["notebook"], "headline"), f"The finding of {best['label']}")
-        body = markupsafe.Markup(escape.sanitise(nb_.answer_html(best["run"].answer, pictures)))
+        body = Markup(escape.sanitise(nb_.answer_html(best["run"].answer, pictures)))
     write("index", title="Report", body=body, best=best, run=(best or next(iter(done), {})).get("run"))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
