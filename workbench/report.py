@@ -12,7 +12,8 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,8 +195,8 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
 
     original = nb_.load(source)
     started, error = time.monotonic(), None
-    cells = len(original.cells) + bool(values)
-    with tempfile.TemporaryDirectory() as folder, _Progress(source.stem, cells) as line:
+    cells, begun = len(original.cells) + bool(values), [0]
+    with tempfile.TemporaryDirectory() as folder, _progress(source.stem, cells, begun):
         try:
             papermill.execute_notebook(
                 source,
@@ -206,14 +207,14 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
                 progress_bar=False,
                 cwd=source.parent,
                 kernel_manager_class=ThisPython,
-                on_cell_start=line.cell,
+                on_cell_start=lambda cell, cell_index: begun.append(cell_index + 1),
                 coalesce_streams=True,
             )
         except PapermillExecutionError as stopped:
             kind = "" if stopped.ename == "WorkbenchError" else f"{stopped.ename}: "
-            error = f"cell {line.number}: {kind}{stopped.evalue}"
+            error = f"cell {begun[-1]}: {kind}{stopped.evalue}"
         except Exception as stopped:  # a dead kernel, a full disk: the next notebook may still run
-            error = f"cell {line.number}: {type(stopped).__name__}: {stopped}"
+            error = f"cell {begun[-1]}: {type(stopped).__name__}: {stopped}"
         seconds = round(time.monotonic() - started, 1)
         made = Path(folder, source.name)
         executed = nb_.clean(remove_error_markers(nb_.load(made) if made.exists() else original))
@@ -235,34 +236,26 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
     return executed
 
 
-class _Progress:
-    """A line that tells the cell and the seconds, redrawn every second on a terminal, silent elsewhere."""
+@contextmanager
+def _progress(name: str, cells: int, begun: Sequence[int]) -> Iterator[None]:
+    """A line that tells the cell last `begun` and the time, redrawn every second on a terminal, silent elsewhere."""
+    started, over = time.monotonic(), threading.Event()
 
-    def __init__(self, name: str, cells: int) -> None:
-        self.number, self._name, self._cells = 0, name, cells
-        self._started, self._over = time.monotonic(), threading.Event()
-        self._thread = threading.Thread(target=self._draw, daemon=True) if sys.stdout.isatty() else None
+    def draw() -> None:
+        while not over.wait(1):
+            took = duration(time.monotonic() - started)
+            print(f"\r\x1b[K{name}: cell {begun[-1]}/{cells}, {took}", end="", flush=True)
+        print("\r\x1b[K", end="", flush=True)
 
-    def __enter__(self) -> _Progress:
-        if self._thread:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        if self._thread:
-            self._thread.join()
-            print("\r\x1b[K", end="", flush=True)
-
-    def cell(self, cell: NotebookNode, cell_index: int) -> None:
-        self.number = cell_index + 1
-
-    def _draw(self) -> None:
-        while True:
-            took = duration(time.monotonic() - self._started)
-            print(f"\r\x1b[K{self._name}: cell {self.number}/{self._cells}, {took}", end="", flush=True)
-            if self._over.wait(1):
-                return
+    thread = threading.Thread(target=draw, daemon=True)
+    if sys.stdout.isatty():
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if thread.is_alive():
+            thread.join()
 
 
 def device() -> str:
