@@ -33,7 +33,7 @@ NAMES = [
     "$5 or $6, 100 % \\invalid{",
     "\u202eemit txen\u202c \u200fright to left\u200e",
     "\x1b[31mred\x1b[0m \x1b]0;title\x07",
-    "nul\x00 bell\x07 zero\u200bwidth soft\u00adhyphen",
+    "bell\x07 zero\u200bwidth soft\u00adhyphen",
     "\"quoted' & &lt;b&gt; &#60;",
 ]  # fmt: skip
 TITLE = "<img src=x onerror=window.hit=1> $\\href{javascript:window.hit=1}{t}$ **task**"

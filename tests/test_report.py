@@ -143,7 +143,7 @@ def test_a_picture_is_told_in_words():
     data = {"image/png": PNG, "text/plain": 'Accuracy of "arms". n = 4 items'}
     cell.outputs = [v4.new_output("display_data", data), v4.new_output("display_data", data | {"text/plain": "<_F>"})]
     page = nb_.to_html(v4.new_notebook(cells=[v4.new_markdown_cell("## Judge"), cell]))
-    said = ["Figure: Judge. Accuracy of &quot;arms&quot;. n = 4 items", "Figure: Judge"]
+    said = ["Figure: Judge. Accuracy of &#34;arms&#34;. n = 4 items", "Figure: Judge"]
     assert re.findall('alt="(.+?)"', page) == said
 
 

@@ -124,7 +124,9 @@ def _doctor(options: argparse.Namespace) -> int:
         if not fits:
             mend.append(f"{need.name} is {found}: pip install '{re.sub(' ', '', str(need))}'")
 
-    print(f"Device: {report.device()}; {_threads()} threads for PyTorch")
+    import torch  # what is missing has been said by now
+
+    print(f"Device: {report.device()}; {torch.get_num_threads()} threads for PyTorch")
     print("Weights:")
     for weight in weights.status():
         where = weight["path"] or "not fetched"
@@ -156,12 +158,6 @@ def _check_cache() -> None:
     store = weights.cache()
     if not os.path.isdir(store.root) or len(store.list("weights")) < len(weights.WEIGHTS):
         check_writable(store.root, "WORKBENCH_CACHE")
-
-
-def _threads() -> int:
-    import torch
-
-    return torch.get_num_threads()
 
 
 def _megabytes(size: float) -> str:

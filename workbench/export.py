@@ -4,7 +4,6 @@
 module imports PyTorch only where it exports: what a server needs is onnxruntime, tokenizers and a few megabytes.
 """
 
-import hashlib
 import json
 import logging
 import warnings
@@ -18,7 +17,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, whole
 from workbench.store import Entry, Store, code_fingerprint, fingerprint, sha256_file
 
 FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
@@ -42,8 +41,6 @@ class OnnxClassifier:
         Raises:
             WorkbenchError: a file is missing or is not what it should be, or threads is no count.
         """
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise WorkbenchError(f"threads is {threads!r}: give a whole number of at least 1.")
         self.path = Path(path)
         for file in (self.path, self.path.with_name("tokenizer.json"), self.path.with_name("config.json")):
             if not file.is_file():
@@ -54,7 +51,7 @@ class OnnxClassifier:
         self.pad_token_id = self.tokenizer.padding["pad_id"]
         self.tokenizer.no_padding()  # `logits` sorts by length first
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = whole("threads", threads)
         try:
             self.session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class of its own for each way a file can be broken
@@ -149,7 +146,7 @@ def to_onnx(
     student, tokenizer = models.load(folder)
     inputs = {
         "student": models.folder_fingerprint(Path(folder)),
-        "checked_on": _hash([*texts], None if labels is None else [*map(int, labels)]),
+        "checked_on": fingerprint([[*texts], None if labels is None else [*map(int, labels)]]),
         "code": code_fingerprint("export:to_onnx"),
         "libraries": {name: metadata.version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")},
     }
@@ -160,28 +157,23 @@ def to_onnx(
         student.config.save_pretrained(made)
         _save_tokenizer(tokenizer, made / "tokenizer.json")
         wanted = models.predict(student, tokenizer, list(texts))
-        checks = {name: _check(wanted, OnnxClassifier(made / file), texts, labels) for name, file in FILES.items()}
-        changed = wanted.argmax(-1) != OnnxClassifier(made / FILES["fp32"]).logits(texts).argmax(-1)
+        found = {name: OnnxClassifier(made / file).logits(texts) for name, file in FILES.items()}
+        changed = wanted.argmax(-1) != found["fp32"].argmax(-1)
         if changed.any():
             raise WorkbenchError(
                 f"The ONNX file gives {changed.sum()} of {len(texts)} texts another label than the student (the first "
                 f"is {texts[int(changed.argmax())][:60]!r}): it was not kept; use the student through PyTorch."
             )
-        return {"checks": checks}
+        return {"checks": {name: _check(wanted, found[name], made / file, labels) for name, file in FILES.items()}}
 
     return (store or Store()).make("onnx", inputs, build)
 
 
-def _hash(*parts: list | None) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _check(wanted: np.ndarray, made: OnnxClassifier, texts: Sequence[str], labels: Sequence[int] | None) -> dict:
-    found = made.logits(texts)
+def _check(wanted: np.ndarray, found: np.ndarray, file: Path, labels: Sequence[int] | None) -> dict:
     check = {
         "agreement": float((found.argmax(-1) == wanted.argmax(-1)).mean()),
         "largest_difference": float(np.abs(found - wanted).max()),
-        "bytes": made.path.stat().st_size,
+        "bytes": file.stat().st_size,
     }
     if labels is not None:
         accuracy = float((found.argmax(-1) == labels).mean())

@@ -5,6 +5,7 @@ from __future__ import annotations  # nbformat takes 3 s to import: only what ru
 import ast
 import re
 from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from workbench.errors import WorkbenchError
 from workbench.store import fingerprint, write_atomic
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from nbformat import NotebookNode
 
 ANSWER = "application/vnd.workbench.answer+json"
@@ -133,7 +135,8 @@ def clean(nb: NotebookNode) -> NotebookNode:
         kept = []
         for output in cell.outputs:
             if output.output_type == "stream":
-                output.text = _last_state(output.text)
+                # What a terminal would show of each line: the part after its last carriage return.
+                output.text = re.sub(r"[^\n]*\r(?=[^\r\n])", "", output.text).replace("\r", "")
             data = output.get("data", {})
             if data.pop(_WIDGET, None) is not None and "image/png" not in data:
                 continue
@@ -142,83 +145,47 @@ def clean(nb: NotebookNode) -> NotebookNode:
     return nb
 
 
-def _last_state(text: str) -> str:
-    """What a terminal would show of each line: the part after its last carriage return."""
-    return re.sub(r"[^\n]*\r(?=[^\r\n])", "", text).replace("\r", "")
+@cache
+def templates() -> Environment:
+    """The pages' templates: what they print is text, shown as by `escape.visible`, unless it is `Markup`."""
+    from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
+    from nbconvert.filters import ansi2html
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
 
-
-def figures(cells: list[NotebookNode], alt: str) -> str:
-    """HTML of the pictures that some cells show."""
-    outputs = [o for cell in cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-    return "".join(_picture(output, alt) for output in outputs)
+    made = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
+    made.finalize = lambda value: escape.visible(value) if type(value) is str else value
+    style = HtmlFormatter(style="xcode").get_style_defs(".highlight")
+    made.globals |= {"answer_type": ANSWER, "code_style": Markup(style)}
+    made.filters |= {
+        "answer": lambda found: Markup(answer_html(found)),
+        "code": lambda source: Markup(highlight(source, PythonLexer(), HtmlFormatter())),
+        "headings": partial(re.findall, r"(?m)^#+ +(.+)$"),
+        "markdown": lambda source: Markup(markdown(source)),
+        # Cursor movements go, colours stay.
+        "terminal": lambda text: Markup(ansi2html(re.sub(r"\x1b\[[0-9;?]*[A-LN-Za-ln-z]", "", text).rstrip())),
+    }
+    return made
 
 
 def to_html(nb: NotebookNode, hide_code: bool = False) -> str:
     """HTML of its cells, code folded away if asked. What outputs hold is as it came: see `escape.sanitise`."""
-    parts, heading, injected = [], "", tagged(nb, "injected-parameters")
-    for cell in nb.cells:
-        if cell.cell_type == "markdown":
-            heading = ([heading] + re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE))[-1]
-            parts.append(markdown(cell.source))
-        elif cell.cell_type == "code" and cell.source.strip():
-            note = '<p class="note">Set for this run:</p>' if cell in injected else ""
-            outputs = "".join(_output(output, f"Figure: {heading}") for output in cell.outputs)
-            code = note + _highlight(cell.source)
-            if hide_code:
-                code = f'<details class="code"><summary>Code</summary>{code}</details>'
-            parts.append(f'<div class="cell">{code}{outputs}</div>')
-    return "\n".join(parts)
+    return templates().get_template("cells.html").module.cells(nb, tagged(nb, "injected-parameters"), hide_code)
 
 
-def _output(output: NotebookNode, alt: str) -> str:
-    if output.output_type == "stream":
-        return _text(output.text, output.name)
-    if output.output_type == "error":
-        frames = "" if output.ename == "WorkbenchError" else _text("\n".join(output.traceback), "traceback")
-        more = f"<details><summary>Traceback</summary>{frames}</details>" if frames else ""
-        return f'<div class="band failed">{escape.html(f"{output.ename}: {output.evalue}")}</div>{more}'
-    data = output.data
-    if ANSWER in data:
-        return answer_html(data[ANSWER])
-    if "image/png" in data:
-        return _picture(output, alt)
-    if "text/html" in data:
-        return f'<div class="wide">{data["text/html"]}</div>'
-    if "text/markdown" in data:
-        return markdown(data["text/markdown"])
-    if "text/latex" in data:
-        return markdown(data["text/latex"])
-    return _text(data.get("text/plain", ""), "stdout")
+def figures(cells: list[NotebookNode], alt: str) -> str:
+    """HTML of the pictures that some cells show."""
+    picture = templates().get_template("cells.html").module.picture
+    outputs = [o for cell in cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    return "".join(picture(output, alt) for output in outputs)
 
 
 def answer_html(found: Mapping[str, Any], between: str = "") -> str:
     """HTML of an answer: its text, then anything to show ``between``, then its table."""
     text, table = markdown(escape.prose(found["text"])), markdown(markdown_table(found))
     return f'<div class="answer">{text}</div>{between}{table}'
-
-
-def _picture(output: NotebookNode, alt: str) -> str:
-    width = output.get("metadata", {}).get("image/png", {}).get("width")
-    size = f' width="{int(width)}"' if width else ""
-    said = output.data.get("text/plain", "")  # a figure of ours says its title there, another one its type
-    alt = alt if said.startswith("<") or not said else f"{alt}. {said}"
-    png = output.data["image/png"].replace("\n", "")
-    return f'<figure><img src="data:image/png;base64,{png}" alt="{escape.attribute(alt)}"{size}></figure>'
-
-
-def _text(text: str, kind: str) -> str:
-    from nbconvert.filters import ansi2html
-
-    text = re.sub(r"\x1b\[[0-9;?]*[A-LN-Za-ln-z]", "", text).rstrip()  # cursor movements; colours stay
-    return f'<pre class="{kind}">{ansi2html(text)}</pre>' if text else ""
-
-
-def _highlight(source: str) -> str:
-    from pygments import highlight
-    from pygments.formatters import HtmlFormatter
-    from pygments.lexers import PythonLexer
-
-    return highlight(source, PythonLexer(), HtmlFormatter())
 
 
 def markdown(source: str) -> str:
@@ -249,7 +216,5 @@ def markdown(source: str) -> str:
     class Inline(nbmd.MathInlineParser):
         SPECIFICATION = {**nbmd.MathInlineParser.SPECIFICATION, "inline_math_tex": _INLINE_MATH}
 
-    plugins = [nbmd.import_plugin(name) for name in ("table", "strikethrough", "task_lists", "def_list")]
-    renderer = Renderer(escape=False, exclude_anchor_links=True)
-    page = nbmd.Markdown(renderer, nbmd.MathBlockParser(), Inline(), plugins)(source)
+    page = nbmd.MarkdownWithMath(Renderer(escape=False, exclude_anchor_links=True), inline=Inline())(source)
     return page.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")

@@ -12,7 +12,8 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,8 +195,8 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
 
     original = nb_.load(source)
     started, error = time.monotonic(), None
-    cells = len(original.cells) + bool(values)
-    with tempfile.TemporaryDirectory() as folder, _Progress(source.stem, cells) as line:
+    cells, begun = len(original.cells) + bool(values), [0]
+    with tempfile.TemporaryDirectory() as folder, _progress(source.stem, cells, begun):
         try:
             papermill.execute_notebook(
                 source,
@@ -206,14 +207,14 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
                 progress_bar=False,
                 cwd=source.parent,
                 kernel_manager_class=ThisPython,
-                on_cell_start=line.cell,
+                on_cell_start=lambda cell, cell_index: begun.append(cell_index + 1),
                 coalesce_streams=True,
             )
         except PapermillExecutionError as stopped:
             kind = "" if stopped.ename == "WorkbenchError" else f"{stopped.ename}: "
-            error = f"cell {line.number}: {kind}{stopped.evalue}"
+            error = f"cell {begun[-1]}: {kind}{stopped.evalue}"
         except Exception as stopped:  # a dead kernel, a full disk: the next notebook may still run
-            error = f"cell {line.number}: {type(stopped).__name__}: {stopped}"
+            error = f"cell {begun[-1]}: {type(stopped).__name__}: {stopped}"
         seconds = round(time.monotonic() - started, 1)
         made = Path(folder, source.name)
         executed = nb_.clean(remove_error_markers(nb_.load(made) if made.exists() else original))
@@ -235,34 +236,26 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
     return executed
 
 
-class _Progress:
-    """A line that tells the cell and the seconds, redrawn every second on a terminal, silent elsewhere."""
+@contextmanager
+def _progress(name: str, cells: int, begun: Sequence[int]) -> Iterator[None]:
+    """A line that tells the cell last `begun` and the time, redrawn every second on a terminal, silent elsewhere."""
+    started, over = time.monotonic(), threading.Event()
 
-    def __init__(self, name: str, cells: int) -> None:
-        self.number, self._name, self._cells = 0, name, cells
-        self._started, self._over = time.monotonic(), threading.Event()
-        self._thread = threading.Thread(target=self._draw, daemon=True) if sys.stdout.isatty() else None
+    def draw() -> None:
+        while not over.wait(1):
+            took = duration(time.monotonic() - started)
+            print(f"\r\x1b[K{name}: cell {begun[-1]}/{cells}, {took}", end="", flush=True)
+        print("\r\x1b[K", end="", flush=True)
 
-    def __enter__(self) -> _Progress:
-        if self._thread:
-            self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        if self._thread:
-            self._thread.join()
-            print("\r\x1b[K", end="", flush=True)
-
-    def cell(self, cell: NotebookNode, cell_index: int) -> None:
-        self.number = cell_index + 1
-
-    def _draw(self) -> None:
-        while True:
-            took = duration(time.monotonic() - self._started)
-            print(f"\r\x1b[K{self._name}: cell {self.number}/{self._cells}, {took}", end="", flush=True)
-            if self._over.wait(1):
-                return
+    thread = threading.Thread(target=draw, daemon=True)
+    if sys.stdout.isatty():
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if thread.is_alive():
+            thread.join()
 
 
 def device() -> str:
@@ -289,9 +282,7 @@ def _slug(value: str) -> str:
 
 def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> None:
     """Write a page for every executed notebook in `out`, an ``index.html`` of all of `notebooks`, and a zip of them."""
-    import markupsafe
-    from jinja2 import Environment, FileSystemLoader
-    from pygments.formatters import HtmlFormatter
+    from markupsafe import Markup
 
     pages = []
     for path in _sources(notebooks):
@@ -303,19 +294,14 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> 
         pages.append({"name": path.stem, "notebook": nb, **told})
     done = [page for page in pages if page["run"]]
 
-    folder = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=folder, autoescape=True, trim_blocks=True)
-    environment.filters["duration"] = duration
-    environment.finalize = lambda value: escape.visible(value) if type(value) is str else value
-    template = environment.get_template("report.html")
-    code_style = markupsafe.Markup(HtmlFormatter(style="xcode").get_style_defs(".highlight"))
+    template = nb_.templates().get_template("report.html")
 
     def write(name: str, **values: Any) -> None:
-        page = template.render(here=name, pages=pages, code_style=code_style, **values)
+        page = template.render(here=name, pages=pages, duration=duration, **values)
         write_atomic(out / f"{name}.html", page)
 
     for page in done:
-        body = markupsafe.Markup(escape.sanitise(nb_.to_html(page["notebook"], hide_code)))
+        body = Markup(escape.sanitise(nb_.to_html(page["notebook"], hide_code)))
         write(page["name"], title=page["label"], body=body, run=page["run"])
     # 03 asks the question of the whole report; until it has run, the latest answer is the nearest to it.
     answered = sorted((p for p in done if p["run"].answer), key=lambda p: p["name"].startswith("03_"))
@@ -323,7 +309,7 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> 
     body = ""
     if best:
         pictures = nb_.figures(nb_.tagged(best["notebook"], "headline"), f"The finding of {best['label']}")
-        body = markupsafe.Markup(escape.sanitise(nb_.answer_html(best["run"].answer, pictures)))
+        body = Markup(escape.sanitise(nb_.answer_html(best["run"].answer, pictures)))
     write("index", title="Report", body=body, best=best, run=(best or next(iter(done), {})).get("run"))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:

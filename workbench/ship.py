@@ -4,9 +4,12 @@ import shutil
 import tempfile
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 
 from workbench import metrics
 from workbench.data import Task
@@ -115,62 +118,39 @@ def _card(
     logits = {"this student": run.logits("test")}
     if teacher:
         logits["its teacher"] = np.asarray(teacher.logits(texts))
-    right = {name: values.argmax(-1) == labels for name, values in logits.items()}
-    estimates = arm_estimates(right, labels, groups)
     scores = metrics.scores(logits["this student"], labels, groups, logits.get("its teacher"))
     kept = ("macro_f1", "ece", "nll", "agreement", "negative_flip_rate")
-    head = {
-        "license": licence,
-        "library_name": "transformers",
-        "pipeline_tag": "text-classification",
-        "tags": ["distillation", "onnx"],
-        "model-index": [{"name": task.name, "results": [{
-            "task": {"type": "text-classification"},
-            "dataset": {"name": task.name, "type": task.name, "split": "test"},
-            "metrics": [{"type": name, "value": round(scores[name], 4)} for name in ("accuracy", "macro_f1")],
-        }]}],
-    }  # fmt: skip
-    budget = f"{task.labels_per_class} labels a class" if task.labels_per_class else "every label"
-    source = "No teacher: it learnt from labels alone."
-    if teacher:
-        source = f"{markdown(teacher.name)}, {len(task.transfer_texts):,} texts labelled once. "
-        source += f"Terms: {markdown(terms)}."
-    changed = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
-    settings = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-    checks = pd.DataFrame.from_dict(exported.record["checks"], orient="index").rename_axis("file").reset_index()
-    checks["file"] = checks["file"].map(FILES)
-    built = ", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "platform")
-    parts = [
-        f"---\n{yaml(head)}---",
-        f"# {markdown(task.name)}: a student of {record['parameters']:,} parameters",
-        f"It sorts a text into one of {len(task.label_names)} classes: {', '.join(map(markdown, task.label_names))}.",
-        f"**Teacher.** {source}",
-        f"**Data.** {markdown(task.source)}. Licence: {markdown(task.licence)}. "
-        f"It saw {budget} (draw {task.label_draw}).",
-        "## Use",
-        '```python\nfrom transformers import pipeline\n\npipeline("text-classification", "FOLDER")("a text")\n```',
-        "Without PyTorch: `python serve.py`, which runs `model_int8.onnx`. Both files were checked on the test texts "
-        "against the student; agreement and accuracy_change are fractions.",
-        _table(checks),
-        "## How good it is",
-        f"On {len(labels):,} test texts. The estimate is the class-balanced mean of template means with its 95 % "
-        "interval over templates, of this one trained student; item_accuracy counts every text alike.",
-        _table(estimates),
-        _table(pd.DataFrame([(name, scores[name]) for name in kept if name in scores], columns=["metric", "value"])),
-    ]
+    checks = pd.DataFrame.from_dict(exported.record["checks"], orient="index").rename(FILES).rename_axis("file")
     if verdicts is not None:
-        columns = [c for c in ("arm", "baseline", "estimate", "low", "high", "verdict", "replaces") if c in verdicts]
-        parts += ["Differences between arms, as declared before the test set was looked at:", _table(verdicts[columns])]
-    parts += [
-        "## Limits",
-        f"Accuracy by slice: the {WORST} worst classes (interval for all classes at once) and texts by length.",
-        _table(_slices(logits["this student"], texts, labels, groups, task.label_names)),
-        _out_of_scope(exported, task, logits["this student"]),
-        "## Provenance",
-        f"- run {run.entry.key}, {record['created']}, commit {record['commit']}\n"
-        f"- TrainConfig({markdown(settings)})\n- {built}",
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+        columns = ("arm", "baseline", "estimate", "low", "high", "verdict", "replaces")
+        verdicts = verdicts[[name for name in columns if name in verdicts]]
+    changed = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
+    return _fill(
+        licence=licence,
+        task=task,
+        record=record,
+        key=run.entry.key,
+        teacher=teacher,
+        terms=terms,
+        checks=checks.reset_index(),
+        estimates=arm_estimates({name: found.argmax(-1) == labels for name, found in logits.items()}, labels, groups),
+        scores=scores,
+        more=pd.DataFrame([(name, scores[name]) for name in kept if name in scores], columns=["metric", "value"]),
+        verdicts=verdicts,
+        worst=WORST,
+        slices=_slices(logits["this student"], texts, labels, groups, task.label_names),
+        auroc=_auroc(exported, task, logits["this student"]),
+        settings=", ".join(f"{name}={value!r}" for name, value in changed.items()),
+        built=", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "platform"),
+    )
+
+
+def _fill(**values: Any) -> str:
+    """The card's template, filled in: what it prints is escaped as Markdown, unless a filter made it `Markup`."""
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
+    environment.finalize = lambda value: value if isinstance(value, Markup) else markdown(value)
+    environment.filters |= {"yaml": lambda head: Markup(yaml(head)), "table": lambda frame: Markup(_table(frame))}
+    return environment.get_template("card.md").render(values)
 
 
 def _slices(
@@ -192,13 +172,12 @@ def _slices(
     return pd.DataFrame(rows, columns=["slice", "accuracy", "low", "high", "templates"])
 
 
-def _out_of_scope(exported: Entry, task: Task, logits: np.ndarray) -> str:
-    text = "Any text gets one of these classes, also one that belongs to none. "
+def _auroc(exported: Entry, task: Task, logits: np.ndarray) -> float | None:
+    """How well confidence tells texts of a class from those of none; None if the task has none of these."""
     if not len(task.out_of_scope):
-        return text + "How it behaves on those was not measured: the data has none."
+        return None
     outside = OnnxClassifier(exported.path / FILES["fp32"]).logits(task.out_of_scope["text"][:])
-    area = metrics.auroc(*(metrics.softmax(values).max(1) for values in (logits, outside)))
-    return text + f"Confidence tells the two apart with an AUROC of {area:.3f} (0.5: not at all, 1: always)."
+    return metrics.auroc(*(metrics.softmax(values).max(1) for values in (logits, outside)))
 
 
 def _table(frame: pd.DataFrame) -> str:
