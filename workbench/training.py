@@ -165,6 +165,12 @@ class AnyLabels(Protocol):
     fingerprint: str
 
 
+# What a config says of the loss, by the names that `combine` takes.
+_OF_LOSS = (
+    "loss", "loss_options", "temperature", "kd_weight", "ce_weight", "label_smoothing", "scale_by_temperature",
+)  # fmt: skip
+
+
 class Distiller(nn.Module):
     """Student and loss in one module whose forward gives the loss of a micro-batch."""
 
@@ -185,21 +191,8 @@ class Distiller(nn.Module):
         logits = self.student(**read).logits
         if labels.ndim == 2:
             logits, labels = logits[labels >= 0], labels[labels >= 0]
-        c = self.config
-        loss, ce, kd = combine(
-            logits,
-            teacher_logits,
-            labels,
-            loss=c.loss,
-            loss_options=c.loss_options,
-            temperature=c.temperature,
-            kd_weight=c.kd_weight,
-            ce_weight=c.ce_weight,
-            label_smoothing=c.label_smoothing,
-            scale_by_temperature=c.scale_by_temperature,
-            labelled_rows=labelled_rows,
-            rows=rows,
-        )
+        how = {name: getattr(self.config, name) for name in _OF_LOSS}
+        loss, ce, kd = combine(logits, teacher_logits, labels, labelled_rows=labelled_rows, rows=rows, **how)
         return loss, ce, kd, logits
 
 
