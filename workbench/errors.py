@@ -146,6 +146,12 @@ class Switch:
         return value
 
 
+def settle(settings: object, checks: Mapping[str, Number | Choice | Switch | Text]) -> None:
+    """Replace those fields of a frozen dataclass by what their checks make of them, or raise."""
+    for name, check in checks.items():
+        object.__setattr__(settings, name, check.check(name, getattr(settings, name)))
+
+
 MANY = 1_000_000_000  # where a count has no other end
 SEED = Number(least=0, most=2**63 - 1, whole=True)
 TEMPERATURE = Number(1e-6, 1e6)  # beyond, its square times a gradient leaves float32

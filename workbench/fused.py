@@ -14,7 +14,7 @@ time and nothing is computed twice. What the teacher says comes as one of four t
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,13 +69,14 @@ class Head:
 
     def cast(self, dtype: torch.dtype) -> "Head":
         """Weights of real tokens only, detached, in `dtype`."""
-        bias = None if self.bias is None else self.bias.detach()[: len(self)].to(dtype)
-        return replace(self, weight=self.weight.detach()[: len(self)].to(dtype), bias=bias, vocabulary=None)
+        return replace(self._map(lambda x: x.detach()[: len(self)].to(dtype)), vocabulary=None)
 
     def to(self, device: torch.device | str) -> "Head":
         """On that device."""
-        bias = None if self.bias is None else self.bias.to(device)
-        return replace(self, weight=self.weight.to(device), bias=bias)
+        return self._map(lambda x: x.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Head":
+        return replace(self, weight=change(self.weight), bias=None if self.bias is None else change(self.bias))
 
     def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
         """``[N, V]`` in the weight's type, written to `out` if given. For a head that `cast` gave."""

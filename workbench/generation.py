@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from workbench import language, models, weights
-from workbench.errors import SEED, Text, WorkbenchError, sequence, shown, strings, whole
+from workbench.errors import SEED, Number, Text, WorkbenchError, sequence, settle, shown, strings, whole
 from workbench.losses import check_temperature
 from workbench.reasoning import Problem, TraceTask, Verdict, verify
 from workbench.store import Hold, Store, code_fingerprint, fingerprint, write_atomic
@@ -56,16 +56,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
-        values = {
-            "temperature": check_temperature(self.temperature, or_zero=True),
-            "max_new_tokens": whole("max_new_tokens", self.max_new_tokens, 1, 1_048_576),
-            "stop": tuple(strings("stop", self.stop)),
-            "seed": SEED.check("seed", self.seed),
-        }
-        if "" in values["stop"]:
+        object.__setattr__(self, "temperature", check_temperature(self.temperature, or_zero=True))
+        settle(self, {"max_new_tokens": Number(1, 1_048_576, whole=True), "seed": SEED})
+        object.__setattr__(self, "stop", tuple(strings("stop", self.stop)))
+        if "" in self.stop:
             raise WorkbenchError(f"stop is {shown(self.stop)}: give strings that are not empty.")
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
 
 
 class Writer(Protocol):
@@ -94,7 +89,7 @@ class Local:
         """Refuse a name or a number of threads that means nothing."""
         if not isinstance(self.model, Path):
             Text().check("model", self.model)
-        object.__setattr__(self, "threads", whole("threads", self.threads, 1, 1024))
+        settle(self, {"threads": Number(1, 1024, whole=True)})
 
     @cached_property
     def fingerprint(self) -> str:

@@ -138,9 +138,7 @@ def generate(
     how = (drawn if temperature else {"do_sample": False}) | options
     try:
         with seeded(seed, threads):
-            return model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=pad, **how
-            )
+            return model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=pad, **how)
     except (ValueError, TypeError, ImportError) as error:  # such as a way of writing that needs code of the hub
         name, why = model.name_or_path or "The model", weights.reason(error)
         raise WorkbenchError(f"{name} can't write ({why}): look at its generation_config.json.") from None

@@ -61,26 +61,8 @@ class TextDistiller(nn.Module):
         return total, ce.sum() / tokens, kd.sum() / tokens, None
 
 
-class _CausalLesson(Lesson):
-    """What both have in common: every row teaches each token that counts, and the look keeps no logits."""
-
-    def build(self) -> nn.Module:
-        """The student; keeps its tokenizer."""
-        c = self.config
-        student, self.tokenizer = build_causal(c.student, dropout=c.dropout, max_length=c.max_length)
-        return student
-
-    def tokens(self, rows: np.ndarray) -> int:
-        """How many tokens of some rows count."""
-        raise NotImplementedError
-
-    def denominators(self, rows: np.ndarray) -> tuple[int, int]:
-        """Both terms are means over those tokens."""
-        return (self.tokens(rows),) * 2
-
-
 @lesson.register(TraceTask)
-class TraceLesson(_CausalLesson):
+class TraceLesson(Lesson):
     """Completions, packed into lines; prompts are read and not learnt."""
 
     betas = (0.9, 0.95)  # usual for language models: a short run can't wait for 0.999
@@ -90,7 +72,8 @@ class TraceLesson(_CausalLesson):
     def __init__(self, task: TraceTask, labels: SoftTraces | None, config: TrainConfig):
         """See `Lesson`."""
         super().__init__(task, labels, config)
-        self.distiller = Distiller(self.build(), config).to(self.device).train()
+        student, self.tokenizer = build_causal(config.student, dropout=config.dropout, max_length=config.max_length)
+        self.distiller = Distiller(student, config).to(self.device).train()
         self.pairs = [self.encode(*pair) for pair in zip(task.prompts, task.completions, strict=True)]
         self.counts = np.array([sum(t >= 0 for t in targets) for _, targets in self.pairs])
         self.validation = [self.encode(*pair) for pair in task.validation]
@@ -108,9 +91,9 @@ class TraceLesson(_CausalLesson):
             )
         return ids, [-1] * (len(before) - 1) + after + [-1]
 
-    def tokens(self, rows: np.ndarray) -> int:
-        """Of completions, with their ends."""
-        return int(self.counts[rows].sum())
+    def denominators(self, rows: np.ndarray) -> tuple[int, int]:
+        """Tokens of completions, with their ends."""
+        return (int(self.counts[rows].sum()),) * 2
 
     def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Lesson`; the logits are those of the positions that count."""
@@ -147,8 +130,7 @@ class TraceLesson(_CausalLesson):
 
     def finish(self, run: _Trainer) -> tuple[dict[str, float], dict[str, Any], list[str]]:
         """Counts the tokens read, prompts included and padding left out."""
-        lengths = np.array([len(ids) for ids, _ in self.pairs])
-        tokens = sum(int(lengths[run.batches.rows(step)].sum()) for step in range(run.step))
+        tokens = sum(len(self.pairs[i][0]) for step in range(run.step) for i in run.batches.rows(step))
         exact, nll = run.best_score
         texts = [p + c for p, c in zip(self.task.prompts, self.task.completions, strict=True)]
         about = {"rows": len(self.pairs), "train_tokens": tokens}
@@ -156,7 +138,7 @@ class TraceLesson(_CausalLesson):
 
 
 @lesson.register(TextTask)
-class TextLesson(_CausalLesson):
+class TextLesson(Lesson):
     """Blocks of text, by the fused loss, and perplexity."""
 
     reads = "find_blocks"
@@ -167,7 +149,7 @@ class TextLesson(_CausalLesson):
         super().__init__(task, labels, config)
         if config.label_smoothing:
             raise WorkbenchError(f"label_smoothing is {config.label_smoothing}: set it to 0 for text, it is not fused.")
-        student = self.build()
+        student, self.tokenizer = build_causal(config.student, dropout=config.dropout, max_length=config.max_length)
         self.model = LanguageModel("the student", student, self.tokenizer, "in training")
         self.model.check(task)
         self.distiller = TextDistiller(student, config, len(self.tokenizer)).to(self.device).train()
@@ -175,9 +157,9 @@ class TextLesson(_CausalLesson):
         self.soft_rows = labels.find_blocks(task.train) if config.kd_weight else None
         self.rows = (len(task.train),) * 2
 
-    def tokens(self, rows: np.ndarray) -> int:
-        """Of blocks, without what is given."""
-        return len(rows) * (self.task.length - self.task.given)
+    def denominators(self, rows: np.ndarray) -> tuple[int, int]:
+        """Tokens of blocks, without what is given."""
+        return (len(rows) * (self.task.length - self.task.given),) * 2
 
     def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, None]:
         """See `Lesson`; no step holds the logits of all its tokens."""
@@ -199,5 +181,5 @@ class TextLesson(_CausalLesson):
         """Judges on test, too."""
         scored = {"validation.nll": -run.best_score[1], "test.nll": self.nll("test")}
         scored |= {name.replace("nll", "perplexity"): math.exp(value) for name, value in scored.items()}
-        about = {"rows": len(self.task.train), "train_tokens": run.step * self.tokens(run.batches.rows(0))}
+        about = {"rows": len(self.task.train), "train_tokens": run.step * self.denominators(run.batches.rows(0))[0]}
         return scored, about, self.tokenizer.batch_decode(self.task.test[:1])

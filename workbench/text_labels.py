@@ -25,7 +25,7 @@ from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from workbench.errors import SEED, Choice, WorkbenchError, number, shown, unknown, whole
+from workbench.errors import SEED, Choice, Number, WorkbenchError, number, settle, shown, unknown
 from workbench.fused import Head, Hidden, Sampled, Target, TopK, fused_loss
 from workbench.language import BATCH, LanguageModel, write
 from workbench.losses import check_temperature
@@ -65,14 +65,9 @@ class LabelOptions:
         """Refuse values that can't be meant."""
         if not isinstance(self.kind, str) or self.kind not in ARRAYS:
             raise unknown("kind of soft labels", self.kind, ARRAYS)
-        values = {
-            "k": whole("k", self.k, 1, 10_000_000),
-            "temperature": check_temperature(self.temperature, or_zero=self.kind == "text"),
-            "seed": SEED.check("seed", self.seed),
-            "dtype": Choice(("float16", "bfloat16")).check("dtype", self.dtype),
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "temperature", check_temperature(self.temperature, or_zero=self.kind == "text"))
+        checks = {"k": Number(1, 10_000_000, whole=True), "seed": SEED, "dtype": Choice(("float16", "bfloat16"))}
+        settle(self, checks)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -360,13 +355,12 @@ def _target(
 
 def _keep_head(teacher: LanguageModel, store: Store) -> Path:
     """The teacher's head in the store: with it, hidden states are labels without the teacher."""
-    head = teacher.head
+    head = teacher.head.cast(teacher.head.weight.dtype)
 
     def build(folder: Path) -> None:
-        tensors = {"weight": head.weight.detach()[: len(head)]}
-        if head.bias is not None:
-            tensors["bias"] = head.bias.detach()[: len(head)]
-        save_file({k: v.cpu().clone().contiguous() for k, v in tensors.items()}, folder / "head.safetensors")
+        tensors = {"weight": head.weight, "bias": head.bias}
+        kept = {k: v.cpu().clone().contiguous() for k, v in tensors.items() if v is not None}
+        save_file(kept, folder / "head.safetensors")
         form = {"scale": head.scale, "softcap": head.softcap}
         (folder / "head.json").write_text(json.dumps(form), encoding="utf-8")
 

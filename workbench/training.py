@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property, lru_cache, singledispatch
@@ -37,6 +38,7 @@ from workbench.errors import (
     Text,
     WorkbenchError,
     number,
+    settle,
     shown,
     strings,
     unknown,
@@ -122,8 +124,7 @@ class TrainConfig:
         spec = find_loss(self.loss, self.loss_options)
         options = {name: spec.options[name].check(name, value) for name, value in (self.loss_options or {}).items()}
         object.__setattr__(self, "loss_options", options)  # a copy: `replace` would share the dict
-        for name, check in CHECKS.items():
-            object.__setattr__(self, name, check.check(name, getattr(self, name)))
+        settle(self, CHECKS)
         self._check_student()
         if self.kd_weight == 0 and self.ce_weight == 0:
             raise WorkbenchError("kd_weight and ce_weight are both 0: there is nothing to learn from; raise one.")
@@ -164,6 +165,12 @@ class AnyLabels(Protocol):
     fingerprint: str
 
 
+# What a config says of the loss, by the names that `combine` takes.
+_OF_LOSS = (
+    "loss", "loss_options", "temperature", "kd_weight", "ce_weight", "label_smoothing", "scale_by_temperature",
+)  # fmt: skip
+
+
 class Distiller(nn.Module):
     """Student and loss in one module whose forward gives the loss of a micro-batch."""
 
@@ -184,21 +191,8 @@ class Distiller(nn.Module):
         logits = self.student(**read).logits
         if labels.ndim == 2:
             logits, labels = logits[labels >= 0], labels[labels >= 0]
-        c = self.config
-        loss, ce, kd = combine(
-            logits,
-            teacher_logits,
-            labels,
-            loss=c.loss,
-            loss_options=c.loss_options,
-            temperature=c.temperature,
-            kd_weight=c.kd_weight,
-            ce_weight=c.ce_weight,
-            label_smoothing=c.label_smoothing,
-            scale_by_temperature=c.scale_by_temperature,
-            labelled_rows=labelled_rows,
-            rows=rows,
-        )
+        how = {name: getattr(self.config, name) for name in _OF_LOSS}
+        loss, ce, kd = combine(logits, teacher_logits, labels, labelled_rows=labelled_rows, rows=rows, **how)
         return loss, ce, kd, logits
 
 
@@ -393,7 +387,7 @@ def _checkpoint(folder: Path) -> Path:
     return folder / "checkpoint" / "state.safetensors"
 
 
-class Lesson:
+class Lesson(ABC):
     """What a kind of task asks of a run: the rows of a step, the look at validation, what is kept.
 
     Attributes:
@@ -420,21 +414,21 @@ class Lesson:
         """To the run's own precision."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
+    @abstractmethod
     def denominators(self, rows: np.ndarray) -> tuple[int, int]:
         """What the cross-entropy and the distillation term of a step are divided by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """(loss, ce, kd, logits) of some rows of a step, whose denominators are given."""
-        raise NotImplementedError
 
+    @abstractmethod
     def look(self) -> tuple[float, float, np.ndarray]:
         """(score, nll, logits) on validation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, run: "_Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
         """Scores of the best student, what else its record says, and texts, to weigh one of median length."""
-        raise NotImplementedError
 
 
 @singledispatch
