@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 import torch
+from refusal import refused
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -41,7 +42,7 @@ def test_augmented_is_seeded_and_without_copies(task):
     for split in set(SPLITS) - {"unlabelled"}:
         assert getattr(made, split) is getattr(task, split)
     assert made.fingerprint != task.fingerprint
-    with pytest.raises(WorkbenchError, match="rate is 0: give a number above 0 and at most 1"):
+    with refused("rate is 0: give a number above 0 and at most 1"):
         augmented(task, rate=0)
 
 
@@ -92,5 +93,5 @@ def test_no_such_writer_and_no_example(task, writer, store):
     with pytest.raises(WorkbenchError, match="Can't load .*'nobody/nothing'"):
         written(task, "nobody/nothing", store=store)
     lacking = augment.replace(task, labelled=task.labelled.filter(lambda row: row["label"] != 1))
-    with pytest.raises(WorkbenchError, match="Class 'fruit' has no labelled text to show the language model"):
+    with refused("Class 'fruit' has no labelled text to show the language model"):
         written(lacking, writer, per_class=1, max_new_tokens=2, store=store)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusal import refused
 
 from workbench import store as module
 from workbench.errors import WorkbenchError
@@ -58,14 +59,7 @@ def folders(root: Path) -> list[Path]:
 
 
 def test_fingerprint_is_a_stable_name():
-    inputs = {
-        "teacher": "minilm",
-        "temperature": 2.5,
-        "labels": ["a", "é"],
-        "seed": 0,
-        "half": True,
-        "none": None,
-    }
+    inputs = {"teacher": "minilm", "temperature": 2.5, "labels": ["a", "é"], "seed": 0, "half": True, "none": None}
     assert fingerprint(inputs) == "a20acda7985c81169e58b37011c68ea2"
     assert fingerprint(dict(reversed(inputs.items()))) == fingerprint(inputs)
 
@@ -97,7 +91,7 @@ def test_fingerprint_names_what_it_refuses(inputs, place):
 
 @pytest.mark.parametrize("kind", ["", "/x", "../x", "a/../b", ".partial", "a//b", "a+b", "csv:x", "a/"])
 def test_a_kind_cannot_leave_the_store(store, kind):
-    with pytest.raises(WorkbenchError, match="is not a folder name"):
+    with refused("is not a folder name"):
         store.make(kind, {}, write())
 
 
@@ -135,9 +129,7 @@ def test_round_trip(store):
 
 
 def test_importing_the_store_is_light():
-    code = (
-        "import sys, workbench.store; print({'torch', 'transformers', 'pandas', 'numpy'} & set(sys.modules))"
-    )
+    code = "import sys, workbench.store; print({'torch', 'transformers', 'pandas', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
@@ -154,11 +146,9 @@ def test_a_failed_build_leaves_nothing(store, error):
     assert store.make("runs", {"a": 1}, write(), wait=False)  # the claim is free as well
 
 
-@pytest.mark.parametrize(
-    "extra", [{"created": "now"}, {"metrics": {"x": object()}}, {"metrics": np.zeros(2)}]
-)
+@pytest.mark.parametrize("extra", [{"created": "now"}, {"metrics": {"x": object()}}, {"metrics": np.zeros(2)}])
 def test_a_record_the_store_cannot_write_is_refused(store, extra):
-    with pytest.raises(WorkbenchError, match="record"):
+    with refused("record"):
         store.make("runs", {}, lambda folder: extra)
     assert folders(store.root) == []
 
@@ -187,7 +177,7 @@ def test_an_interrupted_job_finds_its_checkpoint(store):
     assert sorted(path.name for path in entry.path.iterdir()) == ["manifest.json", "model", "run.json"]
     with store.claim("runs", {"seed": 0}) as claim:
         assert claim.entry == entry
-        with pytest.raises(WorkbenchError, match="already there"):
+        with refused("already there"):
             claim.commit()
 
 
@@ -204,9 +194,7 @@ def test_inputs_changed_after_the_claim_do_not_move_the_entry(store):
     with store.claim("runs", inputs) as claim:
         inputs["seed"] = 1
         claim.commit()
-    assert (
-        store.find("runs", {"seed": 0}).record["inputs"] == {"seed": 0} and store.find("runs", inputs) is None
-    )
+    assert store.find("runs", {"seed": 0}).record["inputs"] == {"seed": 0} and store.find("runs", inputs) is None
 
 
 def test_a_claim_may_be_closed_by_another_thread(store):
@@ -280,7 +268,7 @@ with store.claim("runs", {"a": 1}) as claim, store.claim("runs", {"a": 2}):
     )
     try:
         assert child.stdout.readline() == "held\n"
-        with pytest.raises(WorkbenchError, match="another owner"):
+        with refused("another owner"):
             store.make("runs", {"a": 1}, never, wait=False)
         assert store.prune(kind="runs") == []
         assert len(folders(store.root)) == 1 and store.find("runs", {"a": 2})
@@ -387,9 +375,8 @@ def fill_with_safetensors(folder: Path) -> None:
 @pytest.mark.parametrize("fill", [fill_with_bytes, fill_with_safetensors])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk, fill):
     store = Store(small_disk / "store")
-    with pytest.raises(WorkbenchError, match=r"The disk is full \(\d+ bytes free\)") as error:
+    with refused("The disk is full (", " bytes free)", str(store.root)):
         store.make("soft_labels", {"a": 1}, fill)
-    assert str(store.root) in str(error.value) and "\n" not in str(error.value)
     assert folders(store.root) == [] and store.list() == []
     assert store.make("soft_labels", {"a": 1}, write())
 
@@ -408,25 +395,22 @@ def test_a_full_disk_while_committing_leaves_nothing(small_disk):
         except OSError:  # full to the last page: the build ends well and run.json does not fit
             pass
 
-    with pytest.raises(WorkbenchError, match=r"The disk is full \(0 bytes free\)"):
+    with refused("The disk is full (0 bytes free)"):
         store.make("soft_labels", {"a": 1}, fill)
     assert folders(store.root) == [] and store.list() == []
 
 
 def test_an_unwritable_root_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(WorkbenchError, match="Cannot write to the store at .*/file/store") as error:
+    with refused(f"Cannot write to the store at {tmp_path}/file/store"):
         Store(tmp_path / "file" / "store").make("runs", {}, write())
-    assert "\n" not in str(error.value)
 
 
 # Housekeeping -----------------------------------------------------------------------------------------------
 
 
 def test_list_is_by_kind_and_oldest_first(store):
-    made = [
-        store.make(kind, {"n": n}, write()) for n, kind in enumerate(["b", "soft/t1", "soft/t2", "software"])
-    ]
+    made = [store.make(kind, {"n": n}, write()) for n, kind in enumerate(["b", "soft/t1", "soft/t2", "software"])]
     assert store.list() == made
     assert store.list("soft") == made[1:3] and store.list("soft/t2") == made[2:3] and store.list("none") == []
     os.truncate(made[0].path / "a.txt", 1)
@@ -443,10 +427,7 @@ def test_prune(store):
     assert store.prune() == [claim.folder] and not claim.folder.exists()
     assert store.list() == [*runs, other]
     assert store.prune(older_than_days=1) == []
-    assert store.prune("runs", dry_run=True) == [entry.path for entry in runs] and store.list() == [
-        *runs,
-        other,
-    ]
+    assert store.prune("runs", dry_run=True) == [entry.path for entry in runs] and store.list() == [*runs, other]
     assert store.prune("runs", older_than_days=0) == [entry.path for entry in runs]
     assert store.list() == [other] and store.find("runs", {"n": 0}) is None
     assert not any((store.root / ".damaged").iterdir())
@@ -454,20 +435,13 @@ def test_prune(store):
 
 
 def test_runs(store):
-    store.make(
-        "runs", {"config": {"seed": 3, "t": 2.5}, "task": {"seed": 7}}, write(metrics={"accuracy": 0.5})
-    )
+    store.make("runs", {"config": {"seed": 3, "t": 2.5}, "task": {"seed": 7}}, write(metrics={"accuracy": 0.5}))
     store.make("runs", {"kind": "x", "sizes": [1, 2]}, write(metrics={"test": {"accuracy": 0.25}}))
     frame = store.runs("runs")
     columns = "kind key created seconds bytes path config.seed t task.seed metrics.accuracy"
     assert list(frame.columns) == [*columns.split(), "inputs.kind", "sizes", "test.accuracy"]
     first, second = frame.to_dict("records")
-    assert (first["config.seed"], first["task.seed"], first["t"], first["metrics.accuracy"]) == (
-        3,
-        7,
-        2.5,
-        0.5,
-    )
+    assert (first["config.seed"], first["task.seed"], first["t"], first["metrics.accuracy"]) == (3, 7, 2.5, 0.5)
     assert second["inputs.kind"] == "x" and second["kind"] == "runs" and second["sizes"] == [1, 2]
     assert second["test.accuracy"] == 0.25 and math.isnan(second["config.seed"])
     assert str(frame["created"].dtype).endswith("UTC]") and first["bytes"] > 505

@@ -17,13 +17,13 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from refusal import refused
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import CONFIG, PLAIN
 
 from workbench import metrics, models, training
 from workbench.data import Task
-from workbench.errors import WorkbenchError
 from workbench.losses import LOSSES, combine
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
@@ -56,45 +56,7 @@ def check_same(a: Run, b: Run) -> None:
     assert a.metrics == b.metrics
 
 
-def check_sentence(message: str, *parts: str) -> None:
-    assert "\n" not in message and message.endswith(".")
-    for part in parts:
-        assert part in message
-
-
 # --- TrainConfig
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("temperature", value) for value in (0, -1.0, math.nan, math.inf)]
-    + [(name, value) for name in ("kd_weight", "ce_weight", "weight_decay") for value in (-0.1, math.nan)]
-    + [
-        (name, value)
-        for name in ("steps", "batch_size", "accumulation", "eval_every", "log_every", "max_length", "threads")
-        for value in (0, -1, 2.5)
-    ]
-    + [(name, value) for name in ("learning_rate", "max_grad_norm") for value in (0, -1e-3, math.nan)]
-    + [(name, value) for name in ("label_smoothing", "warmup", "dropout") for value in (-0.1, 1.0, math.nan)]
-    + [("labelled_fraction", value) for value in (-0.1, 1.1, math.nan)]
-    + [("precision", "float16")],
-)
-def test_a_value_that_means_nothing_is_refused_by_name(name, value):
-    with pytest.raises(WorkbenchError) as error:
-        TrainConfig(**{name: value})
-    check_sentence(str(error.value), f"{name} is {value!r}")
-
-
-def test_nothing_to_learn_from_and_unknown_losses_are_refused():
-    with pytest.raises(WorkbenchError) as error:
-        TrainConfig(kd_weight=0, ce_weight=0)
-    check_sentence(str(error.value), "kd_weight and ce_weight are both 0")
-    with pytest.raises(WorkbenchError) as error:
-        TrainConfig(kd_weight=0, ce_weight=1, labelled_fraction=0)
-    check_sentence(str(error.value), "labelled_fraction is 0 and kd_weight 0")
-    with pytest.raises(WorkbenchError) as error:
-        TrainConfig(loss="forward_k")
-    check_sentence(str(error.value), "Unknown loss 'forward_k': did you mean 'forward_kl'?")
 
 
 def test_options_of_the_loss_are_checked_and_belong_to_one_config():
@@ -104,26 +66,13 @@ def test_options_of_the_loss_are_checked_and_belong_to_one_config():
     options["beta"] = other.loss_options["alpha"] = 9.0
     assert config.loss_options == {"beta": 1.0, "alpha": 0.5}
     assert hash(config) == hash(replace(config)) and config != replace(config, loss_options={})
-    with pytest.raises(WorkbenchError) as error:
-        replace(config, loss="jsd")
-    check_sentence(str(error.value), "beta of loss 'jsd' is 1.0: give a number above 0 and below 1")
-    with pytest.raises(WorkbenchError) as error:
-        replace(config, loss="forward_kl")
-    check_sentence(str(error.value), "Loss 'forward_kl' has no option 'beta': it takes standardise")
 
 
 @pytest.mark.parametrize("options", [{"accumulation": 2}, {"batch_size": 2}])
 def test_a_loss_over_the_rows_of_a_step_needs_them_together(options):
-    with pytest.raises(WorkbenchError) as error:
+    with refused(f"{next(iter(options))} is 2" if "accumulation" in options else "batch_size 2"):
         TrainConfig(loss="dist", **options)
-    check_sentence(str(error.value), f"{next(iter(options))} is 2" if "accumulation" in options else "batch_size 2")
     TrainConfig(loss="dist", kd_weight=0.0, ce_weight=1.0, **options)  # where it plays no part
-
-
-def test_a_distillation_term_needs_soft_labels(task, store):
-    with pytest.raises(WorkbenchError) as error:
-        next(train(task, None, CONFIG, store=store))
-    check_sentence(str(error.value), "kd_weight is 1.0 but labels is None", "soft_labels(teacher, task)")
 
 
 # --- batches
@@ -259,18 +208,16 @@ def test_micro_batches_add_up_to_the_step(task, labels, tmp_path, accumulation):
 
 def test_a_loss_that_is_no_longer_finite_ends_the_run_with_one_sentence(task, labels, store):
     config = replace(PLAIN, learning_rate=1e30, max_grad_norm=1e30, log_every=1)
-    with pytest.raises(WorkbenchError) as error:
+    with refused("The loss is ", "at step ", "lower learning_rate (1e+30)"):
         run(task, labels, config, store)
-    check_sentence(str(error.value), "The loss is ", "at step ", "lower learning_rate (1e+30)")
     assert find_run(task, labels, config, store) is None
 
 
 def test_a_row_without_a_soft_label_is_named(task, store):
     texts = task.transfer_texts
     some = soft_labels(BagOfWords(task), task, texts=texts[2:], store=store)
-    with pytest.raises(WorkbenchError) as error:
+    with refused("2 of 36 texts have no soft label by bag of words", repr(texts[0][:60])):
         run(task, some, CONFIG, store)
-    check_sentence(str(error.value), "2 of 36 texts have no soft label by bag of words", repr(texts[0][:60]))
 
 
 # --- records and results
@@ -279,9 +226,7 @@ def test_a_row_without_a_soft_label_is_named(task, store):
 def test_records(task, labels, store):
     config = replace(PLAIN, steps=7, log_every=3, eval_every=2, warmup=0.5)
     history = pd.DataFrame(train(task, labels, config, store=store))
-    assert list(history) == (
-        "step loss ce kd learning_rate seconds validation validation_nll grad_ratio".split()
-    )
+    assert list(history) == ("step loss ce kd learning_rate seconds validation validation_nll grad_ratio".split())
     assert list(history["step"]) == [3, 6, 7]
     np.testing.assert_allclose(history["learning_rate"], [3 / 4 * 4e-3, 2 / 3 * 4e-3, 1 / 3 * 4e-3])
     np.testing.assert_allclose(history["loss"], history["ce"] + 4 * history["kd"], rtol=1e-5)
@@ -563,7 +508,7 @@ def test_a_killed_run_ends_bit_for_bit_where_it_would_have_ended(task, labels, t
     check_same(find_run(task, labels, LONGER, Store(tmp_path)), uninterrupted)
 
 
-@pytest.mark.long
+@pytest.mark.soak
 def test_runs_killed_at_any_moment_end_bit_for_bit_where_they_would_have_ended(task, labels, tmp_path, longer):
     uninterrupted, seconds = longer
     rng, landed = random.Random(1), 0

@@ -638,7 +638,7 @@ def _on_cluster(calls: list[tuple], address: str) -> Iterator[Outcome]:
 
 def _cause(error: BaseException | None) -> str:
     if type(error).__name__ == "KilledWorker":
-        return "every worker that tried it died (out of memory? its log says more)"
+        return "every worker that tried it died (out of memory? its log says more)."
     return f"{type(error).__name__}: {error}"
 
 
