@@ -26,7 +26,7 @@ from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike
 from scipy import special
 
-from workbench import metrics, plots, training
+from workbench import metrics, plots, style, training
 from workbench.errors import WorkbenchError
 from workbench.escape import html, shorten, visible
 from workbench.losses import LOSSES
@@ -69,7 +69,7 @@ class Panel(ipw.VBox):
 
     def redraw(self) -> None:
         """Draw what the controls say by now; what the user should mend is said in `note`."""
-        with self.lock, plots.style():
+        with self.lock, style.drawing():
             try:
                 picture = self.draw()
             except WorkbenchError as error:
@@ -83,7 +83,7 @@ class Panel(ipw.VBox):
 
     def lack(self, what: str) -> None:
         """Show, in place of the controls, what is missing and which notebook makes it."""
-        with plots.style():
+        with style.drawing():
             fig = _figure(0.6)
             fig.text(0.01, 0.5, what, va="center")
             self.image.value = _png(fig)
@@ -113,7 +113,7 @@ def _alert(text: str) -> str:
 
 
 def _figure(height: float) -> Figure:
-    fig = Figure(figsize=(plots.WIDTH, height), dpi=DPI)
+    fig = Figure(figsize=(style.WIDTH, height), dpi=DPI)
     FigureCanvasAgg(fig)
     return fig
 
@@ -245,14 +245,14 @@ class TemperaturePanel(Panel):
         self._grid = np.geomspace(0.25, 16, 49)
         (self._line,) = curve.plot(self._grid, np.zeros(49), color="#0072B2")
         (self._dot,) = curve.plot([1], [0], "o", color="#D55E00", ms=8, mec="white")
-        curve.axhline(np.log(classes), color=plots.GREY, ls="--", lw=1)
-        curve.text(0.27, np.log(classes) * 1.03, f"even: log {classes} = {np.log(classes):.2f}", color=plots.GREY)
+        curve.axhline(np.log(classes), color=style.GREY, ls="--", lw=1)
+        curve.text(0.27, np.log(classes) * 1.03, f"even: log {classes} = {np.log(classes):.2f}", color=style.GREY)
         curve.set(xscale="log", xlim=(0.25, 16), ylim=(0, 1.16 * np.log(classes)))
         curve.set_xticks([0.25, 1, 4, 16], ["0.25", "1", "4", "16"])
         curve.minorticks_off()
         curve.set(xlabel="temperature T (log scale)", ylabel="entropy (nats)")
         self._head = self._fig.text(0.01, 1 - 0.08 / height, "", weight="bold", va="top")
-        self._sub = self._fig.text(0.01, 1 - 0.3 / height, "", color=plots.GREY, va="top")
+        self._sub = self._fig.text(0.01, 1 - 0.3 / height, "", color=style.GREY, va="top")
         line = 2.78
         self._fig.text(0.01, 1 - line / height, "Neighbours: texts whose soft labels at T are closest (KL)",
                        weight="bold", va="top")  # fmt: skip
@@ -377,7 +377,7 @@ class TryItPanel(Panel):
         fig.text(0.01, 0.97, f"“{shorten(text, 80)}”", weight="bold", va="top")
         axes = fig.subplots(1, len(table), squeeze=False)[0]
         fig.subplots_adjust(left=0.27, right=0.985, top=0.75, bottom=0.2, wspace=0.12)
-        styles = plots.arm_styles([name for name, _ in table.index])
+        styles = style.arm_styles([name for name, _ in table.index])
         for ax, ((name, ms), row) in zip(axes, table.iterrows(), strict=True):
             p = 100 * row[shown].to_numpy()
             ax.barh(np.arange(len(shown)), p, height=0.72, color=styles[name][0], alpha=0.85)
@@ -681,17 +681,17 @@ class TrainingPanel(Panel):
         if len(self.live) and not any(history is self.live for history in runs.values()):
             runs[self._live_name] = self.live
         names = {"kd": "distillation", "ce": "cross-entropy", "loss": "loss"}
-        palette = [colour for colour, _ in plots.ARM_STYLES.values()]
+        palette = [colour for colour, _ in style.ARM_STYLES.values()]
         for i, (name, history) in enumerate(reversed(runs.items())):
-            style = {"color": palette[i % len(palette)], "lw": 2.2 if i == 0 else 1.3}
+            look = {"color": palette[i % len(palette)], "lw": 2.2 if i == 0 else 1.3}
             terms = [term for term in ("kd", "ce") if term in history and history[term].notna().any()] or ["loss"]
             for term, dashes in zip(terms, ("-", ":"), strict=False):
                 smooth = history[term].ewm(halflife=max(1, len(history) / 60)).mean()
-                left.plot(history["step"], smooth, dashes, label=names[term] if i == 0 else None, **style)
+                left.plot(history["step"], smooth, dashes, label=names[term] if i == 0 else None, **look)
             if "validation" in history:
                 seen = history.dropna(subset="validation")
-                style |= {"ms": 4, "clip_on": False, "label": shorten(name, 90)}
-                right.plot(seen["step"], 100 * seen["validation"], "-o", **style)
+                look |= {"ms": 4, "clip_on": False, "label": shorten(name, 90)}
+                right.plot(seen["step"], 100 * seen["validation"], "-o", **look)
         steps = max([history["step"].max() for history in runs.values()] + [self.bar.max if runs else 1])
         for ax in (left, right):
             ax.set(xlim=(0, steps), xlabel="optimizer step")
@@ -704,7 +704,7 @@ class TrainingPanel(Panel):
             left.legend(loc="upper right")
             fig.legend(*right.get_legend_handles_labels(), loc="lower left", bbox_to_anchor=(0.01, 0), fontsize=8.5)
         else:
-            left.text(0.5, 0.5, "Train draws here", transform=left.transAxes, ha="center", color=plots.GREY)
+            left.text(0.5, 0.5, "Train draws here", transform=left.transAxes, ha="center", color=style.GREY)
         return _png(fig)
 
 
@@ -809,14 +809,14 @@ class SweepPanel(Panel):
         spread = numeric and levels and levels[0] > 0 and levels[-1] / levels[0] >= 8
         at = values.astype(float) if numeric else values.map({level: i for i, level in enumerate(levels)})
         groups = self.runs[by].astype(str) if by != "(none)" else pd.Series("all runs", self.runs.index)
-        styles = plots.arm_styles(sorted(groups.unique()))
+        styles = style.arm_styles(sorted(groups.unique()))
         for group, rows in self.runs.groupby(groups, sort=True):
             colour, marker = styles[group]
             mean = rows[metric].groupby(at[rows.index]).mean()
             left.plot(at[rows.index], rows[metric], marker, color=colour, ms=4, alpha=0.4, mew=0)
             left.plot(mean.index, mean, color=colour, marker=marker, lw=1.8, label=shorten(group, 26))
         row = self.runs.loc[chosen]
-        left.plot(at[chosen], row[metric], "o", ms=12, mfc="none", mec=plots.INK, mew=1.4)
+        left.plot(at[chosen], row[metric], "o", ms=12, mfc="none", mec=style.INK, mew=1.4)
         if spread:
             left.set_xscale("log")
             ticks = levels[:: max(1, len(levels) // 8)]
@@ -834,8 +834,8 @@ class SweepPanel(Panel):
         run = row.get("run")
         if run is not None:
             seen = run.history.dropna(subset="validation")
-            style = {"ms": 4, "clip_on": False, "color": styles[groups[chosen]][0]}
-            right.plot(seen["step"], 100 * seen["validation"], "-o", **style)
+            look = {"ms": 4, "clip_on": False, "color": styles[groups[chosen]][0]}
+            right.plot(seen["step"], 100 * seen["validation"], "-o", **look)
             right.set_xlim(0, run.config.steps)
             self.code.value = _code(config_code(run.config))
         return _png(fig)
@@ -927,7 +927,7 @@ class ComparePanel(Panel):
         fig = _figure(3.8)
         left, right = fig.subplots(1, 2)
         fig.subplots_adjust(left=0.09, right=0.955, top=0.91, bottom=0.3, wspace=0.22)
-        styles = plots.arm_styles(self.measures.index.union(list(self.predicted), sort=False))
+        styles = style.arm_styles(self.measures.index.union(list(self.predicted), sort=False))
         x, y = self.measures[self.x.value], self.measures[self.y.value]
         for name in self.measures.index:
             colour, marker = styles[name]
@@ -1023,18 +1023,18 @@ class TracesPanel(Panel):
             x, first = 0.01 + column / len(self.models), self.wrong(row, model)
             verdict = "no wrong step" if first is None else f"step {first + 1} is wrong"
             told = {"x": x, "va": "top", "fontsize": 8, "linespacing": 1.25}
-            fig.text(y=1 - 0.9 / height, s=f"{shorten(model, 28)}\n{verdict}", weight="bold", color=plots.GREY, **told)
+            fig.text(y=1 - 0.9 / height, s=f"{shorten(model, 28)}\n{verdict}", weight="bold", color=style.GREY, **told)
             line = 0
             steps = self._steps(row, model)
             for i, lines in enumerate(steps):
                 y = 1 - (1.3 + 0.155 * line) / height
                 if line + len(lines) >= self._lines and i < len(steps) - 1 or line + len(lines) > self._lines:
-                    fig.text(y=y, s=f"… {len(steps) - i} more steps", color=plots.GREY, **told)
+                    fig.text(y=y, s=f"… {len(steps) - i} more steps", color=style.GREY, **told)
                     break
-                style = {} if first is None or i < first else {"color": plots.GREY}
+                look = {} if first is None or i < first else {"color": style.GREY}
                 if i == first:
-                    style = {"color": "#B3261E", "weight": "bold"}
-                fig.text(y=y, s="✗ " * (i == first) + "\n".join(lines), **told, **style)
+                    look = {"color": "#B3261E", "weight": "bold"}
+                fig.text(y=y, s="✗ " * (i == first) + "\n".join(lines), **told, **look)
                 line += len(lines)
         return _png(fig)
 
