@@ -18,7 +18,7 @@ REPO = Path(__file__).parents[1]
 ORDER = (
     "escape errors store noise weights voice_commands data text reasoning losses fused metrics verdicts models "
     "language augment soft_labels text_labels training teachers sweeps generation export benchmark style plots "
-    "widgets notebook ship report __main__"
+    "panel training_panel widgets notebook ship report __main__"
 ).split()
 MODULES = sorted(path.stem for path in (REPO / "workbench").glob("*.py") if path.stem != "__init__")
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "IPython": "ipython", "yaml": "pyyaml"}

@@ -110,7 +110,7 @@ def soft_labels(
         for column, temperature in enumerate(temperatures):
             ax = fig.add_subplot(grid[2 * row + 1, column])
             p = metrics.softmax(np.asarray(logits)[[row]], temperature)[0, order]
-            style.bars(ax, p, [BLUE] + ["#8CBEDD"] * (top - 1))
+            style.bars(ax, p, [BLUE] + [style.LIGHT] * (top - 1))
             ax.set(xlim=(0, 130), xticks=[0, 50, 100])
             ax.set_title(f"T = {temperature:g}", fontsize=9, pad=3, color=GREY)
             style.rows(ax, np.arange(top), [names[i] for i in order] if column == 0 else [""] * top, top - 0.4, -0.6)

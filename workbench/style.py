@@ -33,7 +33,7 @@ from workbench.escape import shorten, visible
 
 WIDTH = 7.0  # inches
 INK, GREY, PALE, PATH = "#222222", "#666666", "#e4e4e4", "#aaaaaa"
-BLUE, ORANGE = "#0072B2", "#D55E00"
+BLUE, LIGHT, ORANGE = "#0072B2", "#8CBEDD", "#D55E00"
 
 STYLE: dict[str, object] = {
     "figure.dpi": 200, "savefig.dpi": "figure", "figure.facecolor": "white", "savefig.facecolor": "white",
