@@ -21,8 +21,8 @@ REPO = Path(__file__).parents[1]
 # Each module imports only from those before it.
 ORDER = (
     "escape errors turns store noise weights voice_commands data text reasoning losses fused metrics verdicts models "
-    "language augment soft_labels text_labels generation training lessons teachers sweeps export benchmark plots "
-    "widgets notebook ship report __main__"
+    "language augment soft_labels text_labels generation training lessons teachers sweeps export benchmark style plots "
+    "panel training_panel widgets notebook ship report __main__"
 ).split()
 MODULES = sorted(path.stem for path in (REPO / "workbench").glob("*.py") if path.stem != "__init__")
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "IPython": "ipython", "yaml": "pyyaml"}

@@ -12,10 +12,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from workbench import metrics, plots
+from workbench import metrics, plots, style
 from workbench.errors import WorkbenchError
 
-ARMS = list(plots.ARM_STYLES)
+ARMS = list(style.ARM_STYLES)
 LONG = [f"{i} {'a rather long name of forty characters'}"[:40] for i in range(50)]
 NAMES = [
     f"{what} {how}"
@@ -273,7 +273,7 @@ def colours(fig: Figure) -> set[str]:
 
 @pytest.mark.parametrize("arm", ["distilled", "a new arm"])
 def test_an_arm_has_one_colour_in_all_figures(arm):
-    expected = plots.arm_styles([arm])[arm][0].lower()
+    expected = style.arm_styles([arm])[arm][0].lower()
     p = metrics.softmax(Z)
     for fig in (
         plots.training_curves(make_histories(["labels only", arm])),
@@ -287,12 +287,12 @@ def test_an_arm_has_one_colour_in_all_figures(arm):
 
 def test_styles_differ_and_do_not_depend_on_order():
     many = [f"arm {i}" for i in range(30)]
-    styles = plots.arm_styles([*many, *ARMS])
+    styles = style.arm_styles([*many, *ARMS])
     assert len(set(styles.values())) == 38 and list(styles) == [*many, *ARMS]
-    assert styles == plots.arm_styles([*ARMS, *many[::-1]])
-    assert len({colour for colour, _ in plots.arm_styles(many[:9]).values()}) == 9
-    assert styles["distilled"] == plots.ARM_STYLES["distilled"]
-    assert len(plots.arm_styles(map(str, range(200)))) == 200  # more than there are styles
+    assert styles == style.arm_styles([*ARMS, *many[::-1]])
+    assert len({colour for colour, _ in style.arm_styles(many[:9]).values()}) == 9
+    assert styles["distilled"] == style.ARM_STYLES["distilled"]
+    assert len(style.arm_styles(map(str, range(200)))) == 200  # more than there are styles
 
 
 def luminance(colour: str) -> float:
@@ -303,9 +303,9 @@ def luminance(colour: str) -> float:
 
 
 def test_words_have_contrast_and_markers_differ():
-    for colour in (*plots.VERDICT_COLOURS.values(), plots.INK, plots.GREY):
+    for colour in (*plots.VERDICT_COLOURS.values(), style.INK, style.GREY):
         assert 1.05 / (luminance(colour) + 0.05) >= 4.5  # WCAG AA on white
-    assert len({marker for _, marker in plots.ARM_STYLES.values()}) == len(ARMS)
+    assert len({marker for _, marker in style.ARM_STYLES.values()}) == len(ARMS)
 
 
 def test_training_curves_draw_seeds_and_their_mean():
@@ -481,11 +481,11 @@ def test_pyplot_is_not_imported_and_settings_are_left_alone():
 def test_save_and_notebook_show_the_same_figure_at_twice_700_px(tmp_path):
     fig = plots.reliability({"teacher": (metrics.softmax(Z), LABELS)})
     data, size = fig._repr_mimebundle_()
-    path = plots.save(fig, tmp_path / "new" / "figure.png")
+    path = style.save(fig, tmp_path / "new" / "figure.png")
     assert path.read_bytes() == data["image/png"]
     assert data["text/plain"] == "Is the confidence justified? – n = 150 items; 15 bins"
     assert int.from_bytes(path.read_bytes()[16:20]) == 1400 and size["image/png"]["width"] == 700
-    assert plots.save(fig, tmp_path / "figure.svg").read_text().startswith("<?xml")
+    assert style.save(fig, tmp_path / "figure.svg").read_text().startswith("<?xml")
 
 
 def shares(index) -> pd.DataFrame:

@@ -18,9 +18,10 @@ from workbench.generation import trace_task
 from workbench.reasoning import problems
 from workbench.sweeps import run_all
 from workbench.training import TrainConfig, find_run
+from workbench.training_panel import config_code
 
 NAMES = ["lights on", "lights off", "play <music>", "stop"]
-SOURCE = Path(widgets.__file__)
+SOURCES = [Path(widgets.__file__).with_name(f"{name}.py") for name in ("panel", "training_panel", "widgets")]
 
 
 def logits(rows: int = 60) -> np.ndarray:
@@ -75,7 +76,7 @@ def threads() -> list[threading.Thread]:
 
 def test_no_pyplot_and_no_output_widget():
     names = {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
-             for node in ast.walk(ast.parse(SOURCE.read_text(encoding="utf-8")))}  # fmt: skip
+             for source in SOURCES for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))}  # fmt: skip
     assert not {"pyplot", "Output", "interact", "interactive"} & names
 
 
@@ -198,7 +199,7 @@ def test_the_code_shown_makes_the_config_of_the_controls(task, labels):
     panel.settings["kd_weight"].value = 0.30000000000000004
     panel.settings["loss"].value = "hard_labels"
     assert panel.config.learning_rate == 0.005 and panel.config.kd_weight == 0.3
-    assert eval(widgets.config_code(panel.config), {"TrainConfig": TrainConfig}) == panel.config
+    assert eval(config_code(panel.config), {"TrainConfig": TrainConfig}) == panel.config
     assert "hard_labels" in panel.code.value and "kd_weight=0.3," in panel.code.value
     panel.reset.click()
     assert panel.config.loss == PLAIN.loss and panel.config.kd_weight == PLAIN.kd_weight
@@ -272,7 +273,7 @@ def test_twenty_rapid_clicks_leave_a_consistent_panel_and_no_thread(task, labels
 def test_an_interrupted_run_is_reported_and_goes_on(task, labels):
     panel = training_panel(task, labels)
     panel.settings["steps"].value = 31
-    records = panel._train(task, labels, panel.config)
+    records = panel.train_function(task, labels, panel.config)
     for _ in range(3):
         next(records)
     records.close()
@@ -316,7 +317,7 @@ def test_a_config_of_another_type_gets_controls_for_what_it_shares():
     assert list(panel.settings) == ["temperature", "steps"]
     panel.settings["steps"].value = 5
     assert len(panel.run()) == 5 and panel.config == Other(steps=5)
-    assert widgets.config_code(replace(panel.config, rank=2)) == "Other(steps=5, rank=2)"
+    assert config_code(replace(panel.config, rank=2)) == "Other(steps=5, rank=2)"
 
 
 def test_a_causal_language_model_is_trained_and_found_again():

@@ -1,0 +1,177 @@
+"""What the panels share: controls above one picture, which is drawn under a lock; their words; their axes.
+
+Callbacks arrive on several threads and training draws from one of its own, so a panel draws under a lock, from the
+values its controls have by then, into figures that pyplot doesn't know.
+"""
+
+import io
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets as ipw
+import numpy as np
+import pandas as pd
+from matplotlib import image as mpl_image
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from workbench import style
+from workbench.errors import WorkbenchError
+from workbench.escape import html
+
+DPI = 144  # pixels an inch: sharp at 700 CSS pixels, and quick
+LABEL = {"description_width": "13em"}
+LAYOUT = {"width": "31em", "max_width": "100%"}
+SOFTER = "What logits are divided by before the softmax: below 1 sharpens, above 1 softens (.25 to 16)"
+
+
+class Panel(ipw.VBox):
+    """Controls above one picture; `note` says in words what the picture can't, or what is wrong."""
+
+    def __init__(self, about: str, controls: Sequence[ipw.Widget], below: Sequence[ipw.Widget] = ()) -> None:
+        """Lay out; a subclass then `watch`es its controls.
+
+        Args:
+            about: what the picture shows: its text alternative in static pages.
+            controls: in the order in which Tab reaches them.
+            below: what stands under the picture.
+        """
+        self.about, self.controls = about, list(controls)
+        self.lock = threading.RLock()
+        # No tooltip: in ipywidgets 8.1 an Image with one fails to show itself in the browser.
+        self.image = ipw.Image(format="png", layout={"width": "700px", "max_width": "100%"})
+        self.note = ipw.HTML()
+        rows = ipw.Box(self.controls, layout={"flex_flow": "row wrap", "grid_gap": "2px 12px", "margin": "0 0 6px"})
+        super().__init__([rows, self.note, self.image, *below])
+
+    def _repr_mimebundle_(self, **options: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        bundle = super()._repr_mimebundle_(**options) | {"text/plain": self.about}
+        if not self.image.value:
+            return bundle, {}
+        return bundle | {"image/png": bytes(self.image.value)}, {"image/png": {"width": 700}}
+
+    def watch(self, *controls: ipw.Widget) -> None:
+        """Draw, and again whenever the value of one of the controls changes."""
+        on_value(self.redraw, *controls)
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Draw what the controls say by now; what the user should mend is said in `note`."""
+        with self.lock, style.drawing():
+            try:
+                picture = self.draw()
+            except WorkbenchError as error:
+                self.note.value = said(str(error), alert=True)
+                return
+            self.image.value = picture
+
+    def draw(self) -> bytes:
+        """The picture, as PNG. Called with the lock held."""
+        raise NotImplementedError
+
+    def lack(self, about: str, what: str) -> None:
+        """Be laid out with no controls: show what is missing and which notebook makes it."""
+        Panel.__init__(self, about, [])
+        with style.drawing():
+            fig = figure(0.6)
+            fig.text(0.01, 0.5, what, va="center")
+            self.image.value = png(fig)
+        self.note.value = said(what, alert=True)
+        self.children = [self.note]
+
+
+def on_value(act: Callable[[], object], *controls: ipw.Widget) -> None:
+    """Act whenever the value of one of the controls changes."""
+    for control in controls:
+        control.observe(lambda change: act(), names="value")
+
+
+def control(kind: type[ipw.Widget], name: str, unit: str, tooltip: str, **options: Any) -> ipw.Widget:
+    """A control with its unit behind its name; the browser reaches it by Tab and moves it by arrows."""
+    return kind(description=f"{name} ({unit})", tooltip=tooltip, style=LABEL, **{"layout": LAYOUT} | options)
+
+
+def choice(name: str, unit: str, tooltip: str, options: Sequence[Any], **more: Any) -> ipw.Widget:
+    """A control to choose one of some options."""
+    return control(ipw.Dropdown, name, unit, tooltip, options=options, **more)
+
+
+def said(text: str, alert: bool = False) -> str:
+    """A line of words; an alert is red, and a screen reader speaks it at once."""
+    look, role = ("color:#b3261e;", ' role="alert"') if alert else ("", "")
+    return f'<p{role} style="{look}line-height:1.4;margin:0.3em 0">{html(text)}</p>'
+
+
+def code(text: str) -> str:
+    """Code to copy."""
+    return f'<pre style="white-space:pre-wrap;user-select:all">{html(text)}</pre>'
+
+
+def table(rows: pd.DataFrame) -> str:
+    """A table as HTML, whole texts in its cells."""
+    with pd.option_context("display.max_colwidth", None):
+        page = rows.to_html(index=False, border=0, justify="left")
+    return page.replace("<td>", '<td style="padding:0 1.5em 0.3em 0">')
+
+
+def figure(height: float) -> Figure:
+    """An empty picture, height in inches."""
+    fig = Figure(figsize=(style.WIDTH, height), dpi=DPI)
+    FigureCanvasAgg(fig)
+    return fig
+
+
+def pair(left: str, right: str, widths: Sequence[float] = (1, 1)) -> tuple[Figure, Axes, Axes]:
+    """A figure with two axes that have titles; they stay in place whatever is drawn, above room for `legend`."""
+    fig = figure(3.5)
+    axes = fig.subplots(1, 2, width_ratios=widths)
+    fig.subplots_adjust(left=0.09, right=0.965, top=0.91, bottom=0.3, wspace=0.24)
+    for ax, title in zip(axes, (left, right), strict=True):
+        ax.set_title(title, loc="left")
+        ax.grid(axis="y")
+    return fig, *axes
+
+
+def legend(fig: Figure, handles: Sequence[Artist], columns: int = 3) -> None:
+    """A legend in the room below the axes."""
+    fig.legend(handles=handles, loc="lower left", ncols=columns, bbox_to_anchor=(0.01, 0), fontsize=8.5)
+
+
+def x_axis(ax: Axes, name: str, values: pd.Series, ticks: Sequence[float] | None = None) -> None:
+    """Name the x axis: a logarithmic one where positive values spread over a factor of 8."""
+    wide = values.min() > 0 and values.max() / values.min() >= 8
+    if wide:
+        style.log_axis(ax, ticks)
+    ax.set_xlabel(f"{name} (log scale)" if wide else name)
+
+
+def validation(ax: Axes, history: pd.DataFrame, **line: Any) -> None:
+    """The validation accuracy of a run in %, as far as it was measured."""
+    if "validation" in history:
+        measured = history.dropna(subset="validation")
+        ax.plot(measured["step"], 100 * measured["validation"], "-o", ms=4, clip_on=False, **line)
+
+
+def png(fig: Figure) -> bytes:
+    """What the canvas holds, after drawing all of it."""
+    fig.canvas.draw()
+    return encode(fig)
+
+
+def encode(fig: Figure) -> bytes:
+    """What the canvas holds."""
+    out = io.BytesIO()
+    pixels = np.asarray(fig.canvas.buffer_rgba())
+    mpl_image.imsave(out, pixels, format="png", pil_kwargs={"compress_level": 2})
+    return out.getvalue()
+
+
+def lower_is_better(measure: str) -> bool:
+    """Whether less of a measure is better, by the words in its name."""
+    return bool(set(measure.lower().replace(".", "_").split("_")) & _LESS_IS_BETTER)
+
+
+_LESS_IS_BETTER = set("ms seconds bytes parameters flops nll brier ece kl errors loss negative".split())

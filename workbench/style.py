@@ -1,0 +1,273 @@
+"""The one style of all figures, and the few things that they are drawn with: marks, bars, rows, maps, names, legends.
+
+A figure is 7 inches wide (700 px in a notebook, stored at twice that), laid out once and then fixed. Colours are
+Okabe and Ito's (Tol's for arms without a fixed style); marker and words repeat what colour says, so that figures
+survive grey print. What is drawn here takes fractions and shows %.
+
+pyplot is never imported: its hidden current figure goes wrong as soon as two threads draw.
+"""
+
+import functools
+import io
+import textwrap
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from numpy.typing import ArrayLike
+
+from workbench.escape import shorten, visible
+
+WIDTH = 7.0  # inches
+INK, GREY, PALE, PATH = "#222222", "#666666", "#e4e4e4", "#aaaaaa"
+BLUE, LIGHT, ORANGE = "#0072B2", "#8CBEDD", "#D55E00"
+
+STYLE: dict[str, object] = {
+    "figure.dpi": 200, "savefig.dpi": "figure", "figure.facecolor": "white", "savefig.facecolor": "white",
+    "axes.facecolor": "white", "font.family": "DejaVu Sans", "font.size": 9.5, "axes.labelsize": 9.5,
+    "axes.titlesize": 9.5, "legend.fontsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9,
+    "text.color": INK, "axes.labelcolor": INK, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.axisbelow": True, "grid.color": PALE, "legend.frameon": False, "svg.hashsalt": "workbench",
+    "text.parse_math": False,  # a class named "$5" is no formula
+}  # fmt: skip
+
+Look = tuple[str, str]  # colour, marker
+ARM_STYLES: dict[str, Look] = {
+    "distilled": (BLUE, "o"),
+    "labels only": (ORANGE, "s"),
+    "label smoothing": ("#E69F00", "^"),
+    "hard pseudo-labels": ("#009E73", "D"),
+    "all true labels": ("#CC79A7", "v"),
+    "bag of words": ("#777777", "P"),  # not Okabe and Ito's yellow, which is lost on white
+    "2-layer cut": ("#56B4E9", "X"),
+    "teacher": ("#000000", "*"),
+}
+_OTHER_COLOURS = "#332288 #999933 #882255 #44AA99 #661100 #6699CC #AA4499 #117733 #BB5566".split()
+_OTHER_STYLES = [(_OTHER_COLOURS[i % 9], "<>hpd8H"[i % 7]) for i in range(63)]  # all differ
+
+P = ParamSpec("P")
+_LOCK = threading.RLock()  # rc_context changes settings of the whole process, and widgets draw from threads
+
+
+def arm_styles(arms: Iterable[str]) -> dict[str, Look]:
+    """(colour, marker) of each arm: fixed for the names in ARM_STYLES, for others derived from the name.
+
+    So an arm looks the same in every figure and notebook, whatever the order of rows. Only where two other
+    names would share a colour in one figure does the alphabetically later one move on to the next free style.
+    """
+    styles = dict.fromkeys(arms, ("", ""))
+    taken: list[Look] = []
+    for arm in sorted(set(styles) - set(ARM_STYLES)):
+        slot = zlib.crc32(arm.encode()) % 63
+        turn = _OTHER_STYLES[slot:] + _OTHER_STYLES[:slot]
+        near = {colour for colour, _ in taken[-8:]}  # of 9 colours one is always free
+        taken.append(next((s for s in turn if s not in taken and s[0] not in near), turn[0]))
+        styles[arm] = taken[-1]
+    return styles | {arm: ARM_STYLES[arm] for arm in styles if arm in ARM_STYLES}
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Draw in the workbench's style, one thread at a time: matplotlib's settings are the whole process's."""
+    with _LOCK, matplotlib.rc_context(STYLE):
+        yield
+
+
+def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw under STYLE and fix the layout: ticks and their fonts are otherwise only made when it is shown."""
+
+    @functools.wraps(plot)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with drawing():
+            fig = plot(*args, **kwargs)
+            fig.draw_without_rendering()
+            fig.set_layout_engine("none")
+        return fig
+
+    return drawn
+
+
+def save(fig: Figure, path: str | Path) -> Path:
+    """Write a figure as path's suffix says (png, svg, pdf), making the folder if need be; returns path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with drawing():
+        fig.savefig(path)
+    return path
+
+
+class _Figure(Figure):
+    """A Figure that a notebook shows at 700 px without %matplotlib inline, which would import pyplot."""
+
+    def _repr_mimebundle_(self, **_: object) -> tuple[dict[str, object], dict[str, object]]:
+        png = io.BytesIO()
+        self.savefig(png, format="png")
+        width, height = (round(100 * inches) for inches in self.get_size_inches())
+        said = " – ".join(" ".join(text.get_text().split()) for text in self.texts)  # title and subtitle
+        data = {"image/png": png.getvalue(), "text/plain": said or repr(self)}
+        return data, {"image/png": {"width": width, "height": height}}
+
+
+def figure(height: float, title: str, *said: str) -> Figure:
+    """An empty figure: a title and a subtitle of what is said, above height inches of room for axes."""
+    title = textwrap.fill(visible(title), 64)
+    subtitle = textwrap.fill(visible("; ".join(part for part in said if part)), 104)
+    above = 0.12 + 0.2 * (title.count("\n") + 1)
+    head = above + 0.165 * (subtitle.count("\n") + 1) * bool(subtitle) + 0.1
+    fig = _Figure(figsize=(WIDTH, height + head))
+    fig.text(0.01, 1 - 0.08 / (height + head), title, size=11.5, weight="bold", va="top")
+    fig.text(0.01, 1 - above / (height + head), subtitle, size=9, color=GREY, va="top")
+    fig.set_layout_engine("constrained", rect=(0, 0, 1, height / (height + head)), h_pad=0.06, w_pad=0.06)
+    return fig
+
+
+def legend(fig: Figure, handles: Sequence[Artist | BarContainer], **options: object) -> Figure:
+    """The figure, with a legend below its axes in as many columns as fit."""
+    for columns in range(len(handles), 0, -1):
+        made = fig.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.6, **options)
+        if columns == 1 or made.get_window_extent().width <= 0.98 * fig.bbox.width:
+            break
+        made.remove()
+    return fig
+
+
+def handle(label: str, look: Look, line: bool = True, size: float = 7) -> Line2D:
+    """An arm's entry in a legend."""
+    return Line2D([], [], ls="-" if line else "", label=shorten(label, 60), **marked(look, size))
+
+
+def handles(styles: Mapping[str, Look], line: bool = True) -> list[Line2D]:
+    """The entries of all arms in a legend."""
+    return [handle(arm, look, line) for arm, look in styles.items()]
+
+
+def marked(look: Look, size: float = 6) -> dict[str, Any]:
+    """Keywords for a line and its markers, and a larger star: it fills less of its square than the others."""
+    colour, marker = look
+    return {"color": colour, "marker": marker, "ms": size * (1.5 if marker == "*" else 1), "mec": "white", "mew": 0.6}
+
+
+def dots(
+    ax: Axes, table: Mapping[str, ArrayLike], at: ArrayLike, look: Look, *, size: float = 7, bar: float = 2.0,
+    upright: bool = False, **line: object,
+) -> None:  # fmt: skip
+    """Estimates of a table with their intervals (estimate, low, high; NaN: none), at places along the other axis.
+
+    Args:
+        ax: where to draw.
+        table: a frame, or a row of one.
+        at: the places: along x if upright, else along y.
+        look: colour and marker.
+        size: the marker's, in points.
+        bar: the width of the intervals, in points.
+        upright: whether estimates go along y.
+        line: what else to say of the line that joins the markers.
+    """
+    estimate, low, high = (100 * table[column] for column in ("estimate", "low", "high"))
+    (ax.vlines if upright else ax.hlines)(at, low, high, color=look[0], lw=bar)
+    ax.plot(*((at, estimate) if upright else (estimate, at)), **marked(look, size) | line)
+
+
+def bars(
+    ax: Axes, shares: ArrayLike, colour: str | Sequence[str], *, at: ArrayLike | None = None, height: float = 0.72,
+    gap: float = 3, **text: object,
+) -> tuple[BarContainer, list[Text]]:  # fmt: skip
+    """Lying bars of fractions in %, each with its number behind it, `gap` percent apart."""
+    percent = 100 * np.asarray(shares, float)
+    at = np.arange(len(percent)) if at is None else at
+    style = {"va": "center", "fontsize": 8} | text
+    numbers = [ax.text(value + gap, y, whole(value), **style) for y, value in zip(at, percent, strict=True)]
+    return ax.barh(at, percent, height=height, color=colour), numbers
+
+
+def whole(percent: float) -> str:
+    """As "31", or "<1" for what would be 0."""
+    return "<1" if percent < 1 else f"{percent:.0f}"
+
+
+def rows(ax: Axes, places: ArrayLike, names: Sequence[str], end: float, start: float = 0.0) -> None:
+    """Names along the y axis at places, which go down from start to end."""
+    ax.set_yticks(places, names)
+    ax.set_ylim(end, start)
+    ax.tick_params(axis="y", length=0)
+
+
+def heat_map(ax: Axes, table: ArrayLike, label: str, *, bar: Mapping[str, Any], **image: Any) -> AxesImage:
+    """A table ``[R, C]`` as coloured cells, NaN grey, with a bar of its colours; the caller names rows and columns."""
+    cmap = matplotlib.colormaps[image.pop("cmap", "Blues")].with_extremes(bad="#e9e9e9")
+    shown = ax.imshow(table, cmap=cmap, aspect="auto", interpolation="none", **image)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.figure.colorbar(shown, label=label, **bar).outline.set_visible(False)
+    return shown
+
+
+def log_axis(ax: Axes, ticks: Sequence[float] | None = None) -> None:
+    """A log x axis with plain numbers."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(ticks) if ticks else LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def say(ax: Axes, words: str, at: tuple[float, float], axes: str, offset: tuple[float, float], **text: Any) -> None:
+    """Words some points off a place; `axes` names the coordinates ("x", "y" or "xy") that are fractions of the axes."""
+    coordinates = tuple("axes fraction" if name in axes else "data" for name in "xy")
+    ax.annotate(words, at, xycoords=coordinates, xytext=offset, textcoords="offset points", **text)
+
+
+def place_names(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], radius: np.ndarray) -> None:
+    """Write each name at the nearest place to its point ``[N]`` that is free of markers, lines and names.
+
+    radius ``[N]`` is the markers', in points. A name that had to move far off gets a line to its point.
+    """
+    point = ax.figure.dpi / 72  # all that follows is in pixels
+    at = ax.transData.transform(np.c_[x, y])
+    corners = [line.get_transform().transform(line.get_path().vertices) for line in ax.lines]
+    legs = np.concatenate([np.stack([path[:-1], path[1:]], 1) for path in corners])
+    reach = radius[:, None] * point
+    taken = np.r_[np.c_[at - reach, at + reach], np.c_[legs.min(1) - point, legs.max(1) + point]]  # x0, y0, x1, y1
+    ways = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)])
+    axis_grids = [np.arange(low, high, 5 * point) for low, high in ax.bbox.get_points().T]
+    everywhere = np.stack(np.meshgrid(*axis_grids), -1).reshape(-1, 2)
+    offset = {"textcoords": "offset points"}
+    for i, name in enumerate(names):
+        box = {"fc": "white", "alpha": 0.85, "lw": 0, "pad": 0.5}
+        label = ax.annotate(wrap(name, 22), (x[i], y[i]), xytext=(0, 0), fontsize=8.5, zorder=4, ha="center",
+                            va="center", bbox=box, **offset)  # fmt: skip
+        half = label.get_window_extent().size / 2 + point
+        centres = np.r_[at[i] + ways * (half + (radius[i] + 1) * point), everywhere]
+        boxes = np.c_[centres - half, centres + half]
+        gap = np.maximum(np.abs(centres - at[i]) - half, 0)  # from the point to the edge of the label
+        cost = np.r_[np.arange(len(ways)), 20 * point + np.hypot(*gap[len(ways) :].T)]
+        hits = (boxes[:, None, :2] < taken[:, 2:]).all(2) & (boxes[:, None, 2:] > taken[:, :2]).all(2)
+        outside = (boxes[:, :2] < ax.bbox.min).any(1) | (boxes[:, 2:] > ax.bbox.max).any(1)
+        best = np.argmin(cost + 1e5 * hits.sum(1) + 1e6 * outside)
+        shift = centres[best] - at[i]
+        label.set_position(shift / point)
+        if np.hypot(*gap[best]) > (radius[i] + 8) * point:
+            arrow = {"arrowstyle": "-", "color": PATH, "lw": 0.7, "shrinkA": 0, "shrinkB": 0}
+            edge = np.sign(shift) * gap[best] / point
+            ax.annotate("", (x[i], y[i]), xytext=edge, zorder=1, arrowprops=arrow, **offset)
+        taken = np.r_[taken, boxes[[best]]]
+
+
+def wrap(text: object, width: int, lines: int = 2) -> str:
+    """Text on at most so many lines, cut at spaces where it has any."""
+    text = visible(text)
+    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder="…")) or text

@@ -1,0 +1,335 @@
+"""The panel that trains: its settings, its thread, and the runs it has made."""
+
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, fields, replace
+from typing import Any
+
+import ipywidgets as ipw
+import pandas as pd
+
+from workbench import panel, style, training
+from workbench.errors import WorkbenchError
+from workbench.escape import shorten
+from workbench.losses import LOSSES
+from workbench.store import Store
+
+Train = Callable[[Any, Any, Any], Iterator[dict[str, float]]]
+TERMS = {"kd": "distillation", "ce": "cross-entropy", "loss": "loss"}
+
+
+class TrainingPanel(panel.Panel):
+    """Train students by hand: set, train, stop, go on, and lay finished runs over each other.
+
+    What it makes are ordinary runs in the store, those that `train` makes of the same config. Training goes on in a
+    thread of its own while other cells run. *Interrupt* of the kernel doesn't reach that thread: Stop does, and
+    keeps a checkpoint, from which Train goes on.
+    """
+
+    STEP_SECONDS = 0.25  # between redraws, or four times what the last one took
+
+    def __init__(
+        self, data: Mapping[str, tuple[Any, Any]], base: Any = None, *,
+        students: Sequence[str] = ("1x32", "2x64", "4x128"), train: Train | None = None,
+    ) -> None:  # fmt: skip
+        """Nothing is trained before Train is clicked or `run` called.
+
+        Args:
+            data: name -> (task, its soft labels), such as ``{"5 labels a class": (task, labels)}``.
+            base: a `TrainConfig` with the values to start from and of all that has no control.
+            students: sizes to choose from, beside the base's.
+            train: makes the generator of records of (task, labels, config); default `training.train`. A config of
+                another type than `TrainConfig` gets controls for the fields it shares with it.
+        """
+        about = "Loss terms and validation accuracy of a run, and of finished runs to compare it with"
+        self.data, self.base = dict(data), base if base is not None else training.TrainConfig()
+        if not self.data:
+            return self.lack(about, "No task with soft labels to train on: run notebook 02, which makes them.")
+        self.train_function = train or functools.partial(training.train, checkpoint_seconds=10.0)
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._forget()
+        self.settings = _settings(self.base, students)
+        self.case = panel.choice("task", "with its labels", "What the student is taught with", list(self.data))
+        self.overlay = panel.control(
+            ipw.SelectMultiple, "overlay", "runs", "Finished runs to draw too: arrows and Ctrl choose",
+            layout=panel.LAYOUT | {"height": "5.5em"},
+        )  # fmt: skip
+        tip = "Finish this step, keep a checkpoint and stop. The kernel's Interrupt doesn't reach this training"
+        self.train = _button("Train", "Train with these settings")
+        self.stop = _button("Stop", tip, disabled=True)
+        self.reset = _button("Reset", "First settings again, no runs shown; the store keeps them")
+        self.bar = ipw.IntProgress(layout={"width": "16em"}, tooltip="Steps done")
+        self.status, self.code, self.table = ipw.HTML(), ipw.HTML(), ipw.HTML()
+        row = ipw.HBox([self.train, self.stop, self.reset, self.bar], layout={"flex_flow": "row wrap"})
+        inputs = [self.case, *self.settings.values()]
+        super().__init__(about, [*inputs, self.overlay], [self.code, self.table])
+        self.children = [self.children[0], row, self.status, *self.children[1:]]
+        self.controls += [self.train, self.stop, self.reset]
+        self._set_base()
+        panel.on_value(self._describe, *inputs)
+        self.train.on_click(lambda _: self._start())
+        self.stop.on_click(lambda _: self._halt())
+        self.reset.on_click(lambda _: self._reset())
+        self._describe()
+        self.watch(self.overlay)
+
+    def _forget(self) -> None:
+        self.live, self._live_name, self._number = pd.DataFrame(), "", 0
+        self.finished: dict[str, tuple[Any, pd.DataFrame]] = {}
+
+    def _set_base(self) -> None:
+        for name, control in self.settings.items():
+            control.value = getattr(self.base, name)
+        self.case.value = next(iter(self.data))
+
+    @property
+    def config(self) -> Any:
+        """What the controls say, as a config.
+
+        Raises:
+            WorkbenchError: values that no run could mean.
+        """
+        values = {name: control.value for name, control in self.settings.items()}
+        values = {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
+        # A record a step, so that Stop acts at the next one; ten looks at validation, so that the curve has a shape.
+        often = {"log_every": 1, "eval_every": max(1, values.get("steps", 10) // 10)}
+        often = {name: value for name, value in often.items() if hasattr(self.base, name)}
+        return replace(self.base, **values, **often)
+
+    def _describe(self) -> None:
+        """Show the code that equals the controls, and whether such a run was begun."""
+        try:
+            config = self.config
+        except WorkbenchError as error:
+            self.status.value = panel.said(str(error), alert=True)
+            return
+        self.code.value = panel.code(config_code(config))
+        if self.running:
+            return
+        (task, labels), text = self.data[self.case.value], "Ready."
+        if isinstance(config, training.TrainConfig) and isinstance(task, training.AnyTask):
+            if training.find_run(task, labels, config):
+                text = "These settings have been trained: Train shows that run again."
+            elif Store().unfinished("runs", training.run_inputs(task, labels, config)):
+                text = "A run of these settings was interrupted: Train goes on from its last checkpoint."
+        self.status.value = panel.said(text)
+
+    @property
+    def running(self) -> bool:
+        """Whether a run goes on in the background."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def run(self) -> pd.DataFrame:
+        """Train with the controls' values and wait for it, as Train does without waiting; its records.
+
+        Raises:
+            WorkbenchError: the run failed, or another one of this panel is going on.
+        """
+        if text := self._work(*self._begin()):
+            raise WorkbenchError(text)
+        return self.live
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the run in the background; whether it has ended by then."""
+        if thread := self._thread:
+            thread.join(seconds)
+        return not self.running
+
+    def _start(self) -> None:
+        """Train in the background. A click while a run goes on does nothing."""
+        with self.lock:
+            if not self.stop.disabled:
+                return
+            try:
+                arguments = self._begin()
+            except WorkbenchError as error:
+                self.status.value = panel.said(str(error), alert=True)
+                return
+            self._thread = threading.Thread(target=self._work, args=arguments, daemon=True, name="workbench-train")
+            self._thread.start()
+
+    def _halt(self) -> None:
+        self._stop.set()  # before the lock, which a picture being drawn may hold
+        with self.lock:
+            if not self.stop.disabled:
+                self.status.value = panel.said("Stopping…")
+
+    def _begin(self) -> tuple[Any, str, threading.Event]:
+        """The config, the name of the task, and what stops the run."""
+        with self.lock:
+            if not self.stop.disabled:
+                raise WorkbenchError("This panel is training already: stop that run or wait for it.")
+            config = self.config
+            self._stop = threading.Event()
+            self._enable(False)
+            self.status.value = panel.said("Starting…")
+            self.bar.value, self.bar.max, self.bar.bar_style = 0, config.steps, "info"
+            return config, self.case.value, self._stop
+
+    def _enable(self, idle: bool) -> None:
+        self.train.disabled = self.reset.disabled = not idle
+        self.stop.disabled = idle
+
+    def _work(self, config: Any, case: str, stop: threading.Event) -> str:
+        """Consume one run's records; the text of what went wrong: an exception would hold its frames in memory."""
+        history: list[dict[str, float]] = []
+        self._live_name = f"{case}, {_changes(config, self.base) or 'as given'}"
+        drawn, pause, text, ended = 0.0, self.STEP_SECONDS, "", False
+        try:
+            records = self.train_function(*self.data[case], config)
+            try:
+                for record in records:
+                    history.append(record)
+                    if stop.is_set():
+                        break
+                    if time.monotonic() - drawn >= pause:
+                        began = time.monotonic()
+                        self._progress(config, history)
+                        drawn = time.monotonic()
+                        pause = max(self.STEP_SECONDS, 4 * (drawn - began))
+                else:
+                    ended = True
+            finally:
+                if hasattr(records, "close"):
+                    records.close()
+        except Exception as error:
+            text = str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {error}"
+        finally:
+            self._end(config, history, ended, text)
+        return text
+
+    def _progress(self, config: Any, history: list[dict[str, float]]) -> None:
+        last = history[-1]
+        rate = last["step"] / max(last.get("seconds", 0), 1e-6)
+        left = (config.steps - last["step"]) / max(rate, 1e-6)
+        told = f"Step {last['step']:,} of {config.steps:,}; {rate:.3g} steps/s; about {left:.0f} s left"
+        self.bar.value = int(last["step"])
+        with self.lock:
+            self.live = pd.DataFrame(history)
+            self.status.value = panel.said(f"{told}. {_scores(self.live)}")
+        self.redraw()
+
+    def _end(self, config: Any, history: list[dict[str, float]], ended: bool, text: str) -> None:
+        with self.lock:
+            self.live = pd.DataFrame(history)
+            step = int(history[-1]["step"]) if history else 0
+            self.bar.value = step
+            self.bar.bar_style = "danger" if text else "success" if ended else "warning"
+            if ended and not text:
+                self._number += 1
+                self.finished[f"{self._number}: {self._live_name}"] = config, self.live
+                self.overlay.options = list(self.finished)
+                self._tabulate()
+                told = f"Done: {step:,} steps. {_scores(self.live)} The run is in the store."
+            else:
+                told = text or f"Stopped at step {step:,} of {config.steps:,}: Train goes on from there."
+            self.status.value = panel.said(told, alert=bool(text))
+            self.redraw()
+            self._enable(True)
+
+    def _tabulate(self) -> None:
+        rows = []
+        for name, (config, history) in self.finished.items():
+            best = 100 * _seen(history).max()
+            seconds = f"{history['seconds'].iloc[-1]:.1f}" if "seconds" in history else "–"
+            rows.append({"run": name, "best validation accuracy (%)": "–" if pd.isna(best) else f"{best:.1f}",
+                         "steps": config.steps, "training (s)": seconds})  # fmt: skip
+        self.table.value = panel.table(pd.DataFrame(rows))
+
+    def _reset(self) -> None:
+        with self.lock:
+            if not self.stop.disabled:
+                return
+            self._forget()
+            self.overlay.options, self.table.value, self.bar.value = [], "", 0
+            self._set_base()
+            self._describe()
+            self.redraw()
+
+    def draw(self) -> bytes:
+        """Loss terms on the left, validation accuracy on the right, of the run and of what is laid over it."""
+        fig, left, right = panel.pair("loss terms, smoothed", "validation accuracy (%)")
+        runs = {name: self.finished[name][1] for name in self.overlay.value if name in self.finished}
+        if len(self.live) and not any(history is self.live for history in runs.values()):
+            runs[self._live_name] = self.live
+        palette = [colour for colour, _ in style.ARM_STYLES.values()]
+        for i, (name, history) in enumerate(reversed(runs.items())):
+            look = {"color": palette[i % len(palette)], "lw": 2.2 if i == 0 else 1.3}
+            terms = [term for term in ("kd", "ce") if term in history and history[term].notna().any()] or ["loss"]
+            for term, dashes in zip(terms, ("-", ":"), strict=False):
+                smooth = history[term].ewm(halflife=max(1, len(history) / 60)).mean()
+                left.plot(history["step"], smooth, dashes, label=TERMS[term] if i == 0 else None, **look)
+            panel.validation(right, history, label=shorten(name, 90), **look)
+        steps = max([history["step"].max() for history in runs.values()] + [self.bar.max if runs else 1])
+        left.set(xlim=(0, steps), ylim=(0, None), xlabel="optimizer step", ylabel="nats")
+        right.set(xlim=(0, steps), ylim=(0, 100), xlabel="optimizer step")
+        if runs:
+            left.legend(loc="upper right")
+            panel.legend(fig, right.lines, columns=1)
+        else:
+            left.text(0.5, 0.5, "Train draws here", transform=left.transAxes, ha="center", color=style.GREY)
+        return panel.png(fig)
+
+
+def _settings(base: Any, students: Sequence[str]) -> dict[str, ipw.Widget]:
+    """A control for each setting that the config has and a person may turn."""
+    limits = {  # of a box to type in; browsers' whole numbers end at 2**53
+        name: {"min": int(training.CHECKS[name].least), "max": min(int(training.CHECKS[name].most), 2**53)}
+        for name in ("steps", "seed")
+    }
+    rates = [float(f"{digit}e{power}") for power in range(-5, -1) for digit in (1, 1.5, 2, 3, 4, 5, 7)]
+    temperatures = [0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0, 11.0, 16.0]
+    weight = {"min": 0, "max": 4, "step": 0.1}
+
+    def scale(name: str, values: list[float]) -> dict[str, object]:
+        # Round values: a FloatLogSlider would turn 0.004 into 0.003981…
+        return {"options": [(f"{value:g}", value) for value in sorted({*values, getattr(base, name, values[0])})]}
+
+    sizes = [*dict.fromkeys([getattr(base, "student", students[0]), *students])]
+    offered = {
+        "loss": (ipw.Dropdown, "loss", "distillation", "How student and teacher are compared", {"options": [*LOSSES]}),
+        "temperature": (ipw.SelectionSlider, "temperature T", "no unit", panel.SOFTER,
+                        scale("temperature", temperatures)),
+        "kd_weight": (ipw.FloatSlider, "teacher weight", "factor", "kd_weight: of the distillation term", weight),
+        "ce_weight": (ipw.FloatSlider, "label weight", "factor", "ce_weight: of the true labels' cross-entropy",
+                      weight),
+        "learning_rate": (ipw.SelectionSlider, "learning rate", "a step", "AdamW's peak rate",
+                          scale("learning_rate", rates)),
+        "steps": (ipw.BoundedIntText, "steps", "batches", "How many optimizer steps", limits["steps"]),
+        "seed": (ipw.BoundedIntText, "seed", "number", "Of new weights and the order of the batches", limits["seed"]),
+        "student": (ipw.Dropdown, "student", "layers x width", "Its size", {"options": sizes}),
+    }  # fmt: skip
+    return {name: panel.control(*words, **options) for name, (*words, options) in offered.items()
+            if name in {field.name for field in fields(base)}}  # fmt: skip
+
+
+def _button(name: str, tooltip: str, **options: Any) -> ipw.Button:
+    return ipw.Button(description=name, tooltip=tooltip, layout={"width": "7em"}, **options)
+
+
+def config_code(config: Any) -> str:
+    """Python that makes an equal config; fields at their default are left out."""
+    plain = {f.name: f.default if f.default_factory is MISSING else f.default_factory() for f in fields(config)}
+    given = [f"{name}={getattr(config, name)!r}" for name, default in plain.items() if getattr(config, name) != default]
+    return f"{type(config).__name__}({', '.join(given)})"
+
+
+def _changes(config: Any, base: Any) -> str:
+    """What differs from the base, for a run's name."""
+    names = [f.name for f in fields(config) if f.name not in ("log_every", "eval_every")]
+    return ", ".join(f"{n} {getattr(config, n)}" for n in names if getattr(config, n) != getattr(base, n))
+
+
+def _seen(history: pd.DataFrame) -> pd.Series:
+    """The validation accuracies that were measured."""
+    return history.get("validation", pd.Series(dtype=float)).dropna()
+
+
+def _scores(history: pd.DataFrame) -> str:
+    """As "Loss 0.3; validation 81.0 % (best 82.1 %).", as far as it was measured."""
+    loss = f"Loss {history['loss'].iloc[-1]:.3g}" if "loss" in history else ""
+    seen = 100 * _seen(history)
+    return f"{loss}; validation {seen.iloc[-1]:.1f} % (best {seen.max():.1f} %)." if len(seen) else f"{loss}."
