@@ -93,19 +93,6 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
     return prompt_ids, ids if tokenizer.eos_token_id in ids[-2:] else [*ids, tokenizer.eos_token_id]
 
 
-def pack(lengths: Sequence[int]) -> list[list[int]]:
-    """Row numbers that share a line no longer than the longest row: rows end to end instead of padding."""
-    width, lines, room = max(lengths), [], []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        at = next((i for i, free in enumerate(room) if free >= lengths[row]), len(lines))
-        if at == len(lines):
-            lines.append([])
-            room.append(width)
-        lines[at].append(row)
-        room[at] -= lengths[row]
-    return lines
-
-
 def generate(
     model: PreTrainedModel,
     ids: Tensor,

@@ -1,7 +1,7 @@
 """Lessons of causal language models: completions of a `TraceTask`, blocks of a `TextTask`; see `training.Lesson`."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from workbench import models
 from workbench.errors import WorkbenchError
 from workbench.fused import Head, Target, fused_loss
 from workbench.generation import SoftTraces
-from workbench.language import LanguageModel, build_causal, encode_pair, evaluate, pack
+from workbench.language import LanguageModel, build_causal, encode_pair, evaluate
 from workbench.losses import temperature_factor
 from workbench.reasoning import TraceTask
 from workbench.text import TextTask
@@ -59,6 +59,19 @@ class TextDistiller(nn.Module):
         if torch.distributed.is_initialized():  # wrappers average over processes; the loss is a sum over them
             total = total * torch.distributed.get_world_size()
         return total, ce.sum() / tokens, kd.sum() / tokens, None
+
+
+def pack(lengths: Sequence[int]) -> list[list[int]]:
+    """Row numbers that share a line no longer than the longest row: rows end to end instead of padding."""
+    width, lines, room = max(lengths), [], []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        at = next((i for i, free in enumerate(room) if free >= lengths[row]), len(lines))
+        if at == len(lines):
+            lines.append([])
+            room.append(width)
+        lines[at].append(row)
+        room[at] -= lengths[row]
+    return lines
 
 
 @lesson.register(TraceTask)
