@@ -1,6 +1,7 @@
 """Every test session has data of its own; pretrained weights are shared with the checkout."""
 
 import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ pytest_plugins = ["lab"]  # its fixtures
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; results depend on it
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a script starts with &, and by its children
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

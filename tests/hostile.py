@@ -36,21 +36,25 @@ NAMES = [
     "bell\x07 zero\u200bwidth soft\u00adhyphen",
     "\"quoted' & &lt;b&gt; &#60;",
 ]  # fmt: skip
+NUL = "nul\x00 and more"  # a file that holds one is refused
 TITLE = "<img src=x onerror=window.hit=1> $\\href{javascript:window.hit=1}{t}$ **task**"
 
 
-def write_csv(folder: Path, rows: int = 12) -> Path:
-    """A CSV whose file name, texts, labels and groups are hostile; columns text, label, group."""
+def write_csv(folder: Path, rows: int = 12, plain: int = 0) -> Path:
+    """A CSV whose file name, texts, labels and groups are hostile; columns utterance, intent, group.
+
+    ``plain`` more classes have names that are not.
+    """
     import pandas as pd
 
     rng = random.Random(0)
     table = [
         {
-            "text": f"word{c} word{c}{rng.randrange(6)} {rng.choice(NAMES)} {i}",
-            "label": name,
+            "utterance": f"word{c} word{c}{rng.randrange(6)} {rng.choice(NAMES)} {i}",
+            "intent": name,
             "group": f"{name} {i // 2}",
         }
-        for c, name in enumerate(NAMES)
+        for c, name in enumerate([*NAMES, *(f"topic{number}" for number in range(plain))])
         for i in range(rows)
     ]
     path = folder / f"{TITLE}.csv"

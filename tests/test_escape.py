@@ -18,7 +18,7 @@ from workbench import notebook as nb_
 from workbench.errors import WorkbenchError
 from workbench.report import answer
 
-each = pytest.mark.parametrize("name", hostile.NAMES, ids=range(len(hostile.NAMES)))
+each = pytest.mark.parametrize("name", [*hostile.NAMES, hostile.NUL], ids=range(len(hostile.NAMES) + 1))
 texts = settings(max_examples=300, deadline=None)
 anything = st.text(st.one_of(st.characters(), st.sampled_from("<>&$\\`*_[]()!#|~@:/.-+= \"'\n\x00\x1b\u202e")))
 

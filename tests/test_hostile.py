@@ -10,13 +10,14 @@ from pathlib import Path
 
 import hostile
 import pytest
-from lab import MINUTE, smoke, write_notebook
+from lab import MINUTE, NAMES, smoke, write_notebook
 
 from workbench import escape, report, ship
 from workbench import notebook as nb_
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
-CORE = ["00", "01", "02", "03", "04", "05"]
+CORE = ["00", "01", "02", "03", "04", "05"]  # the others' texts are not the user's
+COLUMNS = {"text": "utterance", "label": "intent", "group": "group"}
 # What no name may become, wherever outputs are shown. (JupyterLab itself links an address that is printed, as printed.)
 HARM = """root => ({
     hit: window.hit === undefined ? 'no' : 'yes',
@@ -39,11 +40,13 @@ def csv(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pages(csv, tmp_path_factory) -> Path:
-    """The folder of a smoke run's pages on the hostile task."""
+def pages(tmp_path_factory) -> Path:
+    """The folder of a smoke run's pages on a hostile CSV of fifty classes, with columns of its own."""
     data = tmp_path_factory.mktemp("data")
-    command = [sys.executable, "-m", "workbench", "report", "--budget", "quick", "--group", "group"]
-    command += ["--task", f"csv:{csv}", "--only", *CORE]
+    fifty = hostile.write_csv(tmp_path_factory.mktemp("fifty"), rows=40, plain=20)
+    command = [sys.executable, "-m", "workbench", "report", "--budget", "quick", "--task", f"csv:{fifty}"]
+    command += [word for name, column in COLUMNS.items() for word in (f"--{name}", column)]
+    command += ["--only", *CORE]
     done = subprocess.run(
         command, cwd=report.REPO, env=os.environ | {"WORKBENCH_DATA": str(data)}, capture_output=True, text=True
     )
@@ -74,7 +77,9 @@ def test_no_page_runs_loads_or_sends_anything_and_names_read_as_written(browser,
     for path in sorted(pages.glob("*.html")):
         found, asked, said, shown[path.stem] = read_page(browser, path, HARM)
         assert found == HARMLESS and asked == [] and said == [], path.name
-    assert shown.keys() == {"index", *(path.stem for path in pages.glob("*.ipynb"))}
+        assert "Smoke run" in shown[path.stem]
+    assert shown.keys() == {"index", *(name for name in NAMES if name[:2] in CORE)}
+    assert "voice-commands" not in shown["index"]
     everything = " ".join(shown.values())
     names = [escape.visible(name) for name in hostile.NAMES]
     assert [name for name in names if name[:45].strip() not in everything] == []  # pandas cuts a cell at 50 characters
@@ -100,7 +105,7 @@ def test_the_card_is_text_even_where_nobody_sanitises(browser, csv, tmp_path):
     from workbench.training import TrainConfig, find_run, train
 
     store = Store(tmp_path / "store")
-    task = load_task(f"csv:{csv}", group="group", labels_per_class=3)
+    task = load_task(f"csv:{csv}", **COLUMNS, labels_per_class=3)
     teacher = BagOfWords(task)
     teacher.name, teacher.licence = hostile.TITLE, hostile.NAMES[1]
     labels, config = soft_labels(teacher, task, store=store), TrainConfig(student="1x16", steps=5)
@@ -129,7 +134,7 @@ from workbench import plots, report, widgets
 from workbench.data import load_task
 from workbench.errors import WorkbenchError
 from workbench.reasoning import Problem, TraceView
-task = load_task("csv:" + {csv!r}, group="group")
+task = load_task("csv:" + {csv!r}, text="utterance", label="intent", group="group")
 names = task.label_names
 task.test.to_pandas().assign(label=names[0])""",
     "pd.DataFrame({{'name': names, 'n': 1}}).set_index('name')",
@@ -179,7 +184,8 @@ def test_in_jupyterlab_nothing_runs_and_names_read_as_written(lab, open_notebook
 
 
 def test_a_notebook_on_such_a_task_runs_through_in_jupyterlab(lab, open_notebook, csv):
-    smoke("02_soft_labels", lab[2], saved="hostile", task_name=f"csv:{csv}", group_column="group")
+    columns = {"text_column": COLUMNS["text"], "label_column": COLUMNS["label"]}  # and no groups
+    smoke("02_soft_labels", lab[2], saved="hostile", task_name=f"csv:{csv}", **columns)
     notebook = open_notebook("hostile")
     asked = lab_evil(notebook)
     notebook.run_all()

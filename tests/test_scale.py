@@ -52,7 +52,7 @@ def make_csv(path: Path, rows: int) -> Path:
 
 @pytest.mark.parametrize(
     "rows, megabytes",
-    [pytest.param(100_000, 900, marks=pytest.mark.slow), pytest.param(1_000_000, 2_500, marks=pytest.mark.long)],
+    [pytest.param(100_000, 900, marks=pytest.mark.long), pytest.param(1_000_000, 2_500, marks=pytest.mark.soak)],
 )
 @pytest.mark.timeout(3600)
 def test_a_large_csv_trains_in_bounded_memory(tmp_path, rows, megabytes):

@@ -130,7 +130,7 @@ def test_kills(tmp_path):
     kill_and_resume(tmp_path / "store", kills=20, seed=0)
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.filterwarnings("error")
 def test_many_kills(tmp_path):
     kill_and_resume(tmp_path / "store", kills=200, seed=1)
