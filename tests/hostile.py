@@ -40,11 +40,8 @@ NUL = "nul\x00 and more"  # a file that holds one is refused
 TITLE = "<img src=x onerror=window.hit=1> $\\href{javascript:window.hit=1}{t}$ **task**"
 
 
-def write_csv(folder: Path, rows: int = 12, plain: int = 0) -> Path:
-    """A CSV whose file name, texts, labels and groups are hostile; columns utterance, intent, group.
-
-    ``plain`` more classes have names that are not.
-    """
+def write_csv(folder: Path, rows: int = 12) -> Path:
+    """A CSV whose file name, texts, labels and groups are hostile; columns utterance, intent, group."""
     import pandas as pd
 
     rng = random.Random(0)
@@ -54,7 +51,7 @@ def write_csv(folder: Path, rows: int = 12, plain: int = 0) -> Path:
             "intent": name,
             "group": f"{name} {i // 2}",
         }
-        for c, name in enumerate([*NAMES, *(f"topic{number}" for number in range(plain))])
+        for c, name in enumerate(NAMES)
         for i in range(rows)
     ]
     path = folder / f"{TITLE}.csv"

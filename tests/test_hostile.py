@@ -17,6 +17,7 @@ from workbench import notebook as nb_
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 CORE = ["00", "01", "02", "03", "04", "05"]  # the others' texts are not the user's
+TESTS = Path(__file__).parent
 COLUMNS = {"text": "utterance", "label": "intent", "group": "group"}
 # What no name may become, wherever outputs are shown. (JupyterLab itself links an address that is printed, as printed.)
 HARM = """root => ({
@@ -40,11 +41,10 @@ def csv(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory) -> Path:
-    """The folder of a smoke run's pages on a hostile CSV of fifty classes, with columns of its own."""
+def pages(csv, tmp_path_factory) -> Path:
+    """The folder of a smoke run's pages on the hostile CSV, with columns of its own."""
     data = tmp_path_factory.mktemp("data")
-    fifty = hostile.write_csv(tmp_path_factory.mktemp("fifty"), rows=40, plain=20)
-    command = [sys.executable, "-m", "workbench", "report", "--budget", "quick", "--task", f"csv:{fifty}"]
+    command = [sys.executable, "-m", "workbench", "report", "--budget", "quick", "--task", f"csv:{csv}"]
     command += [word for name, column in COLUMNS.items() for word in (f"--{name}", column)]
     command += ["--only", *CORE]
     done = subprocess.run(
@@ -82,7 +82,7 @@ def test_no_page_runs_loads_or_sends_anything_and_names_read_as_written(browser,
     assert "voice-commands" not in shown["index"]
     everything = " ".join(shown.values())
     names = [escape.visible(name) for name in hostile.NAMES]
-    # pandas cuts a cell at 50 characters, and of fifty classes no table shows all: in Lab below each name is looked for
+    # pandas cuts a cell at 50 characters, and tables show the first few classes: below a page has them all
     assert sum(name[:45].strip() in everything for name in names) >= 20
     assert escape.visible(hostile.TITLE) in shown["index"]
 
@@ -152,6 +152,24 @@ panel""",
 ]
 
 
+def test_a_page_of_all_names_shows_each_as_it_was_written(browser, csv, tmp_path):
+    from nbformat import v4
+
+    sources = ['budget = "laptop"\ntask_name = "hostile"', *(c.format(tests=str(TESTS), csv=str(csv)) for c in CELLS)]
+    made = v4.new_notebook(cells=[v4.new_markdown_cell("# Names\n\n> Who?"), *map(v4.new_code_cell, sources)])
+    made.cells[1].metadata.tags = ["parameters"]
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    nb_.save(made, folder / "00_names.ipynb")
+    (folder / "budgets.yaml").write_text("quick: {}\n")
+    assert report.run(folder, data=tmp_path) == ["00_names"]  # its last cell raises
+    for page in ("index", "00_names"):
+        found, asked, said, text = read_page(browser, tmp_path / "reports" / "laptop" / f"{page}.html", HARM)
+        assert found == HARMLESS and asked == [] and said == []
+        bold = text.replace("**", "")  # an answer's one markup
+        assert [n for n in map(escape.visible, hostile.NAMES) if n.replace("**", "") not in bold] == []
+
+
 def lab_evil(notebook) -> list[str]:
     asked = []
     notebook.page.on("request", lambda request: asked.append(request.url))
@@ -160,7 +178,7 @@ def lab_evil(notebook) -> list[str]:
 
 def test_in_jupyterlab_nothing_runs_and_names_read_as_written(lab, open_notebook, csv):
     root = lab[2]
-    write_notebook(root / "names.ipynb", *(c.format(tests=str(Path(__file__).parent), csv=str(csv)) for c in CELLS))
+    write_notebook(root / "names.ipynb", *(c.format(tests=str(TESTS), csv=str(csv)) for c in CELLS))
     notebook = open_notebook("names")
     asked = lab_evil(notebook)
     notebook.start("notebook:run-all-cells")

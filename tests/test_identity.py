@@ -119,7 +119,7 @@ EDITS = [
     ("models", "VOCABULARY = 1000", "VOCABULARY = 900", {"models._learn_tokenizer", CLASSIFIER}, "a small student's"),
     ("losses", "return _kl(log_q, log_p)", "return _kl(log_p, log_q)", RUNS, "a loss"),
     ("reasoning", '"reduce": _Family(1', '"reduce": _Family(2', {"generation.sample"}, "a family of problems"),
-    ("plots", "WIDTH = 7.0", "WIDTH = 8.0", set(), "a figure makes no number"),
+    ("style", "WIDTH = 7.0", "WIDTH = 8.0", set(), "a figure makes no number"),
     ("training", "The loss is {loss}", "The loss became {loss}", set(), "what is said of an error"),
     ("training", '"""One optimizer step,', '"""One step,', set(), "a docstring"),
     ("weights", "isinstance(error, KeyError):", "isinstance(error, KeyError):  # and so on", set(), "a comment"),

@@ -465,11 +465,13 @@ def finish(process) -> int:
     return process.exitcode
 
 
-def kill(target, arguments: tuple, moments: list[float], after=lambda: None) -> int:
-    """How many kills, at those seconds after each start, came before the end; then lets it end."""
+def kill(target, arguments: tuple, moments: list[float], after=lambda: None, begun=lambda: True) -> int:
+    """How many kills, at those seconds after each start and what `begun` waits for, came in time; then lets it end."""
     landed = 0
     for moment in moments:
         process = start(target, *arguments)
+        while process.is_alive() and not begun():
+            time.sleep(0.01)
         time.sleep(moment)
         process.kill()
         landed += finish(process) == -signal.SIGKILL
@@ -486,10 +488,17 @@ def steps_kept(root: Path) -> int:
     return 0
 
 
-def kill_and_resume(task, labels, root: Path, moments: list[float]) -> tuple[int, list[int]]:
-    """(how many kills came before the end, the steps kept after each); then lets the run end."""
+def kill_and_resume(task, labels, root: Path, moments: list[float], further: bool = False) -> tuple[int, list[int]]:
+    """(how many kills came before the end, the steps kept after each); then lets the run end.
+
+    With `further` a moment counts from the first checkpoint that goes beyond the last kill's.
+    """
     kept: list[int] = []
-    landed = kill(train_in_child, (task, labels, root), moments, lambda: kept.append(steps_kept(root)))
+
+    def begun() -> bool:
+        return not further or steps_kept(root) > max(kept, default=0)
+
+    landed = kill(train_in_child, (task, labels, root), moments, lambda: kept.append(steps_kept(root)), begun)
     return landed, kept
 
 
@@ -503,8 +512,9 @@ def longer(task, labels, tmp_path_factory) -> tuple[Run, float]:
 def test_a_killed_run_ends_bit_for_bit_where_it_would_have_ended(task, labels, tmp_path, longer):
     uninterrupted, seconds = longer
     rng = random.Random(0)
-    landed, kept = kill_and_resume(task, labels, tmp_path, [rng.uniform(0.1, 0.3) * seconds for _ in range(3)])
-    assert landed == 3 and kept == sorted(kept) and 0 < kept[-1] < LONGER.steps
+    moments = [rng.uniform(0, 0.2) * seconds for _ in range(3)]
+    landed, kept = kill_and_resume(task, labels, tmp_path, moments, further=True)
+    assert landed == 3 and kept == sorted(kept) and 0 < kept[0] and kept[-1] < LONGER.steps
     check_same(find_run(task, labels, LONGER, Store(tmp_path)), uninterrupted)
 
 
