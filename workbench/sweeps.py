@@ -374,7 +374,7 @@ def hits(runs: pd.DataFrame, task: Task, split: str = "test", *, by: str = "arm"
         raise unknown("column of the runs", by, map(str, runs))
     if lacking := int(runs["run"].isna().sum()):
         raise WorkbenchError(f"{lacking} of {len(runs)} runs are not finished: make them or drop them.")
-    labels = np.array(getattr(task, split)["label"])
+    labels = np.array(getattr(task, split)["label"][:])
     return {
         name: np.stack([
             np.mean([run.logits(split).argmax(-1) == labels for run in of_seed["run"]], axis=0)

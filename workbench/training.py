@@ -472,7 +472,7 @@ class ClassifierLesson(Lesson):
                 labels.logits(texts)  # raises, naming the first text without a label
         self.rows = len(task.labelled), len(texts)
         self.validation_weights = metrics.item_weights(
-            np.array(task.validation["label"]), np.array(task.validation["group"])
+            np.array(task.validation["label"][:]), np.array(task.validation["group"][:])
         )
 
     def denominators(self, rows: np.ndarray) -> tuple[int, int]:
@@ -492,12 +492,12 @@ class ClassifierLesson(Lesson):
     def look(self) -> tuple[float, float, np.ndarray]:
         """The score is the class-balanced mean of template means."""
         logits = self.predict("validation")
-        labels = np.array(self.task.validation["label"])
+        labels = np.array(self.task.validation["label"][:])
         return float(self.validation_weights @ (logits.argmax(-1) == labels)), metrics.nll(logits, labels), logits
 
     def predict(self, split: str) -> np.ndarray:
         """The student's logits ``[N, C]`` on a split."""
-        return models.predict(self.distiller.student, self.tokenizer, list(getattr(self.task, split)["text"]))
+        return models.predict(self.distiller.student, self.tokenizer, getattr(self.task, split)["text"][:])
 
     def finish(self, run: "_Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
         """Keeps the logits on validation and test."""
@@ -506,10 +506,10 @@ class ClassifierLesson(Lesson):
         scored = {}
         for split in logits:
             rows = getattr(self.task, split)
-            values = metrics.scores(logits[split], np.array(rows["label"]), np.array(rows["group"]))
+            values = metrics.scores(logits[split], np.array(rows["label"][:]), np.array(rows["group"][:]))
             scored |= {f"{split}.{name}": value for name, value in values.items()}
         about = {"label_draw": self.task.label_draw, "rows": len(self.token_ids)}
-        return scored, about, list(self.task.test["text"])
+        return scored, about, self.task.test["text"][:]
 
 
 class _Trainer:
