@@ -12,6 +12,7 @@ import pytest
 from huggingface_hub import RepoCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nbformat import v4
 
 from workbench import escape, plots
 from workbench import notebook as nb_
@@ -57,8 +58,9 @@ def test_a_name_is_text_in_html_in_markdown_and_in_an_attribute(name):
     check_text(escape.html(name), name)
     for render in (nb_.markdown, plain_markdown):
         check_text(render(escape.markdown(name)), name)
-    ((tag, attributes),) = Read(f'<img alt="{escape.attribute(name)}">').tags
-    assert (tag, attributes) == ("img", {"alt": escape.visible(name)})
+    picture = v4.new_code_cell(outputs=[v4.new_output("display_data", {"image/png": "AAAA"})])
+    (_, (tag, attributes)) = Read(nb_.figures([picture], name)).tags
+    assert (tag, attributes) == ("img", {"alt": escape.visible(name), "src": "data:image/png;base64,AAAA"})
 
 
 @texts

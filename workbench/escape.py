@@ -2,7 +2,7 @@
 
 A class name, a text, the name of a task, a group or a file is somebody else's. It may hold markup, a formula, terminal
 codes or characters that turn a line around. It shall read as it was written, and do nothing: `visible` for a terminal
-or a figure, `html` and `attribute` for a page, `markdown` for a notebook or a model card, `yaml` for a card's head.
+or a figure, `html` for a page, `markdown` for a notebook or a model card, `yaml` for a card's head.
 `sanitise` is the second lock on a page, for what other libraries wrote into it.
 """
 
@@ -55,11 +55,6 @@ def shorten(text: object, width: int) -> str:
 def html(text: object) -> str:
     """A name or text between tags. JupyterLab reads formulas across a page's text, but never across a tag."""
     return _MATH.sub(r"<span>\g<0></span>", html_.escape(visible(text)))
-
-
-def attribute(text: object) -> str:
-    """A name or text inside the quotes of an attribute."""
-    return html_.escape(visible(text))
 
 
 def markdown(text: object) -> str:
