@@ -30,7 +30,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.utils import logging as datasets_logging
 from pandas.io.common import get_handle
 
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import Number, WorkbenchError, shown, unknown
 from workbench.store import Store, code_fingerprint, sha256_file
 
 SPLITS = ("labelled", "unlabelled", "validation", "calibration", "test", "out_of_scope")
@@ -42,6 +42,7 @@ TASKS = ("voice-commands", "csv:<path>", "hub:<dataset>[/<config>]")
 # reads the same string. A tokenizer's own separator differs from model to model.
 PAIR = " || "
 ROWS = 10_000  # read at a time
+WHOLE = Number(whole=True)
 pd.set_option("display.html.use_mathjax", False)  # a text in a table is no formula, whatever JupyterLab reads into it
 
 
@@ -94,8 +95,8 @@ class Task:
         Raises:
             WorkbenchError: fewer rows than are labelled, more than there are, or a number that is not whole.
         """
-        if not _whole(rows) or not _whole(draw):
-            raise WorkbenchError(f"A transfer set of {rows!r} rows in draw {draw!r}: give whole numbers.")
+        if not WHOLE.holds(rows) or not WHOLE.holds(draw):
+            raise WorkbenchError(f"A transfer set of {shown(rows)} rows in draw {shown(draw)}: give whole numbers.")
         labelled, total = len(self.labelled), len(self.labelled) + len(self.unlabelled)
         if not labelled <= rows <= total:
             raise WorkbenchError(f"A transfer set of {rows} rows: choose from {labelled} (labelled) to {total} (all).")
@@ -152,12 +153,13 @@ def load_task(
     Warns:
         UserWarning: labels that look alike (case, spaces, Unicode form, invisible characters); they stay apart.
     """
-    if labels_per_class is not None and not (_whole(labels_per_class) and labels_per_class >= 1):
+    if labels_per_class is not None and not (WHOLE.holds(labels_per_class) and labels_per_class >= 1):
         raise WorkbenchError(
-            f"labels_per_class is {labels_per_class!r}: give a whole number of at least 1, or None for every label."
+            f"labels_per_class is {shown(labels_per_class)}: give a whole number of at least 1, or None for every "
+            "label."
         )
-    if not _whole(label_draw):
-        raise WorkbenchError(f"label_draw is {label_draw!r}: give a whole number.")
+    if not WHOLE.holds(label_draw):
+        raise WorkbenchError(f"label_draw is {shown(label_draw)}: give a whole number.")
     for column, value in {"label": label, "group": group}.items():
         if not (isinstance(value, str) and value) and not (column == "group" and value is None):
             raise WorkbenchError(f"{column} is {value!r}: give the name of a column.")
@@ -191,10 +193,6 @@ def load_task(
         labels_per_class=labels_per_class,
         label_draw=label_draw,
     )
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def check_name(what: str, name: object) -> None:

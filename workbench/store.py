@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from .errors import WorkbenchError
+from .errors import Number, WorkbenchError
 
 try:
     import fcntl
@@ -450,7 +450,7 @@ class Store:
                 `OLDEST`, or a root that is no folder; a folder that can't be removed.
         """
         days = 0 if older_than_days is None else older_than_days
-        if isinstance(days, bool) or not isinstance(days, int | float) or not 0 <= days <= OLDEST:
+        if not Number(0, OLDEST).holds(days):
             raise WorkbenchError(f"older_than_days is {days!r}: give a number of days from 0 to {OLDEST:,}.")
         if kind is not None:
             self._path(kind)
