@@ -40,7 +40,7 @@ def own_data(tmp_path_factory):
 # Imported inside the fixtures, so that the tests of the store start without torch.
 @pytest.fixture(scope="session")
 def task(tmp_path_factory, own_data):
-    """A small `workbench.data.Task`; it and its labels are never changed."""
+    """A small `workbench.tasks.Task`; it and its labels are never changed."""
     from tiny import make_task
 
     return make_task(tmp_path_factory.mktemp("task"))

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workbench import notebook as nb_
-from workbench import report
+from workbench.publish import notebook as nb_
+from workbench.publish import report
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

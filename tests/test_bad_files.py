@@ -27,15 +27,15 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from tiny import make_labels, make_task
 
-from workbench import report
 from workbench.__main__ import main
-from workbench.data import load_task
 from workbench.errors import WorkbenchError
-from workbench.export import OnnxClassifier
+from workbench.language.blocks import load_text
+from workbench.language.labels import HEAD, LabelOptions, TextLabels
+from workbench.publish import report
+from workbench.publish.onnx import OnnxClassifier
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, check_writable, sha256_file
-from workbench.text import load_text
-from workbench.text_labels import HEAD, LabelOptions, TextLabels
+from workbench.tasks import load_task
 
 REPO = Path(__file__).resolve().parents[1]
 GOOD = "text,label\n" + "".join(f"text {i} {c},{c}\n" for i in range(10) for c in "ab")

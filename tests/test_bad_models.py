@@ -12,14 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from workbench import augment, generation, language, models, teachers, weights
+from workbench import students, teachers, weights
 from workbench.errors import WorkbenchError
+from workbench.language import causal, texts, traces
 
 CLASSES = ("light", "lock", "music")
 
 
 def build(spec: object) -> object:
-    return models.build(spec, CLASSES, ["a light", "a lock"])
+    return students.build(spec, CLASSES, ["a light", "a lock"])
 
 
 def config(**changes: object) -> Callable[[Path], None]:
@@ -71,56 +72,56 @@ def reshapes(name: str) -> Callable[[Path], None]:
 
 # What was done to a saved model, how it is then loaded, and what the sentence says.
 BROKEN = [
-    ("no file left", lambda f: [p.unlink() for p in f.iterdir()], models.load, "config.json"),
-    ("truncated weights", cut(0.5), models.load, "incomplete metadata|not fully covered"),
+    ("no file left", lambda f: [p.unlink() for p in f.iterdir()], students.load, "config.json"),
+    ("truncated weights", cut(0.5), students.load, "incomplete metadata|not fully covered"),
     ("truncated weights", cut(0.5), build, "incomplete metadata|not fully covered"),
-    ("a few bytes of weights", cut(0.0001), models.load, "header"),
-    ("empty weights", cut(0), models.load, "header too small"),
+    ("a few bytes of weights", cut(0.0001), students.load, "header"),
+    ("empty weights", cut(0), students.load, "header too small"),
     ("garbage for weights", write("model.safetensors", b"\xff" * 999), build, "header"),
-    ("JSON for weights", write("model.safetensors", b"{}"), models.load, "header"),
+    ("JSON for weights", write("model.safetensors", b"{}"), students.load, "header"),
     ("no weights", remove("model.safetensors"), build, "model.safetensors"),
-    ("a shard that is absent", index(b'{"weight_map":{"a":"b.safetensors"}}'), models.load, "b.safetensors"),
-    ("an index that is no JSON", index(b"{"), models.load, "Expecting property name"),
+    ("a shard that is absent", index(b'{"weight_map":{"a":"b.safetensors"}}'), students.load, "b.safetensors"),
+    ("an index that is no JSON", index(b"{"), students.load, "Expecting property name"),
     ("an index without a map", index(b"{}"), build, "weight_map"),
     ("an index without shards", index(b'{"weight_map":{}}'), build, "not in model.safetensors"),
-    ("a layer of another shape", reshapes("layers.0.mlp"), models.load, "layers.0.mlp.* another shape"),
+    ("a layer of another shape", reshapes("layers.0.mlp"), students.load, "layers.0.mlp.* another shape"),
     ("a layer of another shape", reshapes("layers.0.mlp"), build, "layers.0.mlp.* another shape"),
     ("embeddings of another shape", reshapes("embeddings"), build, "embeddings.* another shape"),
-    ("a layer that is absent", lacks("layers.0.attn"), models.load, "lack.*layers.0.attn"),
+    ("a layer that is absent", lacks("layers.0.attn"), students.load, "lack.*layers.0.attn"),
     ("a layer that is absent", lacks("layers.0.attn"), build, "lack.*layers.0.attn"),
-    ("a head that is absent", lacks("classifier"), models.load, "lack classifier"),
-    ("a head of another shape", reshapes("classifier.weight"), models.load, "classifier.weight.* another shape"),
+    ("a head that is absent", lacks("classifier"), students.load, "lack classifier"),
+    ("a head of another shape", reshapes("classifier.weight"), students.load, "classifier.weight.* another shape"),
     ("no tensors", tensors(dict.clear), build, "lack|hold 0"),
-    ("junk for a tokenizer", write("tokenizer.json", b"\x00junk"), models.load, "line 1 column 1"),
-    ("a list for a tokenizer", write("tokenizer.json", b"[]"), models.load_tokenizer, "Can't load"),
-    ("an object for a tokenizer", write("tokenizer.json", b"{}"), models.load_tokenizer, "Can't load"),
-    ("no tokenizer", remove("tokenizer.json"), models.load_tokenizer, "Can't load"),
+    ("junk for a tokenizer", write("tokenizer.json", b"\x00junk"), students.load, "line 1 column 1"),
+    ("a list for a tokenizer", write("tokenizer.json", b"[]"), students.load_tokenizer, "Can't load"),
+    ("an object for a tokenizer", write("tokenizer.json", b"{}"), students.load_tokenizer, "Can't load"),
+    ("no tokenizer", remove("tokenizer.json"), students.load_tokenizer, "Can't load"),
     ("no tokenizer at all", remove("tokenizer.json", "tokenizer_config.json"), build, "Can't load"),
-    ("a list for its settings", write("tokenizer_config.json", b"[]"), models.load_tokenizer, "Can't load"),
-    ("settings that are no JSON", write("tokenizer_config.json", b"{"), models.load, "Can't load"),
-    ("a config that is no JSON", write("config.json", b"{"), models.load, "not a JSON object"),
-    ("an empty config", write("config.json", b""), models.load, "not a JSON object"),
-    ("a list for a config", write("config.json", b"[]"), models.load, "not a JSON object"),
+    ("a list for its settings", write("tokenizer_config.json", b"[]"), students.load_tokenizer, "Can't load"),
+    ("settings that are no JSON", write("tokenizer_config.json", b"{"), students.load, "Can't load"),
+    ("a config that is no JSON", write("config.json", b"{"), students.load, "not a JSON object"),
+    ("an empty config", write("config.json", b""), students.load, "not a JSON object"),
+    ("a list for a config", write("config.json", b"[]"), students.load, "not a JSON object"),
     ("a number for a config", write("config.json", b"3"), build, "not a JSON object"),
-    ("bytes for a config", write("config.json", b"\xff\xfe\x00"), models.load, "not a JSON object"),
-    ("no config", remove("config.json"), models.load, "config.json"),
-    ("an unknown type", config(model_type="none-such"), models.load, "none-such"),
+    ("bytes for a config", write("config.json", b"\xff\xfe\x00"), students.load, "not a JSON object"),
+    ("no config", remove("config.json"), students.load, "config.json"),
+    ("an unknown type", config(model_type="none-such"), students.load, "none-such"),
     ("no type", config(model_type=None), build, "model_type"),
     ("a number for a type", config(model_type=3), build, "Can't load"),
-    ("another type", config(model_type="bert"), models.load, "another shape"),
+    ("another type", config(model_type="bert"), students.load, "another shape"),
     ("a type of no classifier", config(model_type="vit"), build, "AutoModelForSequenceClassification"),
-    ("a type of no language model", lambda f: None, language.load_causal, "AutoModelForCausalLM"),
+    ("a type of no language model", lambda f: None, causal.load_causal, "AutoModelForCausalLM"),
     ("a width of a billion", config(hidden_size=10**9), build, "overflow"),
-    ("a width of a million", config(hidden_size=10**6), models.load, "describes"),
-    ("a billion classes", config(id2label=None, label2id=None, num_labels=10**9), models.load, "num_labels"),
-    ("a billion layers", config(num_hidden_layers=10**9, layer_types=None), models.load_tokenizer, "num_hid"),
+    ("a width of a million", config(hidden_size=10**6), students.load, "describes"),
+    ("a billion classes", config(id2label=None, label2id=None, num_labels=10**9), students.load, "num_labels"),
+    ("a billion layers", config(num_hidden_layers=10**9, layer_types=None), students.load_tokenizer, "num_hid"),
     ("a vocabulary of a trillion", config(vocab_size=10**12), build, "describes"),
     ("a vocabulary beyond words", config(vocab_size=10**30), build, "Can't load"),
-    ("a billion layers", config(num_hidden_layers=10**9, layer_types=None), models.load, "num_hidden_layers 1"),
+    ("a billion layers", config(num_hidden_layers=10**9, layer_types=None), students.load, "num_hidden_layers 1"),
     ("a width below 0", config(hidden_size=-32), build, "Can't load"),
     ("no width", config(hidden_size=0), build, "Can't load"),
     ("a text for a width", config(hidden_size="wide"), build, "Can't load"),
-    ("no layers", config(num_hidden_layers=0, layer_types=None), models.load, "Can't load"),
+    ("no layers", config(num_hidden_layers=0, layer_types=None), students.load, "Can't load"),
 ]  # fmt: skip
 
 # A name, and what the sentence says.
@@ -149,14 +150,14 @@ CAUSAL = [
 NAMES = [None, 7, 1.5, [], b"bytes", "", " ", "a name with spaces", "..", "/", "no/such/model", "\0", "~", "a" * 5000]
 WAYS = {
     "build": build,
-    "load": models.load,
-    "build_causal": language.build_causal,
-    "load_causal": language.load_causal,
-    "load_tokenizer": models.load_tokenizer,
-    "load_language_model": language.load_language_model,
-    "Local": lambda name: generation.Local(name).write(["Why?"], generation.Sampling(max_new_tokens=1)),
+    "load": students.load,
+    "build_causal": causal.build_causal,
+    "load_causal": causal.load_causal,
+    "load_tokenizer": students.load_tokenizer,
+    "load_language_model": causal.load_language_model,
+    "Local": lambda name: traces.Local(name).write(["Why?"], traces.Sampling(max_new_tokens=1)),
     "load_teacher": lambda name: teachers.load_teacher(name, make_task()),
-    "written": lambda name: augment.written(make_task(), model=name, per_class=1),
+    "written": lambda name: texts.written(make_task(), model=name, per_class=1),
 }
 
 
@@ -167,7 +168,7 @@ def make_task() -> object:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    for part in models.build("1x32", CLASSES, ["a light", "a lock"] * 20):
+    for part in students.build("1x32", CLASSES, ["a light", "a lock"] * 20):
         part.save_pretrained(folder)
     return folder
 
@@ -183,7 +184,7 @@ def sentence(call: Callable[[], object], says: str) -> None:
 
 
 def test_the_whole_one_loads(whole):
-    assert build(str(whole)) and models.load(whole)
+    assert build(str(whole)) and students.load(whole)
 
 
 @pytest.mark.parametrize(("what", "edit", "way", "says"), BROKEN, ids=[f"{i} {row[0]}" for i, row in enumerate(BROKEN)])
@@ -203,7 +204,7 @@ def test_a_student_that_cannot_be(spec, says):
 
 @pytest.mark.parametrize(("spec", "says"), CAUSAL)
 def test_a_language_model_that_cannot_be(spec, says):
-    sentence(lambda: language.build_causal(spec), says)
+    sentence(lambda: causal.build_causal(spec), says)
 
 
 @pytest.mark.parametrize("name", NAMES, ids=[repr(name)[:20] for name in NAMES])
@@ -227,11 +228,11 @@ def test_what_is_not_the_models_fault_passes(error, whole, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", fail)
+    monkeypatch.setattr(students.AutoTokenizer, "from_pretrained", fail)
     with pytest.raises(error):
-        models.load_tokenizer(whole)
+        students.load_tokenizer(whole)
 
 
 def test_no_caller_can_allow_code(whole):
     with pytest.raises(WorkbenchError, match="code of its own"):
-        weights.load(models.AutoTokenizer, whole, trust_remote_code=True)
+        weights.load(students.AutoTokenizer, whole, trust_remote_code=True)

@@ -22,18 +22,19 @@ from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from tiny import PLAIN
 
-from workbench import augment, benchmark, errors, language, metrics, reasoning, soft_labels, sweeps, verdicts
-from workbench.data import Task
+from workbench import errors, metrics, soft_labels, speed, sweeps, verdicts
 from workbench.errors import WorkbenchError
-from workbench.fused import Dense, Head, fused_loss
-from workbench.generation import Local, Sampling, sample, sample_all
+from workbench.language import causal, problems, texts
+from workbench.language.blocks import load_text, pack
+from workbench.language.fused import Dense, Head, fused_loss
+from workbench.language.labels import LabelOptions, recommend
+from workbench.language.traces import Local, Sampling, sample, sample_all
 from workbench.losses import LOSSES, combine, cross_entropy, dkd, find_loss, forward_kl, jsd, skew_kl
 from workbench.losses import describe as describe_loss
 from workbench.noise import noisy
 from workbench.soft_labels import row_ids
 from workbench.store import Store
-from workbench.text import load_text, pack
-from workbench.text_labels import LabelOptions, recommend
+from workbench.tasks import Task
 from workbench.training import CHECKS, Run, TrainConfig, find_run, train
 from workbench.verdicts import compare
 
@@ -43,7 +44,7 @@ TEMPERATURES = "give a number from 1e-06 to 1,000,000."
 SHARE = "give a number of at least 0 and below 1."
 Z = torch.zeros(3, 4)
 LABELS = torch.tensor([0, 1, 2])
-SUMS = reasoning.problems("sums", [2], 2)
+SUMS = problems.problems("sums", [2], 2)
 HITS = {"a": np.ones((2, 8)), "b": np.zeros((2, 8))}
 TRUTH = [0, 0, 0, 0, 1, 1, 1, 1]
 ARMS = {"a": lambda texts: None}
@@ -168,18 +169,18 @@ ROWS = [
     ("no kind", lambda: noisy(["a"], 0.1, kinds=[]), "There is no kind of noise: .*"),
     ("a kind with a slip", lambda: noisy(["a"], 0.1, kinds=["type"]), ".*did you mean 'typing'.*"),
     ("kinds in one string", lambda: noisy(["a"], 0.1, kinds="drop"), "kinds is 'drop': give a list of .*"),
-    *wrong("copies", lambda v: augment.augmented(a_task(), copies=v), [0, -1, 2.5, "3", 10**9],
+    *wrong("copies", lambda v: texts.augmented(a_task(), copies=v), [0, -1, 2.5, "3", 10**9],
            "give a whole number from 1 to 10,000."),
-    *wrong("rate", lambda v: augment.augmented(a_task(), rate=v), [0, 2, "x"], "give a number above 0 and at most 1."),
-    *wrong("seed", lambda v: augment.augmented(a_task(), seed=v), [-1, None], SEEDS),
-    *wrong("per_class", lambda v: augment.written(a_task(), per_class=v), [0, 1.5, "5", 10**9],
+    *wrong("rate", lambda v: texts.augmented(a_task(), rate=v), [0, 2, "x"], "give a number above 0 and at most 1."),
+    *wrong("seed", lambda v: texts.augmented(a_task(), seed=v), [-1, None], SEEDS),
+    *wrong("per_class", lambda v: texts.written(a_task(), per_class=v), [0, 1.5, "5", 10**9],
            "give a whole number from 1 to 1,000,000."),
-    *wrong("examples", lambda v: augment.written(a_task(), examples=v), [0, None],
+    *wrong("examples", lambda v: texts.written(a_task(), examples=v), [0, None],
            "give a whole number from 1 to 10,000."),
-    *wrong("max_new_tokens", lambda v: augment.written(a_task(), max_new_tokens=v), [0, "24"],
+    *wrong("max_new_tokens", lambda v: texts.written(a_task(), max_new_tokens=v), [0, "24"],
            "give a whole number from 1 to 100,000."),
-    *wrong("temperature", lambda v: augment.written(a_task(), temperature=v), [0, INF, "1"], TEMPERATURES),
-    *wrong("The model", lambda v: augment.written(a_task(), v), ["", None, 3],
+    *wrong("temperature", lambda v: texts.written(a_task(), temperature=v), [0, INF, "1"], TEMPERATURES),
+    *wrong("The model", lambda v: texts.written(a_task(), v), ["", None, 3],
            "give a folder with a saved model, or a hub name."),
     # --- sampled text
     *wrong("temperature", lambda v: Sampling(temperature=v), [-1, NAN, "1", None],
@@ -214,19 +215,19 @@ ROWS = [
            "give a whole number from 1 to 1,000,000,000, or None."),
     ("text that is a number", lambda: load_text(3, None), "Unknown text 3: Choose one of .*"),
     *wrong("length", lambda v: pack("text", None, v), [0, None], "give a whole number from 1 to 1,048,576."),
-    *wrong("temperature", lambda v: language.next_tokens([], "a", temperature=v), [0, "1"], TEMPERATURES),
-    ("no models to ask", lambda: language.next_tokens([], "a"), "There are no models to ask: give at least one."),
-    *wrong("tokens", lambda v: language.speed([], [1], tokens=v), [1, "x"], "give a whole number from 2 to 1,048,576."),
-    *wrong("seed", lambda v: language.write(None, [[1]], 2, seed=v), [-1, "x"], SEEDS),
-    *wrong("name", language.load_language_model, ["", None, 5], "give a string that is not empty."),
-    *wrong("count", lambda v: reasoning.problems("sums", [2], v), [0, "5", 2.5],
+    *wrong("temperature", lambda v: causal.next_tokens([], "a", temperature=v), [0, "1"], TEMPERATURES),
+    ("no models to ask", lambda: causal.next_tokens([], "a"), "There are no models to ask: give at least one."),
+    *wrong("tokens", lambda v: causal.speed([], [1], tokens=v), [1, "x"], "give a whole number from 2 to 1,048,576."),
+    *wrong("seed", lambda v: causal.write(None, [[1]], 2, seed=v), [-1, "x"], SEEDS),
+    *wrong("name", causal.load_language_model, ["", None, 5], "give a string that is not empty."),
+    *wrong("count", lambda v: problems.problems("sums", [2], v), [0, "5", 2.5],
            "give a whole number from 1 to 10,000,000."),
-    *wrong("seed", lambda v: reasoning.problems("sums", [2], 1, seed=v), [-1, None, "a"], SEEDS),
-    *wrong("difficulty", lambda v: reasoning.problems("sums", [v], 1), ["2", 2.5, 10**6],
+    *wrong("seed", lambda v: problems.problems("sums", [2], 1, seed=v), [-1, None, "a"], SEEDS),
+    *wrong("difficulty", lambda v: problems.problems("sums", [v], 1), ["2", 2.5, 10**6],
            "give a whole number from 0 to 1,000."),
-    ("difficulties that are one", lambda: reasoning.problems("sums", 2, 1), "difficulties is 2: give a list of .*"),
-    ("a family that is none", lambda: reasoning.problems(None, [2], 1), "family is None: give a string .*"),
-    ("too easy", lambda: reasoning.problems("sums", [1], 1), "A difficulty of 1 makes no sums problem: start at 2."),
+    ("difficulties that are one", lambda: problems.problems("sums", 2, 1), "difficulties is 2: give a list of .*"),
+    ("a family that is none", lambda: problems.problems(None, [2], 1), "family is None: give a string .*"),
+    ("too easy", lambda: problems.problems("sums", [1], 1), "A difficulty of 1 makes no sums problem: start at 2."),
     # --- soft labels
     ("half a surrogate pair", lambda: row_ids(["a", HALF]),
      r"texts\[1\] is 'lamp \\ud800 on': it holds half of a surrogate pair; take that out."),
@@ -263,17 +264,17 @@ ROWS = [
      "declared is 'ab': give a list of .* pairs."),
     ("hits that are a list", lambda: verdicts.arm_estimates([1], TRUTH), r"The hits are \[1\]: give a dict of arms .*"),
     ("hits in words", lambda: verdicts.arm_estimates({"a": ["x"] * 8}, TRUTH), "Arm 'a' has hits .*: give numbers .*"),
-    *wrong("repeats", lambda v: benchmark.measure(ARMS, ["a"], repeats=v), [0, "3", 1.5],
+    *wrong("repeats", lambda v: speed.measure(ARMS, ["a"], repeats=v), [0, "3", 1.5],
            "give a whole number from 1 to 1,000,000."),
-    *wrong("batch_size", lambda v: benchmark.measure(ARMS, ["a"], batch_size=v), [0, None],
+    *wrong("batch_size", lambda v: speed.measure(ARMS, ["a"], batch_size=v), [0, None],
            "give a whole number from 1 to 1,000,000."),
-    ("no arms", lambda: benchmark.measure({}, ["a"]), "There are 0 arms and 1 texts: give at least one of each."),
-    ("no texts", lambda: benchmark.measure(ARMS, []), "There are 1 arms and 0 texts: give at least one of each."),
-    ("another arm", lambda: benchmark.measure({"arm": len}, ["a"], reference="amr"), ".*did you mean 'arm'.*"),
-    ("one text to time", lambda: benchmark.measure(ARMS, "abc"), "texts is 'abc': give a list of texts."),
-    ("arms that are a list", lambda: benchmark.measure([print], ["a"]), r"arms is \[<built-in.*>\]: give a dict of .*"),
-    *wrong("words", lambda v: benchmark.to_length(["a"], v), [0, "8", 1.5], "give a whole number from 1 to 1,000,000."),
-    ("batch sizes that are one", lambda: benchmark.grid(ARMS, ["a"], batch_sizes=8),
+    ("no arms", lambda: speed.measure({}, ["a"]), "There are 0 arms and 1 texts: give at least one of each."),
+    ("no texts", lambda: speed.measure(ARMS, []), "There are 1 arms and 0 texts: give at least one of each."),
+    ("another arm", lambda: speed.measure({"arm": len}, ["a"], reference="amr"), ".*did you mean 'arm'.*"),
+    ("one text to time", lambda: speed.measure(ARMS, "abc"), "texts is 'abc': give a list of texts."),
+    ("arms that are a list", lambda: speed.measure([print], ["a"]), r"arms is \[<built-in.*>\]: give a dict of .*"),
+    *wrong("words", lambda v: speed.to_length(["a"], v), [0, "8", 1.5], "give a whole number from 1 to 1,000,000."),
+    ("batch sizes that are one", lambda: speed.grid(ARMS, ["a"], batch_sizes=8),
      "batch_sizes is 8: give a list .*"),
     # --- sweeps
     *wrong("count", lambda v: sweeps.controls(PLAIN, v), [0, 1.5, "2", None, 10**9],
@@ -467,12 +468,12 @@ def test_a_run_that_fails_after_a_checkpoint_keeps_it(task, labels, store):
 
 
 def test_predicted_texts_with_half_a_surrogate_pair_are_named(task):
-    from workbench import models
+    from workbench import students
 
     torch.manual_seed(0)
-    student, tokenizer = models.build("1x32", task.label_names, task.transfer_texts)
-    for texts, at in ((["a", HALF], 1), ([None], 0)):
-        assert sentence(lambda texts=texts: models.predict(student, tokenizer, texts)).startswith(f"texts[{at}] is ")
+    student, tokenizer = students.build("1x32", task.label_names, task.transfer_texts)
+    for asked, at in ((["a", HALF], 1), ([None], 0)):
+        assert sentence(lambda asked=asked: students.predict(student, tokenizer, asked)).startswith(f"texts[{at}] is ")
 
 
 def test_a_pruned_run_says_so(task, labels, store):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from lab import MINUTE, NAMES, Notebook, write_notebook
 
-from workbench import report
+from workbench.publish import report
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 SLIDER = "02_soft_labels"  # its panel has a test of its own
@@ -22,10 +22,10 @@ sys.path.insert(0, {tests!r})
 from dataclasses import replace
 from pathlib import Path
 from tiny import PLAIN, make_labels, make_task
-from workbench import widgets
+from workbench.show import panels
 task = make_task(Path("."))
 labels = make_labels(task)
-panel = widgets.TrainingPanel({{"3 labels": (task, labels)}}, replace(PLAIN, steps=60))
+panel = panels.TrainingPanel({{"3 labels": (task, labels)}}, replace(PLAIN, steps=60))
 panel"""
 SOURCES = {
     "busy": 'end = time.time() + 600\nwhile time.time() < end and not Path("enough").exists():\n    sum(range(1000))',

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from test_training import die_after_every_step, kill, untimed
 
-from workbench import language, training
+from workbench import training
 from workbench.errors import WorkbenchError
-from workbench.generation import trace_labels, trace_task
-from workbench.reasoning import problems
+from workbench.language import causal
+from workbench.language.problems import problems
+from workbench.language.traces import trace_labels, trace_task
 from workbench.store import Store
 from workbench.sweeps import jobs, run_all
 from workbench.training import Run, TrainConfig, find_run, train
@@ -71,7 +72,7 @@ def test_a_step_is_the_mean_over_completion_tokens_row_by_row_without_packing(tr
     record = next(train(traces, soft, config, store=store))
 
     torch.manual_seed(config.seed)
-    student, tokenizer = language.build_causal(config.student)
+    student, tokenizer = causal.build_causal(config.student)
     teacher = soft.open(traces)
     ce, kd, tokens = 0.0, 0.0, 0
     for i in training._Batches(40, 40, config).rows(0):
@@ -100,8 +101,8 @@ def test_micro_batches_add_up_to_the_step(traces, soft, tmp_path):
 
 def test_soft_labels_are_the_teacher_s_logits_at_the_completion(traces, soft):
     i = 25
-    teacher, tokenizer = language.load_causal(soft.path.parents[1] / "runs" / next(iter(runs_of(soft))) / "student")
-    before, after = language.encode_pair(tokenizer, traces.prompts[i], traces.completions[i])
+    teacher, tokenizer = causal.load_causal(soft.path.parents[1] / "runs" / next(iter(runs_of(soft))) / "student")
+    before, after = causal.encode_pair(tokenizer, traces.prompts[i], traces.completions[i])
     with torch.inference_mode():
         logits = teacher(input_ids=torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
     np.testing.assert_allclose(soft.open(traces)(np.array([i])), logits, atol=1e-5)
@@ -121,7 +122,7 @@ def test_it_learns_and_the_look_agrees_with_greedy_writing(pairs, store):
     task = trace_task("four", pairs[:4], pairs[:6])
     config = replace(PLAIN, student="llama-1x64", steps=120, batch_size=4, learning_rate=1e-2, eval_every=120)
     result = run(task, None, config, store)
-    from workbench.generation import Local, Sampling
+    from workbench.language.traces import Local, Sampling
 
     written = Local(result.path).write([p for p, _ in pairs[:6]], Sampling(temperature=0, max_new_tokens=40))
     right = [w.text == c and w.finished for w, (_, c) in zip(written, pairs, strict=False)]

@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbformat import v4
 
-from workbench import escape, plots
-from workbench import notebook as nb_
+from workbench import escape
 from workbench.errors import WorkbenchError
-from workbench.report import answer
+from workbench.publish import notebook as nb_
+from workbench.publish.report import answer
+from workbench.show import figures
 
 each = pytest.mark.parametrize("name", [*hostile.NAMES, hostile.NUL], ids=range(len(hostile.NAMES) + 1))
 texts = settings(max_examples=300, deadline=None)
@@ -171,17 +172,17 @@ def test_figures_draw_names_as_text(batch):
     arms = pd.DataFrame({"arm": names, "estimate": 0.5, "low": 0.4, "high": 0.6})
     flips = arms.assign(label=range(10), negative=0.1, positive=0.1, n_templates=5)
     slices = arms.assign(slice=names, n_templates=5)
-    figures = [
-        plots.soft_labels(logits[:3], names[:3], names, title=names[0], note=names[1]),
-        plots.class_similarity(logits, names),
-        plots.comparison(arms, title=names[2]),
-        plots.flips(flips, names),
-        plots.difficulty({names[0]: slices[:3], names[1]: slices[3:6]}),
-        plots.lines_by(arms.assign(x=[1, 2] * 5), "x", xlabel="x", title=names[3]),
-        plots.stacked_shares(pd.DataFrame({"a": 1.0}, index=names), xlabel="x", title=names[4]),
+    drawn = [
+        figures.soft_labels(logits[:3], names[:3], names, title=names[0], note=names[1]),
+        figures.class_similarity(logits, names),
+        figures.comparison(arms, title=names[2]),
+        figures.flips(flips, names),
+        figures.difficulty({names[0]: slices[:3], names[1]: slices[3:6]}),
+        figures.lines_by(arms.assign(x=[1, 2] * 5), "x", xlabel="x", title=names[3]),
+        figures.stacked_shares(pd.DataFrame({"a": 1.0}, index=names), xlabel="x", title=names[4]),
     ]
-    for figure in figures:
+    for figure in drawn:
         figure._repr_mimebundle_()  # draws: a formula that is none would fail here
     for name in names:
         start = escape.shorten(name, 24).rstrip("…").strip()
-        assert start[:20] in drawn_texts(figures[3])
+        assert start[:20] in drawn_texts(drawn[3])

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from workbench.errors import WorkbenchError
-from workbench.fused import Dense, Head, Hidden, Sampled, TopK, fused_loss, take
+from workbench.language.fused import Dense, Head, Hidden, Sampled, TopK, fused_loss, take
 from workbench.losses import LOSSES, cross_entropy, find_loss, forward_kl
 
 N, V, H, REAL = 37, 50, 8, 47

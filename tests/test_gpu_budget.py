@@ -8,9 +8,10 @@ import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, ModernBertConfig, ModernBertForMaskedLM, PreTrainedConfig
 
-from workbench import models, report, teachers
-from workbench.data import Task
+from workbench import students, teachers
+from workbench.publish import report
 from workbench.store import Store
+from workbench.tasks import Task
 from workbench.training import TrainConfig, find_run, train
 
 BUDGET = yaml.safe_load((report.NOTEBOOKS / "budgets.yaml").read_text(encoding="utf-8"))["gpu"]
@@ -51,7 +52,7 @@ def test_each_model_stands_on_the_meta_device(name, task: Task):
             config, published = HUB[name]
             model = AutoModelForSequenceClassification.from_config(config)
         else:  # made from a config of our own
-            model, _ = models.build(name, CLASSES, task.transfer_texts)
+            model, _ = students.build(name, CLASSES, task.transfer_texts)
             published = None
         logits = model(input_ids=torch.zeros(2, 64, dtype=torch.long)).logits
     assert logits.shape == (2, len(CLASSES)) and logits.device.type == "meta"
@@ -63,7 +64,7 @@ def test_each_model_stands_on_the_meta_device(name, task: Task):
 def encoder(tmp_path_factory, task) -> str:
     """A tiny one of the same family as it lies on the hub: pretrained to fill masks, without a classifier's head."""
     folder = tmp_path_factory.mktemp("encoder")
-    _, tokenizer = models.build("1x32", task.label_names, task.transfer_texts)
+    _, tokenizer = students.build("1x32", task.label_names, task.transfer_texts)
     ids = {f"{t}_token_id": getattr(tokenizer, f"{t}_token_id") for t in ("pad", "cls", "sep")}
     torch.manual_seed(0)
     config = modernbert(32, 48, 3, 2)
@@ -77,7 +78,7 @@ def test_its_family_takes_two_training_steps_as_a_student(task, labels, encoder,
     config = TrainConfig(student=encoder, steps=2, batch_size=8, eval_every=1, log_every=1, learning_rate=1e-3)
     history = pd.DataFrame(train(task, labels, config, store=store))
     assert len(history) == 2 and history[["kd", "validation_nll"]].notna().all(axis=None)
-    model, _ = models.load(find_run(task, labels, config, store).path)
+    model, _ = students.load(find_run(task, labels, config, store).path)
     assert model.config.model_type == "modernbert" and tuple(model.config.id2label.values()) == task.label_names
 
 

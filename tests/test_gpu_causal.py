@@ -7,7 +7,9 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from workbench import language, models, report
+from workbench import students
+from workbench.language import causal
+from workbench.publish import report
 
 HUB = Path(__file__).parent / "hub"  # config.json of each hub model
 PARAMETERS = {  # as their pages say
@@ -25,17 +27,17 @@ def named(value: object) -> list[str]:
     """Models among a notebook's values."""
     if isinstance(value, dict | list):
         return [name for item in (value.values() if isinstance(value, dict) else value) for name in named(item)]
-    small = isinstance(value, str) and (models.SMALL.fullmatch(value) or models.LLAMA.fullmatch(value))
+    small = isinstance(value, str) and (students.SMALL.fullmatch(value) or students.LLAMA.fullmatch(value))
     return [value] if small or (isinstance(value, str) and "/" in value and ":" not in value) else []
 
 
 @pytest.mark.parametrize("name", sorted({*PARAMETERS, *named(GPU)}))
 def test_every_model_of_the_gpu_budget_instantiates(name):
-    if small := models.SMALL.fullmatch(name):
-        assert len(models.build(name, ("a", "b"), ["one text", "two texts"])[0].model.layers) == int(small[1])
+    if small := students.SMALL.fullmatch(name):
+        assert len(students.build(name, ("a", "b"), ["one text", "two texts"])[0].model.layers) == int(small[1])
         return
-    if small := models.LLAMA.fullmatch(name):
-        assert len(language.build_causal(name)[0].model.layers) == int(small[1])
+    if small := students.LLAMA.fullmatch(name):
+        assert len(causal.build_causal(name)[0].model.layers) == int(small[1])
         return
     config = AutoConfig.from_pretrained(HUB / f"{name.replace('/', '--')}.json")
     with torch.device("meta"):

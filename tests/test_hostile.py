@@ -12,8 +12,9 @@ import hostile
 import pytest
 from lab import MINUTE, NAMES, smoke, write_notebook
 
-from workbench import escape, report, ship
-from workbench import notebook as nb_
+from workbench import escape
+from workbench.publish import notebook as nb_
+from workbench.publish import report, ship
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 CORE = ["00", "01", "02", "03", "04", "05"]  # the others' texts are not the user's
@@ -99,9 +100,9 @@ def test_a_live_page_would_be_caught(browser, tmp_path):
 def test_the_card_is_text_even_where_nobody_sanitises(browser, csv, tmp_path):
     from test_escape import plain_markdown
 
-    from workbench.data import load_task
     from workbench.soft_labels import soft_labels
     from workbench.store import Store
+    from workbench.tasks import load_task
     from workbench.teachers import BagOfWords
     from workbench.training import TrainConfig, find_run, train
 
@@ -131,10 +132,11 @@ sys.path.insert(0, {tests!r})
 import hostile
 import numpy as np
 import pandas as pd
-from workbench import plots, report, widgets
-from workbench.data import load_task
+from workbench.publish import report
+from workbench.show import figures, panels
+from workbench.tasks import load_task
 from workbench.errors import WorkbenchError
-from workbench.reasoning import Problem, TraceView
+from workbench.language.problems import Problem, TraceView
 task = load_task("csv:" + {csv!r}, text="utterance", label="intent", group="group")
 names = task.label_names
 task.test.to_pandas().assign(label=names[0])""",
@@ -143,7 +145,7 @@ task.test.to_pandas().assign(label=names[0])""",
     "TraceView([Problem('hub:x', 1, name, name, name) for name in names[:8]], {{'model': list(names[:8])}})",
     "plots.class_similarity(np.eye(30) + 1.0, names)",
     """logits = np.eye(30)
-panel = widgets.ComparePanel(pd.DataFrame({{'accuracy': [1.0, 0.5], 'p50_ms': [1.0, 2.0]}}, index=['a', 'b']),
+panel = panels.ComparePanel(pd.DataFrame({{'accuracy': [1.0, 0.5], 'p50_ms': [1.0, 2.0]}}, index=['a', 'b']),
     {{'a': logits, 'b': logits[::-1]}}, list(names), np.arange(30), names)
 panel""",
     "widgets.TemperaturePanel(np.eye(30) + 0.1, list(names), names, truth=np.arange(30)[::-1])",

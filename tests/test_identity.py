@@ -14,21 +14,30 @@ from workbench.teachers import FrozenProbe
 PACKAGE = Path(store.__file__).parent
 
 
-LESSONS = {lesson: import_module(f"workbench.{module}").__dict__[lesson].code for lesson, module in
-           {"ClassifierLesson": "training", "TraceLesson": "lessons", "TextLesson": "lessons"}.items()}  # fmt: skip
+LESSONS = {
+    lesson: import_module(f"workbench.{module}").__dict__[lesson].code
+    for lesson, module in [("ClassifierLesson", "training"), ("TraceLesson", "language.lessons"),
+                           ("TextLesson", "language.lessons")]
+}  # fmt: skip
+
+
+def dotted(path: Path) -> str:
+    """A module's, with its wing's before it."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
 def entry_points() -> dict[str, tuple[str, ...]]:
     """Every ``code_fingerprint(...)`` of the package: ``module.definition`` that asks -> the names it asks for."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        module = dotted(path)
         for top in ast.parse(path.read_text(encoding="utf-8")).body:
             for node in ast.walk(top):
                 if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "code_fingerprint":
-                    assert f"{module}.{top.name}" not in found, "one key a definition"
+                    who = f"{module.rpartition('.')[2]}.{top.name}"
+                    assert who not in found, "one key a definition"
                     names = [a.value for a in node.args if isinstance(a, ast.Constant)]
-                    found[f"{module}.{top.name}"] = tuple(names)
+                    found[who] = tuple(names)
     loop = found.pop("training.run_inputs")
     return found | {f"run of a {lesson}": loop + code for lesson, code in LESSONS.items()}
 
@@ -50,7 +59,7 @@ def moved(tmp_path_factory):
     originals = keys(PACKAGE)
 
     def change(module: str, edit: Callable[[str], str]) -> set[str]:
-        path = copy / f"{module}.py"
+        path = copy / f"{module.replace('.', '/')}.py"
         text = path.read_text(encoding="utf-8")
         path.write_text(edit(text), encoding="utf-8")
         now = keys(copy)
@@ -64,33 +73,34 @@ def moved(tmp_path_factory):
 
 CLASSIFIER, TRACES, TEXT = (f"run of a {lesson}" for lesson in LESSONS)
 RUNS = {CLASSIFIER, TRACES, TEXT}
-WRITERS = {"augment.written", "generation.Local"}
+WRITERS = {"texts.written", "traces.Local"}
 LOADED = {  # what begins with a model or a tokenizer that is loaded
-    "teachers.FrozenProbe", "teachers.Classifier", "teachers.ZeroShot", "export.to_onnx", "generation.trace_labels",
-    "models._learn_tokenizer", *WRITERS, *RUNS,
+    "teachers.FrozenProbe", "teachers.Classifier", "zero_shot.ZeroShot", "onnx.to_onnx", "traces.trace_labels",
+    "students._learn_tokenizer", *WRITERS, *RUNS,
 }  # fmt: skip
 # Whose keys move when every definition of a module is another one. Modules that are not listed: none.
 MODULES = {
-    "augment": {"augment.written"},
-    "data": {"augment.written", "text.load_text", *RUNS},
-    "export": {"export.to_onnx"},
-    "fused": {"text_labels._fill", TEXT},
-    "generation": {"generation.Local", "generation.sample", "generation.trace_labels"},
-    "language": {"generation.trace_labels", "language.prune_depth", "teachers.ZeroShot", "text_labels._fill"}
+    "language.texts": {"texts.written"},
+    "tasks": {"texts.written", "blocks.load_text", *RUNS},
+    "publish.onnx": {"onnx.to_onnx"},
+    "language.fused": {"labels._fill", TEXT},
+    "language.traces": {"traces.Local", "traces.sample", "traces.trace_labels"},
+    "language.causal": {"traces.trace_labels", "causal.prune_depth", "zero_shot.ZeroShot", "labels._fill"}
     | WRITERS | {TRACES, TEXT},
-    "lessons": {TRACES, TEXT},
-    "losses": {"augment.written", "generation.sample", "text_labels._fill", *RUNS},
+    "language.lessons": {TRACES, TEXT},
+    "losses": {"texts.written", "traces.sample", "labels._fill", *RUNS},
     "metrics": {CLASSIFIER},
-    "models": LOADED,
-    "reasoning": {"generation.sample", TRACES},
-    "soft_labels": {"soft_labels.derive", "text_labels._fill"},
-    "teachers": {"teachers.BagOfWords", "teachers.Classifier", "teachers.FrozenProbe", "teachers.ZeroShot"},
-    "text": {"text.load_text", "text_labels._fill", TEXT},
-    "text_labels": {"text_labels._fill"},
+    "students": LOADED,
+    "language.problems": {"traces.sample", TRACES},
+    "soft_labels": {"soft_labels.derive", "labels._fill"},
+    "teachers": {"teachers.BagOfWords", "teachers.Classifier", "teachers.FrozenProbe"},
+    "language.zero_shot": {"zero_shot.ZeroShot"},
+    "language.blocks": {"blocks.load_text", "labels._fill", TEXT},
+    "language.labels": {"labels._fill"},
     "training": RUNS,
-    "turns": {"text_labels._fill", *WRITERS, *RUNS},
-    "voice_commands": {"data._voice_commands"},
-    "weights": {"text_labels._fill", *LOADED},
+    "turns": {"labels._fill", *WRITERS, *RUNS},
+    "voice_commands": {"tasks._voice_commands"},
+    "weights": {"labels._fill", *LOADED},
 }  # fmt: skip
 
 
@@ -106,20 +116,21 @@ def other_definitions(text: str) -> str:
     return ast.unparse(ast.fix_missing_locations(tree))
 
 
-@pytest.mark.parametrize("module", sorted(p.stem for p in PACKAGE.glob("*.py") if p.stem not in store._GROUND))
+@pytest.mark.parametrize("module", sorted(dotted(p) for p in PACKAGE.rglob("*.py") if dotted(p) not in store._GROUND))
 def test_a_module_moves_the_keys_of_what_it_makes_and_no_other(moved, module):
     assert moved(module, other_definitions) == MODULES.get(module, set())
 
 
 EDITS = [
     ("metrics", "def nll(", "def nll(more, ", {CLASSIFIER}, "it picks checkpoints and stands in what is stored"),
-    ("models", "def embed(", "def embed(more, ", {"teachers.FrozenProbe"}, "only the probe embeds"),
-    ("language", "3 * width", "4 * width", {*WRITERS, "generation.trace_labels", "teachers.ZeroShot", TRACES, TEXT},
+    ("students", "def embed(", "def embed(more, ", {"teachers.FrozenProbe"}, "only the probe embeds"),
+    ("language.causal", "3 * width", "4 * width", {*WRITERS, "traces.trace_labels", "zero_shot.ZeroShot", TRACES, TEXT},
      "a Llama's width"),
-    ("models", "VOCABULARY = 1000", "VOCABULARY = 900", {"models._learn_tokenizer", CLASSIFIER}, "a small student's"),
+    ("students", "VOCABULARY = 1000", "VOCABULARY = 900", {"students._learn_tokenizer", CLASSIFIER},
+     "a small student's"),
     ("losses", "return _kl(log_q, log_p)", "return _kl(log_p, log_q)", RUNS, "a loss"),
-    ("reasoning", '"reduce": _Family(1', '"reduce": _Family(2', {"generation.sample"}, "a family of problems"),
-    ("style", "WIDTH = 7.0", "WIDTH = 8.0", set(), "a figure makes no number"),
+    ("language.problems", '"reduce": _Family(1', '"reduce": _Family(2', {"traces.sample"}, "a family of problems"),
+    ("show.style", "WIDTH = 7.0", "WIDTH = 8.0", set(), "a figure makes no number"),
     ("training", "The loss is {loss}", "The loss became {loss}", set(), "what is said of an error"),
     ("training", '"""One optimizer step,', '"""One step,', set(), "a docstring"),
     ("weights", "isinstance(error, KeyError):", "isinstance(error, KeyError):  # and so on", set(), "a comment"),
@@ -136,8 +147,8 @@ def test_one_line_moves_what_depends_on_it(moved, module, before, after, expecte
 
 
 def test_a_key_follows_names_through_modules_and_stops_at_the_ground(moved):
-    assert store._code("teachers").uses["FrozenProbe"].count(("models", "embed")) == 1
-    assert ("models", "_over_batches") in store._code("models").uses["embed"]
+    assert store._code("teachers").uses["FrozenProbe"].count(("students", "embed")) == 1
+    assert ("students", "_over_batches") in store._code("students").uses["embed"]
     assert moved("errors", other_definitions) == moved("escape", other_definitions) == set()
 
 

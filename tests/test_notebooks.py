@@ -12,8 +12,8 @@ import pytest
 import yaml
 from test_report import check_standalone
 
-from workbench import notebook as nb_
-from workbench import report
+from workbench.publish import notebook as nb_
+from workbench.publish import report
 
 PATHS = sorted(report.NOTEBOOKS.glob("*.ipynb"))
 TASK = {  # of every notebook that is about a task of one's own

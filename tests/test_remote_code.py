@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from workbench.errors import WorkbenchError
-from workbench.generation import VLLM
+from workbench.language.traces import VLLM
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -24,9 +24,11 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
-from workbench import augment, export, generation, language, models, teachers
+from workbench import students, teachers
+from workbench.language import causal, texts, traces, zero_shot
+from workbench.publish import onnx
 from workbench.errors import WorkbenchError
-from workbench.generation import Sampling
+from workbench.language.traces import Sampling
 from workbench.store import Store
 from workbench.training import TrainConfig, train
 
@@ -54,9 +56,9 @@ def plain(name, kind):
     folder = root / name
     torch.manual_seed(0)
     if kind == "classifier":
-        model, tokenizer = models.build("1x32", task.label_names, task.transfer_texts)
+        model, tokenizer = students.build("1x32", task.label_names, task.transfer_texts)
     else:
-        model, tokenizer = language.build_causal("llama-1x32")
+        model, tokenizer = causal.build_causal("llama-1x32")
         tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -188,28 +190,28 @@ def run(model):
 
 def engine(model):  # as if vllm were installed
     sys.modules.setdefault("vllm", type(sys)("vllm")).__version__ = "0"
-    generation.chat_prompt(generation.VLLM(model).tokenizer, "Why?")
+    traces.chat_prompt(traces.VLLM(model).tokenizer, "Why?")
 
 
 WAYS = {
     "classifier": {
-        "models.build": lambda m: models.build(m, task.label_names, task.transfer_texts),
-        "models.load": models.load,
-        "models.load_tokenizer": models.load_tokenizer,
-        "models.source_fingerprint": models.source_fingerprint,
+        "models.build": lambda m: students.build(m, task.label_names, task.transfer_texts),
+        "models.load": students.load,
+        "models.load_tokenizer": students.load_tokenizer,
+        "models.source_fingerprint": students.source_fingerprint,
         "load_teacher": lambda m: teachers.load_teacher(m, task, store=store),
         "Classifier": lambda m: teachers.Classifier("x", m, task),
-        "to_onnx": lambda m: export.to_onnx(m, ["a cat"], store=store),
+        "to_onnx": lambda m: onnx.to_onnx(m, ["a cat"], store=store),
         "train": run,
         "load_teacher finetune": lambda m: teachers.load_teacher(f"finetune:{m}", task, store=store),
     },
     "causal": {
-        "language.build_causal": language.build_causal,
-        "language.load_causal": language.load_causal,
-        "ZeroShot": lambda m: teachers.ZeroShot("x", Path(m), task, ""),
-        "load_language_model": language.load_language_model,
-        "augment.written": lambda m: augment.written(task, model=m, per_class=1, max_new_tokens=2, store=store),
-        "Local.write": lambda m: generation.Local(m).write(["Why?"], Sampling(max_new_tokens=2)),
+        "language.build_causal": causal.build_causal,
+        "language.load_causal": causal.load_causal,
+        "ZeroShot": lambda m: zero_shot.ZeroShot("x", Path(m), task, ""),
+        "load_language_model": causal.load_language_model,
+        "augment.written": lambda m: texts.written(task, model=m, per_class=1, max_new_tokens=2, store=store),
+        "Local.write": lambda m: traces.Local(m).write(["Why?"], Sampling(max_new_tokens=2)),
         "VLLM": engine,
     },
 }
@@ -242,7 +244,9 @@ PICKLES = {"torch.load", "joblib.load", "pickle.load", "pickle.loads", "dill.loa
 
 
 def sources() -> dict[str, str]:
-    found = {path.name: path.read_text(encoding="utf-8") for path in (REPO / "workbench").glob("*.py")}
+    package = REPO / "workbench"
+    paths = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    found = {name: path.read_text(encoding="utf-8") for name, path in paths.items()}
     for path in (REPO / "notebooks").glob("*.ipynb"):
         cells = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
         found[path.name] = "\n".join(line for cell in cells for line in cell.splitlines() if line[:1] not in "%!")

@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from nbformat import v4
 
-from workbench import notebook as nb_
-from workbench import report
 from workbench.__main__ import main
 from workbench.errors import WorkbenchError
+from workbench.publish import notebook as nb_
+from workbench.publish import report
 
 PARAMETERS = """budget = "laptop"
 task_name = "voice-commands"
@@ -72,7 +72,7 @@ def folder(tmp_path) -> Path:
             "Does it pay?",
             code(PANEL, "headline"),
             code(SLIDER),
-            code("from workbench import report\nreport.answer('**Yes**, it pays.')"),
+            code("from workbench.publish import report\nreport.answer('**Yes**, it pays.')"),
         ),
     }
     for name, nb in made.items():
@@ -318,7 +318,7 @@ def test_names_from_the_hub_and_paths_reach_the_notebooks(tmp_path, monkeypatch)
     """Notebooks run in their own folder: a relative path would not be found there."""
     given = []
     monkeypatch.setattr(report, "run", lambda **options: given.append(options["flags"]) or [])
-    monkeypatch.setattr("workbench.data.load_task", lambda name, **columns: given.append((name, columns)))
+    monkeypatch.setattr("workbench.tasks.load_task", lambda name, **columns: given.append((name, columns)))
     monkeypatch.chdir(tmp_path)
     mine = tmp_path / "mine"
     mine.mkdir()

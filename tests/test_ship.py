@@ -9,8 +9,9 @@ from huggingface_hub import ModelCard
 from tiny import make_task
 from transformers import pipeline
 
-from workbench import models, ship
+from workbench import students
 from workbench.errors import WorkbenchError
+from workbench.publish import ship
 from workbench.teachers import BagOfWords
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,7 @@ def store(made):
 
 def test_a_plain_pipeline_loads_the_folder(shipped, run, task):
     texts = [*task.test["text"][:10], LONG]
-    wanted = torch.tensor(models.predict(*models.load(run.path), texts)).softmax(-1).amax(-1)
+    wanted = torch.tensor(students.predict(*students.load(run.path), texts)).softmax(-1).amax(-1)
     found = pipeline("text-classification", str(shipped))(texts)
     np.testing.assert_allclose([answer["score"] for answer in found], wanted, atol=1e-5)
 

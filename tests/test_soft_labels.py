@@ -16,10 +16,10 @@ import pytest
 from refusal import refused
 
 from workbench import soft_labels as module
-from workbench.data import load_task
 from workbench.errors import WorkbenchError
 from workbench.soft_labels import CONTROLS, SoftLabels, class_means, derive, permute_non_target, soft_labels
 from workbench.store import Store
+from workbench.tasks import load_task
 
 REPO = Path(__file__).resolve().parents[1]
 CLASSES = ("light", "lock", "music")

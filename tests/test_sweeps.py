@@ -19,10 +19,10 @@ from refusal import check_sentence, refused
 from tiny import PLAIN
 
 from workbench import sweeps
-from workbench.data import Task
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
 from workbench.sweeps import Job, controls, estimate, grid, hits, idle, one_factor, run_all, search, table
+from workbench.tasks import Task
 from workbench.teachers import BagOfWords
 from workbench.training import TrainConfig
 

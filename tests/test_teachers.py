@@ -12,10 +12,11 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as token_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from workbench import models, teachers, weights
-from workbench.data import Task, load_task
+from workbench import students, teachers, weights
+from workbench.language.zero_shot import SMOLLM, ZeroShot
 from workbench.store import Store
-from workbench.teachers import SMOLLM, ZeroShot, load_teacher
+from workbench.tasks import Task, load_task
+from workbench.teachers import load_teacher
 
 TEXTS = ["the cat near a mango", "a saw"]
 
@@ -70,7 +71,7 @@ def test_two_classes_have_two_columns(name, tmp_path):
 def _features(teacher, texts: list[str]):
     if isinstance(teacher, teachers.BagOfWords):
         return teacher.vectoriser.transform(texts)
-    return models.embed(teacher.model, teacher.tokenizer, texts)
+    return students.embed(teacher.model, teacher.tokenizer, texts)
 
 
 def test_a_class_without_a_labelled_row_is_refused(task):
@@ -96,7 +97,7 @@ def test_fine_tuning_is_a_run_found_again(task, redrawn, tmp_path, monkeypatch):
 
 def save_classifier(folder: Path, label_names: tuple[str, ...]) -> str:
     torch.manual_seed(0)
-    model, tokenizer = models.build("1x16", label_names, [word for words in WORDS.values() for word in words])
+    model, tokenizer = students.build("1x16", label_names, [word for words in WORDS.values() for word in words])
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
@@ -107,7 +108,7 @@ def test_a_local_classifier_is_put_in_the_tasks_order(task, tmp_path):
     assert task.label_names == ("animal", "fruit", "tool")
     folder = save_classifier(tmp_path, ("Tool", "animal", "vehicle", "FRUIT"))
     teacher = load_teacher(folder, task)
-    raw = models.predict(*models.load(folder), TEXTS)
+    raw = students.predict(*students.load(folder), TEXTS)
     assert (teacher.logits(TEXTS) == raw[:, [1, 3, 0]]).all()
     assert load_teacher(folder, task).fingerprint == teacher.fingerprint
     fewer = replace(task, label_names=("animal", "tool"))

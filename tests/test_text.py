@@ -15,13 +15,14 @@ import torch
 from datasets import load_from_disk
 from test_training import kill
 
-from workbench import language, text, text_labels
 from workbench.errors import WorkbenchError
-from workbench.language import LanguageModel, evaluate, layer_importance, load_language_model, prune_depth
+from workbench.language import blocks, causal
+from workbench.language import labels as label_store
+from workbench.language.blocks import load_text
+from workbench.language.causal import LanguageModel, evaluate, layer_importance, load_language_model, prune_depth
+from workbench.language.labels import LabelOptions, gradient_fidelity, import_labels, recommend
 from workbench.losses import forward_kl
 from workbench.store import Store
-from workbench.text import load_text
-from workbench.text_labels import LabelOptions, gradient_fidelity, import_labels, recommend
 from workbench.training import TrainConfig, find_run, train
 
 LENGTH = 24
@@ -33,7 +34,7 @@ CONFIG = TrainConfig(
 @pytest.fixture(scope="module")
 def teacher() -> LanguageModel:
     torch.manual_seed(0)
-    model, tokenizer = language.build_causal("llama-4x32", max_length=LENGTH)
+    model, tokenizer = causal.build_causal("llama-4x32", max_length=LENGTH)
     with torch.no_grad():  # an untrained model hardly prefers any token
         model.get_output_embeddings().weight.mul_(2)
     return LanguageModel("tiny", model.eval(), tokenizer, "tiny teacher")
@@ -59,7 +60,7 @@ def task(folder, teacher, tmp_path_factory):
 
 
 def label(teacher, task, store, kind="hidden", **options):
-    return text_labels.text_labels(teacher, task, kind, store=store, **options)
+    return label_store.text_labels(teacher, task, kind, store=store, **options)
 
 
 def sentence(error: pytest.ExceptionInfo) -> str:
@@ -72,11 +73,11 @@ def sentence(error: pytest.ExceptionInfo) -> str:
 
 
 def test_topics_and_paragraphs_are_in_one_split_only(task, teacher):
-    names = [set(task.topics[s]) for s in text.SPLITS]
+    names = [set(task.topics[s]) for s in blocks.SPLITS]
     assert sum(map(len, names)) == len(set.union(*names)) == 12
-    decoded = ["".join(teacher.tokenizer.batch_decode(getattr(task, s))) for s in text.SPLITS]
+    decoded = ["".join(teacher.tokenizer.batch_decode(getattr(task, s))) for s in blocks.SPLITS]
     assert [("very paragraph" in d) for d in decoded] == [False, False, True]  # the test split has it
-    assert all(len(getattr(task, s)) == len(task.topics[s]) for s in text.SPLITS)
+    assert all(len(getattr(task, s)) == len(task.topics[s]) for s in blocks.SPLITS)
 
 
 def test_text_is_found_again_and_drawn_by_a_fixed_seed(task, folder, teacher, store):
@@ -133,7 +134,7 @@ def test_hidden_labels_give_the_teachers_logits_back_without_the_teacher(teacher
 
 
 def test_too_large_for_float16_is_kept_as_bfloat16(teacher, task, store):
-    model, _ = language.build_causal("llama-1x32", max_length=LENGTH)
+    model, _ = causal.build_causal("llama-1x32", max_length=LENGTH)
     with torch.no_grad():
         model.base_model.norm.weight.mul_(1e5)
     model.config.logit_scale = 1e-5
@@ -170,7 +171,7 @@ def test_labels_follow_content_not_position(teacher, task, store):
 
 
 def test_a_killed_pass_keeps_its_shards(teacher, task, store, monkeypatch):
-    monkeypatch.setattr(text_labels, "SHARD_BLOCKS", 4)
+    monkeypatch.setattr(label_store, "SHARD_BLOCKS", 4)
 
     def stop(done, to_do):
         if done == 8:
@@ -224,9 +225,9 @@ def test_prune_depth_keeps_the_layers_that_do_most(teacher, task, store):
     record = json.loads((path.parent / "run.json").read_text())
     assert record["layers"] == sorted(np.argsort(-importance)[:2].tolist())
     student = load_language_model(path)
-    assert len(language.layers_of(student.model)) == 2 and len(language.layers_of(teacher.model)) == 4
-    kept = language.layers_of(teacher.model)[record["layers"][1]].state_dict()
-    for name, value in language.layers_of(student.model)[1].state_dict().items():
+    assert len(causal.layers_of(student.model)) == 2 and len(causal.layers_of(teacher.model)) == 4
+    kept = causal.layers_of(teacher.model)[record["layers"][1]].state_dict()
+    for name, value in causal.layers_of(student.model)[1].state_dict().items():
         assert torch.equal(value, kept[name])
     student.model.generate(torch.tensor([[5, 6]]), max_new_tokens=2)  # its cache numbers the layers anew
 
@@ -257,7 +258,7 @@ LONGER = replace(CONFIG, temperature=1.0, steps=60)
 
 
 def label_and_train(path, task, root, started=None) -> None:
-    text_labels.SHARD_BLOCKS = 4
+    label_store.SHARD_BLOCKS = 4
     teacher, store = load_language_model(path), Store(root)
     if started:
         started.set()
@@ -270,7 +271,7 @@ def label_and_train(path, task, root, started=None) -> None:
 def test_labelling_and_training_killed_at_random_moments_end_with_the_same_student(
     teacher, task, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(text_labels, "SHARD_BLOCKS", 4)
+    monkeypatch.setattr(label_store, "SHARD_BLOCKS", 4)
     teacher.model.save_pretrained(tmp_path / "teacher")
     teacher.tokenizer.save_pretrained(tmp_path / "teacher")
     began = time.perf_counter()
@@ -304,15 +305,15 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
-from workbench import language
-from workbench.fused import Hidden, Head
-from workbench.lessons import TextDistiller
+from workbench.language import causal
+from workbench.language.fused import Hidden, Head
+from workbench.language.lessons import TextDistiller
 from workbench.training import TrainConfig
 
 wrapper, rank, world, port, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
 torch.manual_seed(0)
-student, tokenizer = language.build_causal("llama-2x32")
-teacher, _ = language.build_causal("llama-1x32")
+student, tokenizer = causal.build_causal("llama-2x32")
+teacher, _ = causal.build_causal("llama-1x32")
 ids = torch.randint(3, len(tokenizer), (4, 10))
 hidden = torch.randn(4, 9, 32)
 config = TrainConfig(loss="jsd", ce_weight=0.3, temperature=2.0)
@@ -391,28 +392,28 @@ def test_gradient_fidelity(teacher, task, store):
 
 
 def test_evaluate_agrees_with_plain_formulas(teacher, task):
-    student, _ = language.build_causal("llama-1x32", max_length=LENGTH)
+    student, _ = causal.build_causal("llama-1x32", max_length=LENGTH)
     student = LanguageModel("student", student.eval(), teacher.tokenizer, "s")
     table = evaluate(student, task.test[:3], teacher)
     ours, theirs = logits(student, task.test[:3]), logits(teacher, task.test[:3])
     labels = torch.from_numpy(np.asarray(task.test[:3, 1:]).astype(np.int64)).flatten()
-    found = language.summary(table)
+    found = causal.summary(table)
     nll = torch.nn.functional.cross_entropy(ours, labels)
     assert found["perplexity"] == pytest.approx(float(nll.exp()), rel=1e-5)
     assert found["kl"] == pytest.approx(float(forward_kl(ours, theirs).mean()), rel=1e-4)
     assert found["agreement"] == pytest.approx(float((ours.argmax(-1) == theirs.argmax(-1)).float().mean()))
-    curve = language.calibration(table)
+    curve = causal.calibration(table)
     assert curve["n"].sum() == len(labels) and 0 <= found["ece"] <= 1
     assert np.average(curve["accuracy"], weights=curve["n"]) == pytest.approx(found["accuracy"])
-    same = language.summary(evaluate(teacher, task.test[:3], teacher))
+    same = causal.summary(evaluate(teacher, task.test[:3], teacher))
     assert same["kl"] == pytest.approx(0, abs=1e-6) and same["agreement"] == 1
 
 
 def test_speed_and_next_tokens(teacher, task):
-    student, _ = language.build_causal("llama-1x32", max_length=LENGTH)
+    student, _ = causal.build_causal("llama-1x32", max_length=LENGTH)
     student = LanguageModel("student", student.eval(), teacher.tokenizer, "s")
-    table = language.speed([teacher, student], task.test[0], tokens=4, repeats=2)
+    table = causal.speed([teacher, student], task.test[0], tokens=4, repeats=2)
     assert list(table.index) == ["tiny", "student"] and (table > 0).all().all()
     assert table["cache_bytes"]["tiny"] == 4 * table["cache_bytes"]["student"]
-    view = language.next_tokens([teacher, student], "Topic 1 ", temperature=0.7, top=5)
+    view = causal.next_tokens([teacher, student], "Topic 1 ", temperature=0.7, top=5)
     assert view.shape == (5, 2) and view["tiny"].is_monotonic_decreasing and view["tiny"].sum() <= 1

@@ -22,11 +22,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import CONFIG, PLAIN
 
-from workbench import metrics, models, training
-from workbench.data import Task
+from workbench import metrics, students, training
 from workbench.losses import LOSSES, combine
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
+from workbench.tasks import Task
 from workbench.teachers import BagOfWords
 from workbench.training import Run, TrainConfig, find_run, train
 from workbench.turns import TURN
@@ -149,10 +149,10 @@ def test_the_first_record_is_the_loss_of_the_new_student_on_the_first_batch(task
 
     torch.manual_seed(config.seed)
     texts = task.transfer_texts
-    student, tokenizer = models.build(config.student, task.label_names, texts)
+    student, tokenizer = students.build(config.student, task.label_names, texts)
     rows = training._Batches(9, 36, config).rows(0)
     chosen = [texts[i] for i in rows]
-    logits = torch.from_numpy(models.predict(student, tokenizer, chosen)).requires_grad_()
+    logits = torch.from_numpy(students.predict(student, tokenizer, chosen)).requires_grad_()
     known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
     target = torch.tensor([known.get(text, -100) for text in chosen])  # torch ignores -100
     teacher = torch.from_numpy(BagOfWords(task).logits(chosen))
@@ -175,11 +175,11 @@ def test_every_loss_trains_with_its_options_and_the_labels(task, labels, store, 
     record = next(train(task, labels, config, store=store))
     torch.manual_seed(config.seed)
     texts = task.transfer_texts
-    student, tokenizer = models.build(config.student, task.label_names, texts)
+    student, tokenizer = students.build(config.student, task.label_names, texts)
     chosen = [texts[i] for i in training._Batches(9, 36, config).rows(0)]
     known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
     target = torch.tensor([known.get(text, -1) for text in chosen])
-    logits = torch.from_numpy(models.predict(student, tokenizer, chosen))
+    logits = torch.from_numpy(students.predict(student, tokenizer, chosen))
     teacher = torch.from_numpy(labels.logits(chosen))
     options = {"loss": loss, "loss_options": config.loss_options, "temperature": config.temperature}
     _, _, kd = combine(logits, teacher, target, **options)
@@ -274,7 +274,7 @@ def test_the_student_learns_and_the_teacher_stays(task, labels, store):
     assert result.history["kd"].iloc[-1] < result.history["kd"].iloc[0] / 2
 
     torch.manual_seed(config.seed)
-    new, _ = models.build(config.student, task.label_names, task.transfer_texts)
+    new, _ = students.build(config.student, task.label_names, task.transfer_texts)
     trained = load_file(result.path / "model.safetensors")
     assert all((value != trained[name]).any() for name, value in new.state_dict().items())
 
@@ -285,8 +285,8 @@ def test_the_best_look_at_validation_is_kept_not_the_last(task, labels, store):
     looks = list(zip(result.history["validation"], -result.history["validation_nll"], strict=True))
     assert max(looks) > looks[-1], "the last look was the best: this run proves nothing"
 
-    student, tokenizer = models.load(result.path)
-    logits = models.predict(student, tokenizer, task.validation["text"])
+    student, tokenizer = students.load(result.path)
+    logits = students.predict(student, tokenizer, task.validation["text"])
     np.testing.assert_allclose(logits, result.logits("validation"), atol=1e-5)
     truth, group = np.array(task.validation["label"]), np.array(task.validation["group"])
     assert metrics.item_weights(truth, group) @ (logits.argmax(-1) == truth) == pytest.approx(max(looks)[0])

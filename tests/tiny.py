@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from workbench.data import Task, load_task
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
+from workbench.tasks import Task, load_task
 from workbench.teachers import BagOfWords
 from workbench.training import Run, TrainConfig, find_run, train
 
@@ -54,7 +54,7 @@ class Shipped(NamedTuple):
 
 def make_shipped(task: Task, home: Path) -> Shipped:
     """Train one with a bag of words as teacher and ship it with a verdict, all in an empty folder."""
-    from workbench.ship import ship  # these two bring libraries that the other users of this module never need
+    from workbench.publish.ship import ship  # these two bring libraries that the other users of this module never need
     from workbench.verdicts import compare
 
     store, teacher = Store(home / "store"), BagOfWords(task)

@@ -66,14 +66,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from workbench import report
+    from workbench.publish import report
 
     check_writable(data_dir())
     _check_cache()
     names = ("task_name", "text_column", "label_column", "group_column", "teacher_name")
     flags = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if (task := flags.get("task_name")) is not None:
-        from workbench.data import check_name, load_task  # say what is wrong with a file now, not in every notebook
+        from workbench.tasks import check_name, load_task  # say what is wrong with a file now, not in every notebook
 
         check_name("task", task)
         path = Path(os.path.expanduser(task[4:]))  # notebooks run in their own folder
@@ -101,7 +101,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
     from packaging.requirements import Requirement
 
-    from workbench import report, weights
+    from workbench import weights
+    from workbench.publish import report
     from workbench.store import versions
 
     mend = []

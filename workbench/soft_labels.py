@@ -14,9 +14,9 @@ from typing import Protocol
 
 import numpy as np
 
-from workbench.data import Task
 from workbench.errors import SEED, WorkbenchError, sequence, shown, strings, unknown
 from workbench.store import Store, code_fingerprint, fingerprint
+from workbench.tasks import Task
 
 SHARD_ROWS = 2048
 KINDS = ("logits",)

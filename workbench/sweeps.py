@@ -21,11 +21,11 @@ import pandas as pd
 import torch
 from joblib.externals.loky import get_reusable_executor
 
-from workbench.data import Task
 from workbench.errors import SEED, WorkbenchError, number, sequence, shown, unknown, whole
 from workbench.losses import LOSSES, find_loss
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, fingerprint
+from workbench.tasks import Task
 from workbench.training import CHECKS, Run, TrainConfig, find_run, run_inputs, train
 
 if TYPE_CHECKING:

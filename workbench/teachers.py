@@ -3,9 +3,8 @@
 `load_teacher` knows four by name, takes any sequence classifier by hub name or path, and fine-tunes any encoder.
 """
 
-import copy
 from dataclasses import replace
-from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +14,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoTokenizer
 
-from workbench import models, weights
-from workbench.data import Task
+from workbench import students, weights
 from workbench.errors import WorkbenchError, unknown
-from workbench.language import load_causal
 from workbench.soft_labels import Teacher
 from workbench.store import Store, code_fingerprint, fingerprint
+from workbench.tasks import Task
 from workbench.training import Run, TrainConfig, find_run, train
 
 MINILM = "all-MiniLM-L6-v2"
-SMOLLM = "SmolLM2-135M-Instruct"
 # The rate is ten times the usual one for BERT: there are a hundred steps, not thousands.
 FINETUNE = TrainConfig(
     student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, eval_every=50
@@ -71,7 +68,7 @@ class FrozenProbe:
         """Embed the labelled rows and fit the head."""
         self.label_names = task.label_names
         self.model, self.tokenizer = _minilm_encoder()
-        embedded = models.embed(self.model, self.tokenizer, list(task.labelled["text"]))
+        embedded = students.embed(self.model, self.tokenizer, list(task.labelled["text"]))
         self.head = _fit_head(embedded, task, self.name, inverse_regularisation)
         self.fingerprint = _head_fingerprint(
             code_fingerprint("teachers:FrozenProbe"), weights.WEIGHTS[MINILM].sha256, task, inverse_regularisation
@@ -79,11 +76,11 @@ class FrozenProbe:
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """``[N, C]``."""
-        return _head_logits(self.head, models.embed(self.model, self.tokenizer, texts))
+        return _head_logits(self.head, students.embed(self.model, self.tokenizer, texts))
 
     def describe(self, texts: list[str]) -> dict[str, int]:
         """Of the encoder and the head."""
-        return models.describe(self.model, self.tokenizer, texts)
+        return students.describe(self.model, self.tokenizer, texts)
 
 
 class Classifier:
@@ -92,100 +89,22 @@ class Classifier:
     def __init__(self, name: str, source: str | Path, task: Task, licence: str = "see its model card"):
         """Load it and put its classes in the task's order."""
         self.name, self.licence, self.label_names = name, licence, task.label_names
-        self.model, self.tokenizer = models.load(source)
+        self.model, self.tokenizer = students.load(source)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model.to(device)
         self.columns = _match_classes(name, self.model.config.id2label, task.label_names)
         where = Path(source)
-        start = models.folder_fingerprint(where) if where.is_dir() else models.source_fingerprint(str(source))
+        start = students.folder_fingerprint(where) if where.is_dir() else students.source_fingerprint(str(source))
         reads = [self.tokenizer.model_max_length, str(self.model.dtype), self.columns]
         self.fingerprint = fingerprint([start, *reads, code_fingerprint("teachers:Classifier")])
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """``[N, C]``."""
-        return models.predict(self.model, self.tokenizer, texts)[:, self.columns]
+        return students.predict(self.model, self.tokenizer, texts)[:, self.columns]
 
     def describe(self, texts: list[str]) -> dict[str, int]:
         """Parameters, bytes, FLOPs of a text of median length."""
-        return models.describe(self.model, self.tokenizer, texts)
-
-
-class ZeroShot:
-    """A causal language model that scores each class name as a continuation of a prompt; it sees no label.
-
-    One pass scores every class: the classes' tokens follow the text side by side, and a mask lets each see the prompt
-    and itself only. The prompt's constant beginning is run once. A class's score is its mean log-probability a token,
-    less the same for an empty text: otherwise frequent words win (contextual calibration, arXiv:2102.09690).
-    """
-
-    def __init__(self, name: str, source: Path, task: Task, licence: str):
-        """Load the model from a folder."""
-        self.name, self.licence, self.label_names = name, licence, task.label_names
-        self.model, self.tokenizer = load_causal(source)
-        self.start = f"Classify the text as one of: {'; '.join(task.label_names)}.\n\nText: "
-        self.fingerprint = fingerprint(
-            [models.folder_fingerprint(Path(source)), self.start, code_fingerprint("teachers:ZeroShot")]
-        )
-
-    @cached_property
-    def _branches(self) -> list[list[int]]:
-        return [self.tokenizer(" " + name)["input_ids"] for name in self.label_names]
-
-    @torch.inference_mode()
-    def logits(self, texts: list[str], size: int = 16) -> np.ndarray:
-        """``[N, C]`` calibrated mean log-probabilities."""
-        return self._score(texts, size) - self._score(["N/A"], size)
-
-    def describe(self, texts: list[str]) -> dict[str, int]:
-        """FLOPs count the prompt's varying part and every class name."""
-        parameters = sum(p.numel() for p in self.model.parameters())
-        tokens = int(np.median([len(row) for row in self._prompts(texts)])) + sum(map(len, self._branches))
-        inner = parameters - self.model.get_input_embeddings().weight.numel()
-        return {"parameters": parameters, "bytes": 4 * parameters, "flops": 2 * tokens * inner}
-
-    def _prompts(self, texts: list[str]) -> list[list[int]]:
-        return [self.tokenizer(f"{text}\nLabel:", truncation=True, max_length=512)["input_ids"] for text in texts]
-
-    def _score(self, texts: list[str], size: int) -> np.ndarray:
-        start = torch.tensor([self.tokenizer(self.start)["input_ids"]])
-        begun = start.shape[1]
-        cache = self.model.model(input_ids=start, use_cache=True).past_key_values
-        branches = self._branches
-        flat = torch.tensor([token for branch in branches for token in branch])
-        owner = torch.tensor([i for i, branch in enumerate(branches) for _ in branch])
-        depth = torch.tensor([d for branch in branches for d in range(len(branch))])
-        same = (owner[:, None] == owner) & (depth[:, None] >= depth)  # a class sees itself, not its neighbours
-        out: list[np.ndarray | None] = [None] * len(texts)
-        for chosen, ids, mask in models.batches(self._prompts(texts), 0, size):
-            rows, width = ids.shape
-            seen = torch.cat([torch.ones(rows, begun, dtype=torch.bool), mask.bool()], 1)
-            length = begun + width
-            allowed = torch.zeros(rows, width + len(flat), length + len(flat), dtype=torch.bool)
-            allowed[:, :width, :length] = torch.ones(width, length, dtype=torch.bool).tril(begun) & seen[:, None]
-            allowed[:, width:, :length] = seen[:, None]
-            allowed[:, width:, length:] = same
-            last = seen.sum(1)
-            positions = torch.cat([torch.arange(begun, length).expand(rows, -1), last[:, None] + depth], 1)
-            past = copy.deepcopy(cache)
-            past.batch_repeat_interleave(rows)
-            hidden = self.model.model(
-                input_ids=torch.cat([ids, flat.expand(rows, -1)], 1),
-                attention_mask=torch.zeros(allowed.shape).masked_fill(~allowed, -torch.inf)[:, None],
-                position_ids=positions,
-                past_key_values=past,
-            ).last_hidden_state
-            # A class's first token is predicted by the prompt's last, the others by the token before them.
-            before = torch.where(depth > 0, torch.arange(length - 1, length + len(flat) - 1), last[:, None] - 1) - begun
-            states = hidden.gather(1, before.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
-            scores = torch.stack([self._log_probability(row, flat) for row in states])
-            means = torch.zeros(rows, len(branches)).index_add_(1, owner, scores) / torch.bincount(owner)
-            for i, value in zip(chosen, means.numpy(), strict=True):
-                out[i] = value
-        return np.stack(out)
-
-    def _log_probability(self, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        logits = self.model.lm_head(states)
-        return logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(-1)
+        return students.describe(self.model, self.tokenizer, texts)
 
 
 TEACHERS = {
@@ -217,7 +136,7 @@ def load_teacher(name: str, task: Task, *, store: Store | None = None) -> Teache
         case "minilm-finetuned":
             return _finetuned(task, FINETUNE, "fine-tuned MiniLM", store)
         case "smollm2-zero-shot":
-            return ZeroShot("SmolLM2 zero-shot", weights.path(SMOLLM), task, weights.WEIGHTS[SMOLLM].licence)
+            return import_module("workbench.language.zero_shot").teacher(task)
     if "/" not in name and not Path(name).exists():
         raise unknown("teacher", name, TEACHERS)
     return Classifier(name, name, task)

@@ -26,8 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from workbench import metrics, models
-from workbench.data import Task
+from workbench import metrics, students
 from workbench.errors import (
     MANY,
     SEED,
@@ -46,6 +45,7 @@ from workbench.errors import (
 from workbench.losses import LOSSES, SMOOTHING, WEIGHT, combine, find_loss, temperature_factor
 from workbench.soft_labels import SoftLabels
 from workbench.store import Entry, Store, code_fingerprint, versions
+from workbench.tasks import Task
 from workbench.turns import Own
 
 LONGEST_SMALL = 25_000  # tokens: its tokenizer counts to 100,000 characters
@@ -65,7 +65,7 @@ class TrainConfig:
     """All that decides a run, beside its task and soft labels. What each value may be stands with the fields.
 
     Attributes:
-        student: see `workbench.models`: ``"2x64"``, ``"minilm-2"``, a hub name or a path.
+        student: see `workbench.students`: ``"2x64"``, ``"minilm-2"``, a hub name or a path.
         loss: the distillation term, a name in `workbench.losses.LOSSES`.
         loss_options: its own options, such as ``{"beta": 0.3}`` of ``"jsd"``; see `workbench.losses`.
         temperature: softens teacher and student in that term.
@@ -137,11 +137,11 @@ class TrainConfig:
             raise WorkbenchError("labelled_fraction is 0 and kd_weight 0: there is nothing to learn from; raise one.")
 
     def _check_student(self) -> None:
-        sizes = (models.SMALL, models.LLAMA, models.MINILM)
+        sizes = (students.SMALL, students.LLAMA, students.MINILM)
         numbers = [n for size in sizes if (found := size.fullmatch(self.student)) for n in found.groups() if n]
         if any(len(n) > 5 for n in numbers) or any(len(part.encode()) > 255 for part in self.student.split("/")):
             raise WorkbenchError(f"student is {shown(self.student)}: no model is that large, and no name that long.")
-        if models.SMALL.fullmatch(self.student) and self.max_length > LONGEST_SMALL:
+        if students.SMALL.fullmatch(self.student) and self.max_length > LONGEST_SMALL:
             raise WorkbenchError(
                 f"max_length is {self.max_length}: student {self.student!r} reads at most {LONGEST_SMALL:,} tokens."
             )
@@ -275,7 +275,7 @@ def run_inputs(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> 
         "task": task.fingerprint,
         "labels": labels.fingerprint if labels and config.kd_weight else None,
         "config": asdict(config),
-        "source": models.source_fingerprint(config.student),
+        "source": students.source_fingerprint(config.student),
         "code": code_fingerprint("training:train", *_lesson_of(task).code),
         "device": device.type,
         "dtype": str(dtype),
@@ -458,11 +458,11 @@ class ClassifierLesson(Lesson):
         """See `Lesson`."""
         super().__init__(task, labels, config)
         texts = strings("texts", task.transfer_texts)
-        student, self.tokenizer = models.build(
+        student, self.tokenizer = students.build(
             config.student, task.label_names, texts, dropout=config.dropout, max_length=config.max_length
         )
         self.distiller = Distiller(student, config).to(self.device).train()
-        self.token_ids = models.encode(self.tokenizer, texts)
+        self.token_ids = students.encode(self.tokenizer, texts)
         known = np.concatenate([rows.with_format("numpy")["label"][:] for rows in (task.labelled, task.unlabelled)])
         self.labels = torch.from_numpy(known.astype(np.int64))
         self.soft, self.soft_rows = None, None
@@ -481,7 +481,7 @@ class ClassifierLesson(Lesson):
 
     def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Lesson`."""
-        ids, mask = models.pad([self.token_ids[i] for i in rows], self.tokenizer.pad_token_id)
+        ids, mask = students.pad([self.token_ids[i] for i in rows], self.tokenizer.pad_token_id)
         soft = None
         if self.soft is not None:
             soft = torch.from_numpy(self.soft.take(self.soft_rows[rows])).to(self.device)
@@ -497,7 +497,7 @@ class ClassifierLesson(Lesson):
 
     def predict(self, split: str) -> np.ndarray:
         """The student's logits ``[N, C]`` on a split."""
-        return models.predict(self.distiller.student, self.tokenizer, getattr(self.task, split)["text"][:])
+        return students.predict(self.distiller.student, self.tokenizer, getattr(self.task, split)["text"][:])
 
     def finish(self, run: "_Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
         """Keeps the logits on validation and test."""
@@ -669,7 +669,7 @@ class _Trainer:
         self.student.save_pretrained(self.folder / "student")
         self.lesson.tokenizer.save_pretrained(self.folder / "student")
         scored, about, texts = self.lesson.finish(self)
-        sizes = models.describe(self.student, self.lesson.tokenizer, texts)
+        sizes = students.describe(self.student, self.lesson.tokenizer, texts)
         return {"metrics": scored, "seconds": round(self.seconds, 3), **sizes, "task_name": self.task.name, **about}
 
 

@@ -12,10 +12,10 @@ import random
 import pandas as pd
 import torch
 
-from workbench.benchmark import measure
-from workbench.data import load_task
-from workbench.models import describe, load, predict
 from workbench.soft_labels import soft_labels
+from workbench.speed import measure
+from workbench.students import describe, load, predict
+from workbench.tasks import load_task
 from workbench.teachers import load_teacher
 from workbench.training import TrainConfig, find_run, train
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from workbench.fused import Head, Hidden, TopK, fused_loss
+from workbench.language.fused import Head, Hidden, TopK, fused_loss
 from workbench.losses import cross_entropy, forward_kl
 
 N, V, H, K = 1016, 49152, 576, 64

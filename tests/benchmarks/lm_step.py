@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workbench.fused import Head
-from workbench.language import BATCH, load_language_model, prune_depth
-from workbench.lessons import TextDistiller
+from workbench.language.blocks import load_text
+from workbench.language.causal import BATCH, load_language_model, prune_depth
+from workbench.language.fused import Head
+from workbench.language.labels import text_labels
+from workbench.language.lessons import TextDistiller
 from workbench.store import Store
-from workbench.text import load_text
-from workbench.text_labels import text_labels
 from workbench.training import TrainConfig
 
 BLOCKS, LENGTH, LAYERS, LABELLED = 8, 128, 8, 32

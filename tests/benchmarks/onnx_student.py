@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from workbench.benchmark import footprint, grid, measure
-from workbench.data import load_task
-from workbench.export import FILES, OnnxClassifier, to_onnx
-from workbench.models import load, predict
+from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
+from workbench.speed import footprint, grid, measure
+from workbench.students import load, predict
+from workbench.tasks import load_task
 from workbench.training import TrainConfig, find_run, train
 
 task = load_task("voice-commands", labels_per_class=None)

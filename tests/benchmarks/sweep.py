@@ -15,10 +15,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from workbench.data import Task, load_task
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
 from workbench.sweeps import run_all
+from workbench.tasks import Task, load_task
 from workbench.teachers import load_teacher
 from workbench.training import TrainConfig, train
 

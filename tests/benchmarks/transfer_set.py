@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from workbench.augment import augmented, written
-from workbench.data import load_task
+from workbench.language.texts import augmented, written
 from workbench.soft_labels import soft_labels
 from workbench.sweeps import hits, jobs, run_all
+from workbench.tasks import load_task
 from workbench.teachers import load_teacher
 from workbench.training import TrainConfig
 from workbench.verdicts import arm_estimates, compare

@@ -1,4 +1,4 @@
-"""Figures of what was trained and measured, one function each, all in the style of `workbench.style`.
+"""Figures of what was trained and measured, one function each, all in the style of `workbench.show.style`.
 
 Every function returns a matplotlib Figure. Accuracies and probabilities come in as fractions and are drawn in %.
 The subtitle gives n and seeds as far as the data tells; `note` adds what only the caller knows ("validation split,
@@ -19,10 +19,24 @@ from scipy import special
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from workbench import metrics, style
+from workbench import metrics
 from workbench.errors import WorkbenchError, unknown
 from workbench.escape import shorten, visible
-from workbench.style import BLUE, GREY, INK, ORANGE, PALE, PATH, arm_styles, figure, handles, legend, marked, styled
+from workbench.show import style
+from workbench.show.style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    PATH,
+    arm_styles,
+    figure,
+    handles,
+    legend,
+    marked,
+    styled,
+)
 
 VERDICT_COLOURS = {"BEATS": "#00704F", "WORSE": "#B04A00", "EQUIVALENT": "#005A8C", "INCONCLUSIVE": GREY}
 SHARE_COLOURS = (BLUE, "#E69F00", ORANGE, "#999999")  # of parts of a whole, the best first

@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench import escape
-from workbench import notebook as nb_
 from workbench.errors import WorkbenchError, unknown
+from workbench.publish import notebook as nb_
 from workbench.store import check_writable, commit, data_dir, versions, write_atomic
 
 if TYPE_CHECKING:
     import pandas
     from nbformat import NotebookNode
 
-REPO = Path(__file__).resolve().parents[1]
+REPO = Path(__file__).resolve().parents[2]
 NOTEBOOKS = REPO / "notebooks"
 BUDGETS = ("quick", "laptop", "gpu")
 MARKS = ("<!-- results -->", "<!-- /results -->")

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench import models
+from workbench import students
 from workbench.errors import WorkbenchError
-from workbench.fused import Head, Target, fused_loss
-from workbench.generation import SoftTraces
-from workbench.language import LanguageModel, build_causal, encode_pair, evaluate
+from workbench.language.blocks import TextTask
+from workbench.language.causal import LanguageModel, build_causal, encode_pair, evaluate
+from workbench.language.fused import Head, Target, fused_loss
+from workbench.language.labels import TextLabels
+from workbench.language.problems import TraceTask
+from workbench.language.traces import SoftTraces
 from workbench.losses import temperature_factor
-from workbench.reasoning import TraceTask
-from workbench.text import TextTask
-from workbench.text_labels import TextLabels
 from workbench.training import Distiller, Lesson, TrainConfig, _Trainer, lesson
 
 
@@ -80,7 +80,7 @@ class TraceLesson(Lesson):
 
     betas = (0.9, 0.95)  # usual for language models: a short run can't wait for 0.999
     reads = "open"
-    code = ("lessons:TraceLesson",)
+    code = ("language.lessons:TraceLesson",)
 
     def __init__(self, task: TraceTask, labels: SoftTraces | None, config: TrainConfig):
         """See `Lesson`."""
@@ -113,7 +113,7 @@ class TraceLesson(Lesson):
         lines = [rows[line] for line in pack([len(self.pairs[i][0]) for i in rows])]
 
         def lay(row_of: Callable[[int], Iterable[int]], filler: int) -> Tensor:
-            return models.pad([[x for i in line for x in row_of(i)] for line in lines], filler)[0].to(self.device)
+            return students.pad([[x for i in line for x in row_of(i)] for line in lines], filler)[0].to(self.device)
 
         read = {
             "input_ids": lay(lambda i: self.pairs[i][0], self.tokenizer.pad_token_id),
@@ -130,8 +130,8 @@ class TraceLesson(Lesson):
     def look(self) -> tuple[float, float, np.ndarray]:
         """(share of completions whose every token is the top choice, nll a token, nothing to keep)."""
         student, hits, nll, tokens = self.distiller.student.eval(), 0, 0.0, 0
-        for chosen, ids, mask in models.batches([ids for ids, _ in self.validation], self.tokenizer.pad_token_id):
-            targets = models.pad([self.validation[i][1] for i in chosen], -1)[0].to(self.device)
+        for chosen, ids, mask in students.batches([ids for ids, _ in self.validation], self.tokenizer.pad_token_id):
+            targets = students.pad([self.validation[i][1] for i in chosen], -1)[0].to(self.device)
             with self.autocast():
                 logits = student(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).logits.float()
             counts = targets >= 0
@@ -155,7 +155,7 @@ class TextLesson(Lesson):
     """Blocks of text, by the fused loss, and perplexity."""
 
     reads = "find_blocks"
-    code = ("lessons:TextLesson",)
+    code = ("language.lessons:TextLesson",)
 
     def __init__(self, task: TextTask, labels: TextLabels | None, config: TrainConfig):
         """See `Lesson`."""

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from workbench.data import check_name, files_below
 from workbench.errors import MANY, Number, WorkbenchError, unknown, whole
 from workbench.store import Store, code_fingerprint, fingerprint
+from workbench.tasks import check_name, files_below
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = {"test": 0.15, "validation": 0.1}  # of the topics
@@ -56,7 +56,7 @@ class TextTask:
     licence: str
     given: int = 1
     label_draw = 0  # a classification task's; here nothing is drawn
-    lessons = "workbench.lessons"  # the module that knows how to teach it
+    lessons = "workbench.language.lessons"  # the module that knows how to teach it
 
     @property
     def length(self) -> int:
@@ -127,7 +127,7 @@ def load_text(
             topics = np.repeat(list(packed), [len(b) for b in packed.values()])
             np.save(folder / f"{split}_topics.npy", topics, allow_pickle=False)
 
-    entry = (store or Store()).make("texts", inputs | {"code": code_fingerprint("text:load_text")}, build)
+    entry = (store or Store()).make("texts", inputs | {"code": code_fingerprint("language.blocks:load_text")}, build)
     blocks = {s: np.load(entry.path / f"{s}.npy", mmap_mode="r", allow_pickle=False) for s in SPLITS}
     topics = {s: np.load(entry.path / f"{s}_topics.npy", allow_pickle=False) for s in SPLITS}
     for split, limit in limits.items():

@@ -10,17 +10,18 @@ from typing import Any
 import ipywidgets as ipw
 import pandas as pd
 
-from workbench import panel, style, training
+from workbench import training
 from workbench.errors import WorkbenchError
 from workbench.escape import shorten
 from workbench.losses import LOSSES
+from workbench.show import style, widgets
 from workbench.store import Store
 
 Train = Callable[[Any, Any, Any], Iterator[dict[str, float]]]
 TERMS = {"kd": "distillation", "ce": "cross-entropy", "loss": "loss"}
 
 
-class TrainingPanel(panel.Panel):
+class TrainingPanel(widgets.Panel):
     """Train students by hand: set, train, stop, go on, and lay finished runs over each other.
 
     What it makes are ordinary runs in the store, those that `train` makes of the same config. Training goes on in a
@@ -52,10 +53,10 @@ class TrainingPanel(panel.Panel):
         self._stop = threading.Event()
         self._forget()
         self.settings = _settings(self.base, students)
-        self.case = panel.choice("task", "with its labels", "What the student is taught with", list(self.data))
-        self.overlay = panel.control(
+        self.case = widgets.choice("task", "with its labels", "What the student is taught with", list(self.data))
+        self.overlay = widgets.control(
             ipw.SelectMultiple, "overlay", "runs", "Finished runs to draw too: arrows and Ctrl choose",
-            layout=panel.LAYOUT | {"height": "5.5em"},
+            layout=widgets.LAYOUT | {"height": "5.5em"},
         )  # fmt: skip
         tip = "Finish this step, keep a checkpoint and stop. The kernel's Interrupt doesn't reach this training"
         self.train = _button("Train", "Train with these settings")
@@ -69,7 +70,7 @@ class TrainingPanel(panel.Panel):
         self.children = [self.children[0], row, self.status, *self.children[1:]]
         self.controls += [self.train, self.stop, self.reset]
         self._set_base()
-        panel.on_value(self._describe, *inputs)
+        widgets.on_value(self._describe, *inputs)
         self.train.on_click(lambda _: self._start())
         self.stop.on_click(lambda _: self._halt())
         self.reset.on_click(lambda _: self._reset())
@@ -104,9 +105,9 @@ class TrainingPanel(panel.Panel):
         try:
             config = self.config
         except WorkbenchError as error:
-            self.status.value = panel.said(str(error), alert=True)
+            self.status.value = widgets.said(str(error), alert=True)
             return
-        self.code.value = panel.code(config_code(config))
+        self.code.value = widgets.code(config_code(config))
         if self.running:
             return
         (task, labels), text = self.data[self.case.value], "Ready."
@@ -115,7 +116,7 @@ class TrainingPanel(panel.Panel):
                 text = "These settings have been trained: Train shows that run again."
             elif Store().unfinished("runs", training.run_inputs(task, labels, config)):
                 text = "A run of these settings was interrupted: Train goes on from its last checkpoint."
-        self.status.value = panel.said(text)
+        self.status.value = widgets.said(text)
 
     @property
     def running(self) -> bool:
@@ -146,7 +147,7 @@ class TrainingPanel(panel.Panel):
             try:
                 arguments = self._begin()
             except WorkbenchError as error:
-                self.status.value = panel.said(str(error), alert=True)
+                self.status.value = widgets.said(str(error), alert=True)
                 return
             self._thread = threading.Thread(target=self._work, args=arguments, daemon=True, name="workbench-train")
             self._thread.start()
@@ -155,7 +156,7 @@ class TrainingPanel(panel.Panel):
         self._stop.set()  # before the lock, which a picture being drawn may hold
         with self.lock:
             if not self.stop.disabled:
-                self.status.value = panel.said("Stopping…")
+                self.status.value = widgets.said("Stopping…")
 
     def _begin(self) -> tuple[Any, str, threading.Event]:
         """The config, the name of the task, and what stops the run."""
@@ -165,7 +166,7 @@ class TrainingPanel(panel.Panel):
             config = self.config
             self._stop = threading.Event()
             self._enable(False)
-            self.status.value = panel.said("Starting…")
+            self.status.value = widgets.said("Starting…")
             self.bar.value, self.bar.max, self.bar.bar_style = 0, config.steps, "info"
             return config, self.case.value, self._stop
 
@@ -209,7 +210,7 @@ class TrainingPanel(panel.Panel):
         self.bar.value = int(last["step"])
         with self.lock:
             self.live = pd.DataFrame(history)
-            self.status.value = panel.said(f"{told}. {_scores(self.live)}")
+            self.status.value = widgets.said(f"{told}. {_scores(self.live)}")
         self.redraw()
 
     def _end(self, config: Any, history: list[dict[str, float]], ended: bool, text: str) -> None:
@@ -226,7 +227,7 @@ class TrainingPanel(panel.Panel):
                 told = f"Done: {step:,} steps. {_scores(self.live)} The run is in the store."
             else:
                 told = text or f"Stopped at step {step:,} of {config.steps:,}: Train goes on from there."
-            self.status.value = panel.said(told, alert=bool(text))
+            self.status.value = widgets.said(told, alert=bool(text))
             self.redraw()
             self._enable(True)
 
@@ -237,7 +238,7 @@ class TrainingPanel(panel.Panel):
             seconds = f"{history['seconds'].iloc[-1]:.1f}" if "seconds" in history else "–"
             rows.append({"run": name, "best validation accuracy (%)": "–" if pd.isna(best) else f"{best:.1f}",
                          "steps": config.steps, "training (s)": seconds})  # fmt: skip
-        self.table.value = panel.table(pd.DataFrame(rows))
+        self.table.value = widgets.table(pd.DataFrame(rows))
 
     def _reset(self) -> None:
         with self.lock:
@@ -251,7 +252,7 @@ class TrainingPanel(panel.Panel):
 
     def draw(self) -> bytes:
         """Loss terms on the left, validation accuracy on the right, of the run and of what is laid over it."""
-        fig, left, right = panel.pair("loss terms, smoothed", "validation accuracy (%)")
+        fig, left, right = widgets.pair("loss terms, smoothed", "validation accuracy (%)")
         runs = {name: self.finished[name][1] for name in self.overlay.value if name in self.finished}
         if len(self.live) and not any(history is self.live for history in runs.values()):
             runs[self._live_name] = self.live
@@ -262,16 +263,16 @@ class TrainingPanel(panel.Panel):
             for term, dashes in zip(terms, ("-", ":"), strict=False):
                 smooth = history[term].ewm(halflife=max(1, len(history) / 60)).mean()
                 left.plot(history["step"], smooth, dashes, label=TERMS[term] if i == 0 else None, **look)
-            panel.validation(right, history, label=shorten(name, 90), **look)
+            widgets.validation(right, history, label=shorten(name, 90), **look)
         steps = max([history["step"].max() for history in runs.values()] + [self.bar.max if runs else 1])
         left.set(xlim=(0, steps), ylim=(0, None), xlabel="optimizer step", ylabel="nats")
         right.set(xlim=(0, steps), ylim=(0, 100), xlabel="optimizer step")
         if runs:
             left.legend(loc="upper right")
-            panel.legend(fig, right.lines, columns=1)
+            widgets.legend(fig, right.lines, columns=1)
         else:
             left.text(0.5, 0.5, "Train draws here", transform=left.transAxes, ha="center", color=style.GREY)
-        return panel.png(fig)
+        return widgets.png(fig)
 
 
 def _settings(base: Any, students: Sequence[str]) -> dict[str, ipw.Widget]:
@@ -291,7 +292,7 @@ def _settings(base: Any, students: Sequence[str]) -> dict[str, ipw.Widget]:
     sizes = [*dict.fromkeys([getattr(base, "student", students[0]), *students])]
     offered = {
         "loss": (ipw.Dropdown, "loss", "distillation", "How student and teacher are compared", {"options": [*LOSSES]}),
-        "temperature": (ipw.SelectionSlider, "temperature T", "no unit", panel.SOFTER,
+        "temperature": (ipw.SelectionSlider, "temperature T", "no unit", widgets.SOFTER,
                         scale("temperature", temperatures)),
         "kd_weight": (ipw.FloatSlider, "teacher weight", "factor", "kd_weight: of the distillation term", weight),
         "ce_weight": (ipw.FloatSlider, "label weight", "factor", "ce_weight: of the true labels' cross-entropy",
@@ -302,7 +303,7 @@ def _settings(base: Any, students: Sequence[str]) -> dict[str, ipw.Widget]:
         "seed": (ipw.BoundedIntText, "seed", "number", "Of new weights and the order of the batches", limits["seed"]),
         "student": (ipw.Dropdown, "student", "layers x width", "Its size", {"options": sizes}),
     }  # fmt: skip
-    return {name: panel.control(*words, **options) for name, (*words, options) in offered.items()
+    return {name: widgets.control(*words, **options) for name, (*words, options) in offered.items()
             if name in {field.name for field in fields(base)}}  # fmt: skip
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from refusal import refused
 
-from workbench import benchmark, models
-from workbench.benchmark import footprint, grid, measure, to_length
+from workbench import speed, students
 from workbench.errors import WorkbenchError
+from workbench.speed import footprint, grid, measure, to_length
 
 TEXTS = [str(i) for i in range(10)]
 
@@ -60,7 +60,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: clock.now)
     return clock
 
 
@@ -135,7 +135,7 @@ def test_footprint_is_of_a_process_of_its_own():
 
 @pytest.mark.slow
 def test_footprint_of_a_saved_student_counts_its_files(task, tmp_path):
-    for part in models.build("1x32", task.label_names, task.transfer_texts):
+    for part in students.build("1x32", task.label_names, task.transfer_texts):
         part.save_pretrained(tmp_path)
     files = sum(file.stat().st_size for file in tmp_path.iterdir())
     (tmp_path / "model.onnx").write_bytes(b"another arm")

@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,10 +10,10 @@ from refusal import refused
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from workbench import augment
-from workbench.augment import augmented, noisy, written
-from workbench.data import SPLITS
 from workbench.errors import WorkbenchError
+from workbench.language import texts
+from workbench.language.texts import augmented, noisy, written
+from workbench.tasks import SPLITS
 
 TEXT = "turn on the lamp in the small kitchen please"
 
@@ -48,7 +49,7 @@ def test_augmented_is_seeded_and_without_copies(task):
 
 def test_held_out_texts_are_dropped_whatever_their_case_and_spaces(task):
     held_out = [getattr(task, s)["text"][0].upper() + "  " for s in ("validation", "calibration", "test")]
-    made = augment._with_texts(task, [*held_out, "new", "NEW ", "", task.labelled["text"][0]], "how")
+    made = texts._with_texts(task, [*held_out, "new", "NEW ", "", task.labelled["text"][0]], "how")
     assert list(made.unlabelled["text"]) == ["new"]
 
 
@@ -82,7 +83,7 @@ def test_written_texts_are_seeded_stored_and_resumed(task, writer, store, monkey
 
     other = list(written(task, writer, **options, seed=1).unlabelled["text"])
     assert other != texts
-    monkeypatch.setattr(augment, "_language_model", lambda source: pytest.fail("what is stored was written again"))
+    monkeypatch.setattr("workbench.language.texts._language_model", lambda source: pytest.fail("what is stored was written again"))
     torch.manual_seed(5)
     before = torch.get_rng_state()
     assert list(written(task, writer, **options).unlabelled["text"]) == texts
@@ -92,6 +93,6 @@ def test_written_texts_are_seeded_stored_and_resumed(task, writer, store, monkey
 def test_no_such_writer_and_no_example(task, writer, store):
     with pytest.raises(WorkbenchError, match="Can't load .*'nobody/nothing'"):
         written(task, "nobody/nothing", store=store)
-    lacking = augment.replace(task, labelled=task.labelled.filter(lambda row: row["label"] != 1))
+    lacking = replace(task, labelled=task.labelled.filter(lambda row: row["label"] != 1))
     with refused("Class 'fruit' has no labelled text to show the language model"):
         written(lacking, writer, per_class=1, max_new_tokens=2, store=store)

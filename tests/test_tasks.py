@@ -13,10 +13,10 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from refusal import refused
 
-from workbench import data
-from workbench.data import PAIR, SPLITS, Task, load_task
+from workbench import tasks
 from workbench.errors import WorkbenchError
 from workbench.store import fingerprint
+from workbench.tasks import PAIR, SPLITS, Task, load_task
 
 REPO = Path(__file__).resolve().parents[1]
 # Of the embedded task with its default arguments: another machine must sample the very same rows. It changes only
@@ -58,7 +58,7 @@ def test_the_embedded_task_is_the_same_everywhere(task):
 
 @pytest.mark.slow
 def test_another_process_samples_the_same(tmp_path):
-    code = "from workbench.data import load_task; print(load_task().fingerprint)"
+    code = "from workbench.tasks import load_task; print(load_task().fingerprint)"
     env = os.environ | {"WORKBENCH_DATA": str(tmp_path), "PYTHONHASHSEED": "12345"}
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [FINGERPRINT]
@@ -104,7 +104,7 @@ def test_describe_counts_what_is_there(task):
 
 def test_the_fingerprint_is_the_stores_of_all_columns(task, monkeypatch):
     columns = {s: [getattr(task, s)[c][:] for c in ("text", "label", "group")] for s in SPLITS}
-    monkeypatch.setattr(data, "ROWS", 7)  # computed in batches, which must not show
+    monkeypatch.setattr(tasks, "ROWS", 7)  # computed in batches, which must not show
     assert replace(task).fingerprint == fingerprint([list(task.label_names), columns]) == FINGERPRINT
 
 
@@ -371,14 +371,14 @@ def test_hub_refuses_what_is_no_classification(tmp_path):
 
 
 def test_hub_out_of_reach_is_said_at_once(monkeypatch):
-    monkeypatch.setattr(data.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(data.config, "HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
-    data._hub_in_reach.cache_clear()
+    monkeypatch.setattr(tasks.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(tasks.config, "HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    tasks._hub_in_reach.cache_clear()
     for name in ("nobody/nothing", "nobody/nothing/config", "nothing"):
         text = refusal(f"hub:{name}")
         assert "The hub is out of reach and n" in text and "hub:<folder>" in text
-    assert not data.config.HF_HUB_OFFLINE  # only while it was asked
-    data._hub_in_reach.cache_clear()
+    assert not tasks.config.HF_HUB_OFFLINE  # only while it was asked
+    tasks._hub_in_reach.cache_clear()
     assert "write hub:owner/name" in refusal("hub:a/b/c/d")
 
 

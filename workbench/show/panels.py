@@ -18,11 +18,12 @@ from matplotlib.text import Text
 from numpy.typing import ArrayLike
 from scipy import special
 
-from workbench import metrics, panel, plots, style
+from workbench import metrics
 from workbench.errors import WorkbenchError
 from workbench.escape import shorten, visible
-from workbench.panel import Panel, choice, said
-from workbench.training_panel import TrainingPanel, config_code
+from workbench.show import figures, style, widgets
+from workbench.show.training_panel import TrainingPanel, config_code
+from workbench.show.widgets import Panel, choice, said
 
 __all__ = ["ComparePanel", "Panel", "SweepPanel", "TemperaturePanel", "TracesPanel", "TrainingPanel", "TryItPanel"]
 
@@ -62,18 +63,18 @@ class TemperaturePanel(Panel):
         self.top, self.certainty = self.logits.argmax(1), metrics.softmax(self.logits).max(1)
         self.truth = np.full(len(self.texts), -1) if truth is None else np.asarray(truth)
         only = "Only texts that contain this; empty for all"
-        self.search = panel.control(ipw.Text, "text contains", "words", only, placeholder="any")
+        self.search = widgets.control(ipw.Text, "text contains", "words", only, placeholder="any")
         self.order = choice("order", "certainty at T = 1", "Which texts to offer first", self._ORDERS)
         self.example = choice("example", "a text", "The text whose soft label is drawn", [])
         span = {"base": 2, "min": -2, "max": 4, "step": 0.125, "readout_format": ".2f", "value": temperature}
-        self.temperature = panel.control(ipw.FloatLogSlider, "temperature T", "no unit", panel.SOFTER, **span)
+        self.temperature = widgets.control(ipw.FloatLogSlider, "temperature T", "no unit", widgets.SOFTER, **span)
         controls = [self.search, self.order, self.example, self.temperature]
         super().__init__("One text's soft label at a temperature T, its neighbours and the classes' likeness", controls)
-        self.rank = plots.similarity_order(plots.likeness(self.logits, 2.0))
+        self.rank = figures.similarity_order(figures.likeness(self.logits, 2.0))
         with style.drawing():
             self._compose()
         self._find()
-        panel.on_value(self._find, self.search, self.order)
+        widgets.on_value(self._find, self.search, self.order)
         self.watch(self.example, self.temperature)
 
     def _find(self) -> None:
@@ -100,7 +101,7 @@ class TemperaturePanel(Panel):
         classes = len(self.label_names)
         below, shown = max(2.0, 0.15 * classes), min(6, classes)
         height = 4.75 + below  # inches
-        self._fig = panel.figure(height)
+        self._fig = widgets.figure(height)
 
         def place(left: float, top: float, width: float, tall: float) -> Axes:
             return self._fig.add_axes((left, 1 - (top + tall) / height, width, tall / height))
@@ -116,7 +117,7 @@ class TemperaturePanel(Panel):
         self._grid = np.geomspace(0.25, 16, 49)
         (self._line,) = ax.plot(self._grid, np.zeros(49), color=style.BLUE)
         (self._dot,) = ax.plot([1], [0], "o", color=style.ORANGE, ms=8, mec="white")
-        plots.entropy_axes(ax, self._grid, [classes])
+        figures.entropy_axes(ax, self._grid, [classes])
         ax.set_ylabel("entropy (nats)")
         self._head, self._sub = line(0.08, weight="bold"), line(0.3, color=style.GREY)
         line(2.78, "Neighbours: texts whose soft labels at T are closest (KL)", weight="bold")
@@ -124,10 +125,10 @@ class TemperaturePanel(Panel):
         line(4, f"Where the rest of the probability goes: mean over {len(self.texts):,} texts, a row a predicted class",
              weight="bold")  # fmt: skip
         names = [shorten(self.label_names[i], 34) for i in self.rank]
-        peak = 100 * max(np.nanmax(plots.likeness(self.logits, t), initial=0.01) for t in (1.0, 2.0, 4.0, 8.0))
+        peak = 100 * max(np.nanmax(figures.likeness(self.logits, t), initial=0.01) for t in (1.0, 2.0, 4.0, 8.0))
         blank, bar = np.full((classes, classes), np.nan), {"cax": place(0.88, 4.27, 0.018, below)}
         size = 8 if classes <= 24 else 6.5
-        self._map = plots.likeness_map(place(0.36, 4.27, 0.5, below), blank, names, True, size, vmax=peak, bar=bar)
+        self._map = figures.likeness_map(place(0.36, 4.27, 0.5, below), blank, names, True, size, vmax=peak, bar=bar)
         self._moving: list[Artist] = [*self._bars, *self._names, *self._numbers, self._line, self._dot, self._head]
         self._moving += [self._sub, *self._near, self._map]
         for artist in self._moving:
@@ -146,7 +147,7 @@ class TemperaturePanel(Panel):
             name.set_text(shorten(self.label_names[label], 26))
             number.set(x=percent + 2, text=style.whole(percent))
         entropy = special.entr(soft[i]).sum()
-        self._line.set_ydata(plots.entropies(self.logits[[i]], self._grid)[:, 0])
+        self._line.set_ydata(figures.entropies(self.logits[[i]], self._grid)[:, 0])
         self._dot.set_data([t], [entropy])
         says = f"teacher: {visible(self.label_names[self.top[i]])}"
         if self.truth[i] >= 0:
@@ -162,11 +163,11 @@ class TemperaturePanel(Panel):
             answer = visible(self.label_names[self.top[j]])
             found = f"{abs(distance[j]):.3f}  “{shorten(self.texts[j], 58)}”  {answer}"
             line.set_text(found if np.isfinite(distance[j]) else "")
-        self._map.set_data(100 * plots.likeness(self.logits, t)[np.ix_(self.rank, self.rank)])
+        self._map.set_data(100 * figures.likeness(self.logits, t)[np.ix_(self.rank, self.rank)])
         self._fig.canvas.restore_region(self._background)
         for artist in self._moving:
             self._fig.draw_artist(artist)
-        return panel.encode(self._fig)
+        return widgets.encode(self._fig)
 
 
 Models = Mapping[str, Callable[[list[str]], ArrayLike]]
@@ -189,9 +190,9 @@ class TryItPanel(Panel):
         self.models, self.label_names = dict(models), list(label_names)
         if not self.models:
             return self.lack(about, "No models to try: run notebook 03, which trains a student.")
-        wide = {"value": text, "continuous_update": False, "layout": panel.LAYOUT | {"width": "63em"}}
+        wide = {"value": text, "continuous_update": False, "layout": widgets.LAYOUT | {"width": "63em"}}
         tooltip = "A sentence for the models; press Enter to ask them"
-        self.text = panel.control(ipw.Text, "sentence", "press Enter", tooltip, **wide)
+        self.text = widgets.control(ipw.Text, "sentence", "press Enter", tooltip, **wide)
         super().__init__(about, [self.text])
         self.watch(self.text)
 
@@ -217,7 +218,7 @@ class TryItPanel(Panel):
         self.note.value = ""
         table = self.ask(text)
         order = np.argsort(-table.mean().to_numpy(), kind="stable")[: self.BARS]
-        fig = panel.figure(2.5)
+        fig = widgets.figure(2.5)
         fig.text(0.01, 0.97, f"“{shorten(text, 80)}”", weight="bold", va="top")
         axes = fig.subplots(1, len(table), sharey=True, squeeze=False)[0]
         fig.subplots_adjust(left=0.27, right=0.985, top=0.75, bottom=0.2, wspace=0.12)
@@ -229,7 +230,7 @@ class TryItPanel(Panel):
             ax.tick_params(axis="y", length=0)
         names = [shorten(self.label_names[i], 26) for i in order]
         style.rows(axes[0], np.arange(len(order)), names, self.BARS - 0.4, -0.6)
-        return panel.png(fig)
+        return widgets.png(fig)
 
 
 class SweepPanel(Panel):
@@ -261,14 +262,14 @@ class SweepPanel(Panel):
         self.code = ipw.HTML()
         super().__init__(about, [self.x, self.metric, self.slice, self.chosen], [self.code])
         self._list()
-        panel.on_value(self._list, self.metric)
+        widgets.on_value(self._list, self.metric)
         self.watch(*self.controls)
 
     def _list(self) -> None:
         """Offer the runs, the best first; keep the chosen one."""
         with self.lock:
             kept, metric = self.chosen.value, self.metric.value
-            ranked = self.runs[metric].sort_values(ascending=panel.lower_is_better(metric), kind="stable")
+            ranked = self.runs[metric].sort_values(ascending=widgets.lower_is_better(metric), kind="stable")
             names = [name for name in ("arm", "loss", "temperature", "ce_weight", "learning_rate", "seed")
                      if name in self.runs]  # fmt: skip
             told = self.runs[names].astype(str).agg(", ".join, axis=1)
@@ -279,7 +280,7 @@ class SweepPanel(Panel):
         """Means over what is not told apart, with a dot a run; to the right the chosen run."""
         x, metric, by, chosen = self.x.value, self.metric.value, self.slice.value, self.chosen.value
         title = f"{shorten(metric, 28)}, {len(self.runs)} runs; ring: one run"
-        fig, left, right = panel.pair(title, "the one run: validation (%)", widths=[3, 2])
+        fig, left, right = widgets.pair(title, "the one run: validation (%)", widths=[3, 2])
         numeric = pd.api.types.is_numeric_dtype(self.runs[x])
         values = self.runs[x] if numeric else self.runs[x].astype(str)
         levels = sorted(values.dropna().unique())
@@ -294,17 +295,17 @@ class SweepPanel(Panel):
         row = self.runs.loc[chosen]
         left.plot(at[chosen], row[metric], "o", ms=12, mfc="none", mec=style.INK, mew=1.4)
         if numeric:
-            panel.x_axis(left, x, values, levels[:: max(1, len(levels) // 8)])
+            widgets.x_axis(left, x, values, levels[:: max(1, len(levels) // 8)])
         else:
             left.set_xticks(range(len(levels)), [shorten(level, 12) for level in levels])
             left.set_xlabel(x)
-        panel.legend(fig, [style.handle(shorten(group, 26), look) for group, look in styles.items()])
+        widgets.legend(fig, [style.handle(shorten(group, 26), look) for group, look in styles.items()])
         right.set(ylim=(0, 100), xlabel="optimizer step")
         if (run := row.get("run")) is not None:
-            panel.validation(right, run.history, color=styles[groups[chosen]][0])
+            widgets.validation(right, run.history, color=styles[groups[chosen]][0])
             right.set_xlim(0, run.config.steps)
-            self.code.value = panel.code(config_code(run.config))
-        return panel.png(fig)
+            self.code.value = widgets.code(config_code(run.config))
+        return widgets.png(fig)
 
 
 class ComparePanel(Panel):
@@ -345,7 +346,7 @@ class ComparePanel(Panel):
         ranks = np.argsort(np.argsort(hard, kind="stable"), kind="stable")
         self.quarter = ranks * len(self.QUARTERS) // len(ranks)
         columns, arms = list(self.measures.columns), list(logits)
-        cheap = next((name for name in columns if panel.lower_is_better(name)), columns[1])
+        cheap = next((name for name in columns if widgets.lower_is_better(name)), columns[1])
         best = next(name for name in columns if name != cheap)
         classes = [("all classes", -1), *((visible(name), i) for i, name in enumerate(self.label_names))]
         self.x = choice("x axis", "a measure", "From left to right", columns, value=cheap)
@@ -371,23 +372,23 @@ class ComparePanel(Panel):
         """The arms that no other arm beats in both measures."""
         x, y = self.x.value, self.y.value
         table = self.measures[self.measures[[x, y]].notna().all(axis=1)]
-        cost = table[x] if panel.lower_is_better(x) else -table[x]
-        gain = -table[y] if panel.lower_is_better(y) else table[y]
-        return list(table.index[plots.pareto(cost.to_numpy(), gain.to_numpy())])
+        cost = table[x] if widgets.lower_is_better(x) else -table[x]
+        gain = -table[y] if widgets.lower_is_better(y) else table[y]
+        return list(table.index[figures.pareto(cost.to_numpy(), gain.to_numpy())])
 
     def draw(self) -> bytes:
         """The plane of two measures, and the accuracy in each quarter of the texts."""
         table, front = self.disagreements(), self.front()
         self.note.value = said(f"{len(table):,} of {len(self.texts):,} texts in the table below")
-        self.table.value = panel.table(table.head(30))
-        fig, left, right = panel.pair(f"{self.y.value}; line: Pareto front", "accuracy by difficulty (%)")
+        self.table.value = widgets.table(table.head(30))
+        fig, left, right = widgets.pair(f"{self.y.value}; line: Pareto front", "accuracy by difficulty (%)")
         styles = style.arm_styles(self.measures.index.union(list(self.predicted), sort=False))
         x, y = self.measures[self.x.value], self.measures[self.y.value]
         for name in self.measures.index:
             left.plot(x[name], y[name], **style.marked(styles[name], 9 if name in front else 6))
         order = x[front].sort_values().index
         left.plot(x[order], y[order], color=style.PATH, lw=1.2, zorder=0)
-        panel.x_axis(left, self.x.value, x)
+        widgets.x_axis(left, self.x.value, x)
         left.margins(0.1)
         left.grid()
         for name, predicted in self.predicted.items():
@@ -395,8 +396,8 @@ class ComparePanel(Panel):
             right.plot(100 * accuracy, **style.marked(styles[name]))
         right.set_xticks(range(len(self.QUARTERS)), self.QUARTERS)
         right.set(ylim=(0, 103))
-        panel.legend(fig, [style.handle(shorten(name, 28), styles[name]) for name in self.measures.index])
-        return panel.png(fig)
+        widgets.legend(fig, [style.handle(shorten(name, 28), styles[name]) for name in self.measures.index])
+        return widgets.png(fig)
 
 
 class TracesPanel(Panel):
@@ -424,13 +425,13 @@ class TracesPanel(Panel):
             raise WorkbenchError(f"The problems have no column {absent[0]!r}: they have {', '.join(problems.columns)}.")
         self.problems, self.models, self.question = problems.reset_index(drop=True), list(models), question
         last, tooltip = len(problems) - 1, "Left and right step through"
-        self.number = panel.control(ipw.IntSlider, "problem", "number", tooltip, min=0, max=last)
+        self.number = widgets.control(ipw.IntSlider, "problem", "number", tooltip, min=0, max=last)
         self.only = choice("show", "problems", "Which to step through", ["all", "one is wrong", "all are right"])
         super().__init__(about, [self.number, self.only])
         self._shown = list(range(len(problems)))
         longest = max(sum(map(len, self._steps(row, model))) for row in self._shown for model in self.models)
         self._lines = min(longest + 1, self.LINES)
-        panel.on_value(self._filter, self.only)
+        widgets.on_value(self._filter, self.only)
         self.watch(self.number)
 
     def wrong(self, row: int, model: str) -> int | None:
@@ -456,7 +457,7 @@ class TracesPanel(Panel):
         row = self._shown[min(self.number.value, len(self._shown) - 1)]
         problem = self.problems.loc[row]
         height = 1.4 + 0.155 * self._lines  # inches: the same for every problem
-        fig = panel.figure(height)
+        fig = widgets.figure(height)
         head = textwrap.wrap(visible(problem[self.question]), self.COLUMNS, max_lines=3, placeholder=" …")
         answer = f"\nanswer: {visible(problem['answer'])}" if "answer" in problem else ""
         fig.text(0.01, 1 - 0.08 / height, "\n".join(head) + answer, weight="bold", va="top")
@@ -477,7 +478,7 @@ class TracesPanel(Panel):
                     look = {"color": "#B3261E", "weight": "bold"}
                 fig.text(y=y, s="✗ " * (i == first) + "\n".join(lines), **told, **look)
                 line += len(lines)
-        return panel.png(fig)
+        return widgets.png(fig)
 
     def _steps(self, row: int, model: str) -> list[list[str]]:
         """The lines of each step of a model."""

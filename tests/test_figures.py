@@ -12,8 +12,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from workbench import metrics, plots, style
+from workbench import metrics
 from workbench.errors import WorkbenchError
+from workbench.show import figures, style
 
 ARMS = list(style.ARM_STYLES)
 LONG = [f"{i} {'a rather long name of forty characters'}"[:40] for i in range(50)]
@@ -126,91 +127,93 @@ NEXT = pd.DataFrame({"teacher": [0.6, 0.3, 0.001], "distilled": [0.2, 0.5, 0.02]
 
 # name: (draws it, words that have to be in it)
 TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
-    "training_curves": (lambda: plots.training_curves(make_histories(ARMS), note="n = 190 templates"),
+    "training_curves": (lambda: figures.training_curves(make_histories(ARMS), note="n = 190 templates"),
                         ["validation accuracy (%)", "optimiser step", "3 seeds", "n = 190"]),
-    "soft_labels": (lambda: plots.soft_labels(Z[:3], ["turn on the light"] * 3, NAMES),
+    "soft_labels": (lambda: figures.soft_labels(Z[:3], ["turn on the light"] * 3, NAMES),
                     ["probability (%)", "3 texts", "T = 0.5", "T = 4", "turn on the light"]),
-    "entropy": (lambda: plots.entropy_by_temperature({"teacher": Z, "distilled": Z / 3}),
+    "entropy": (lambda: figures.entropy_by_temperature({"teacher": Z, "distilled": Z / 3}),
                 ["n = 150 items", "mean entropy (nats)", "log 19 = 2.94 nats", "temperature T", "distilled"]),
-    "similarity": (lambda: plots.class_similarity(Z, NAMES, 2.0),
+    "similarity": (lambda: figures.class_similarity(Z, NAMES, 2.0),
                    ["n = 150 items", "T = 2", "(%)", "predicted class", "other class", *NAMES]),
-    "comparison": (lambda: plots.comparison(*COMPARED, "teacher"),
+    "comparison": (lambda: figures.comparison(*COMPARED, "teacher"),
                    [f"{N} (teacher 1)", "accuracy, class-balanced (%)", "dashed: teacher",
                     "95 % interval", "BEATS labels only (+3.0)", "WORSE than", "EQUIVALENT to",
                     "INCONCLUSIVE vs", "no verdict vs"]),
-    "by_draw": (lambda: plots.comparison_by_draw({f"label draw {i}": COMPARED for i in (1, 2)}, "teacher"),
+    "by_draw": (lambda: figures.comparison_by_draw({f"label draw {i}": COMPARED for i in (1, 2)}, "teacher"),
                 ["label draw 1", "label draw 2", N, "accuracy, class-balanced (%)"]),
-    "differences": (lambda: plots.differences({f"label draw {i}": make_verdicts(PAIRS) for i in (1, 2, 3)}),
+    "differences": (lambda: figures.differences({f"label draw {i}": make_verdicts(PAIRS) for i in (1, 2, 3)}),
                     [N, "percentage points", "±1 pp", "label draw 3", "INCONCLUSIVE"]),
-    "quality": (lambda: plots.quality_against_cost(make_costs(ARMS).assign(n_templates=190, n_seeds=5)),
+    "quality": (lambda: figures.quality_against_cost(make_costs(ARMS).assign(n_templates=190, n_seeds=5)),
                 ["latency (ms a text, log scale)", "accuracy (%)", N, "MB", *ARMS]),
-    "reliability": (lambda: plots.reliability({"teacher": (metrics.softmax(Z), LABELS)}),
+    "reliability": (lambda: figures.reliability({"teacher": (metrics.softmax(Z), LABELS)}),
                     ["n = 150 items", "accuracy (%)", "confidence", "items", "teacher: ECE"]),
-    "reliability_after": (lambda: plots.reliability(make_models(), after=make_models(2.0)),
+    "reliability_after": (lambda: figures.reliability(make_models(), after=make_models(2.0)),
                           ["before temperature scaling", "after", "teacher: ECE", " → "]),
-    "fidelity": (lambda: plots.fidelity(make_fidelity(ARMS)),
+    "fidelity": (lambda: figures.fidelity(make_fidelity(ARMS)),
                  ["5 seeds (teacher 1)", "agreement with the teacher (%)", "KL", "(nats)", "accuracy", *ARMS]),
-    "flips": (lambda: plots.flips(make_flips(19), NAMES, note="5 seeds"),
+    "flips": (lambda: figures.flips(make_flips(19), NAMES, note="5 seeds"),
               ["n = 190 templates", "5 seeds", "share of the class's texts (%)", "teacher right, student wrong",
                f"{NAMES[0]} (10)"]),
-    "refusal": (lambda: plots.refusal(make_refusals(["teacher", "distilled", "labels only"])),
+    "refusal": (lambda: figures.refusal(make_refusals(["teacher", "distilled", "labels only"])),
                 ["in scope: n = 150 items", "out of scope: n = 60 items", "texts refused (%)", "AUROC", "guessing"]),
-    "difficulty": (lambda: plots.difficulty({f"dial {i}": make_slices(ARMS[:4]) for i in range(4)}),
+    "difficulty": (lambda: figures.difficulty({f"dial {i}": make_slices(ARMS[:4]) for i in range(4)}),
                    ["dial 3", "n = 48", "accuracy (%)", "95 % interval", *ARMS[:4]]),
-    "sweep map": (lambda: plots.sweep_map(SWEEP, note="validation split"),
+    "sweep map": (lambda: figures.sweep_map(SWEEP, note="validation split"),
                   ["mean of 2 seeds", "hatched: temperature plays no part", "framed: the best", "validation (%)",
                    "temperature", "0.25", "16", "forward_kl", "hard_labels", "validation split"]),
-    "main effects": (lambda: plots.main_effects(make_effects({"temperature": [1, 4, 16], "loss": ["jsd", "tvd"]})),
+    "main effects": (lambda: figures.main_effects(make_effects({"temperature": [1, 4, 16], "loss": ["jsd", "tvd"]})),
                      [N, "95 % interval", "hollow: the reference", "percentage points", "temperature = 16"]),
-    "accuracy by": (lambda: plots.accuracy_by(make_doses(ARMS[:4], [300, 1000, 3239]), "transfer texts"),
+    "accuracy by": (lambda: figures.accuracy_by(make_doses(ARMS[:4], [300, 1000, 3239]), "transfer texts"),
                     [N, "transfer texts, log scale", "accuracy, class-balanced (%)", "3239", *ARMS[:4]]),
-    "finished curve": (lambda: plots.reliability({"teacher": metrics.reliability(metrics.softmax(Z), LABELS)}),
+    "finished curve": (lambda: figures.reliability({"teacher": metrics.reliability(metrics.softmax(Z), LABELS)}),
                        ["n = 150 items", f"teacher: ECE {100 * metrics.ece(metrics.softmax(Z), LABELS):.1f} %"]),
-    "layers": (lambda: plots.layer_importance(np.linspace(0.9, 0.1, 30), [0, 3, 29]),
+    "layers": (lambda: figures.layer_importance(np.linspace(0.9, 0.1, 30), [0, 3, 29]),
                ["3 of 30 layers kept", "layer", "cosine", "cut"]),
-    "perplexities": (lambda: plots.perplexities(PERPLEXITIES, reference="teacher"),
+    "perplexities": (lambda: figures.perplexities(PERPLEXITIES, reference="teacher"),
                      ["perplexity (log scale)", "geometric mean", "200", *ARMS]),
-    "next_tokens": (lambda: plots.next_tokens(NEXT, "What comes after this"),
+    "next_tokens": (lambda: figures.next_tokens(NEXT, "What comes after this"),
                     ["What comes after this", "probability (%)", "␣a", "teacher", "distilled", "<1"]),
 }  # fmt: skip
 NO_INTERVAL = {"low": np.nan, "high": np.nan}
 EXTREME: dict[str, Callable[[], Figure]] = {
-    "layers, one": lambda: plots.layer_importance([0.2], [0]),
-    "perplexities, one": lambda: plots.perplexities(PERPLEXITIES[:1]),
-    "perplexities, long": lambda: plots.perplexities(PERPLEXITIES.assign(arm=[*LONG[:8], *LONG[:8]])),
-    "next tokens, one": lambda: plots.next_tokens(NEXT.iloc[:1, :1], "x"),
-    "next tokens, long": lambda: plots.next_tokens(NEXT.set_axis(LONG[:3]), "word " * 60),
-    "curves, one point": lambda: plots.training_curves(make_histories(ARMS[:1], 1).query("step == 0")),
-    "curves, long names": lambda: plots.training_curves(make_histories(LONG[:9]), "kd", "A long title " * 9),
-    "soft labels, long": lambda: plots.soft_labels(make_logits(2, 50)[:, :50], ["word " * 60, "x"], LONG),
-    "soft labels, two classes": lambda: plots.soft_labels([[0.1, 0.0]], ["yes or no"], ["yes", "no"]),
-    "entropy, two classes": lambda: plots.entropy_by_temperature(make_logits(9, 2)),
-    "entropy, sizes differ": lambda: plots.entropy_by_temperature({LONG[0]: make_logits(9, 2), LONG[1]: Z}),
-    "similarity, two classes": lambda: plots.class_similarity(make_logits(9, 2), ["yes", "no"]),
-    "similarity, 24 long": lambda: plots.class_similarity(make_logits(99, 24), LONG[:24]),
-    "similarity, 50 long": lambda: plots.class_similarity(make_logits(40, 50), LONG),
-    "comparison, one arm": lambda: plots.comparison(make_estimates(["distilled"]).assign(**NO_INTERVAL)),
-    "comparison, long": lambda: plots.comparison(make_estimates(LONG[:12]), make_verdicts(LONG_PAIRS)),
-    "differences, long": lambda: plots.differences({name: make_verdicts(LONG_PAIRS) for name in LONG[:5]}),
-    "quality, one": lambda: plots.quality_against_cost(make_costs(["distilled"]).assign(**NO_INTERVAL)),
-    "quality, crowded": lambda: plots.quality_against_cost(make_costs(LONG[:16], spread=1.3)),
-    "sweep map, one cell": lambda: plots.sweep_map(make_sweep(["jsd"], [1.0], 1)),
-    "sweep map, only hard labels": lambda: plots.sweep_map(make_sweep(["hard_labels"], [])),
-    "sweep map, large": lambda: plots.sweep_map(make_sweep([*LONG[:12], "hard_labels"], list(2.0 ** np.arange(-2, 5)))),
-    "main effects, long": lambda: plots.main_effects(make_effects({name: LONG[:3] for name in LONG[3:9]})),
-    "accuracy by, one dose": lambda: plots.accuracy_by(make_doses(LONG[:5], [1]).assign(**NO_INTERVAL), "x"),
-    "accuracy by, linear": lambda: plots.accuracy_by(make_doses(ARMS, [0, 1, 2]), "x", log=False),
-    "reliability, long": lambda: plots.reliability({name: (metrics.softmax(Z), LABELS) for name in LONG[:4]}),
-    "reliability, long, after": lambda: plots.reliability(make_models(names=LONG[:3]),
+    "layers, one": lambda: figures.layer_importance([0.2], [0]),
+    "perplexities, one": lambda: figures.perplexities(PERPLEXITIES[:1]),
+    "perplexities, long": lambda: figures.perplexities(PERPLEXITIES.assign(arm=[*LONG[:8], *LONG[:8]])),
+    "next tokens, one": lambda: figures.next_tokens(NEXT.iloc[:1, :1], "x"),
+    "next tokens, long": lambda: figures.next_tokens(NEXT.set_axis(LONG[:3]), "word " * 60),
+    "curves, one point": lambda: figures.training_curves(make_histories(ARMS[:1], 1).query("step == 0")),
+    "curves, long names": lambda: figures.training_curves(make_histories(LONG[:9]), "kd", "A long title " * 9),
+    "soft labels, long": lambda: figures.soft_labels(make_logits(2, 50)[:, :50], ["word " * 60, "x"], LONG),
+    "soft labels, two classes": lambda: figures.soft_labels([[0.1, 0.0]], ["yes or no"], ["yes", "no"]),
+    "entropy, two classes": lambda: figures.entropy_by_temperature(make_logits(9, 2)),
+    "entropy, sizes differ": lambda: figures.entropy_by_temperature({LONG[0]: make_logits(9, 2), LONG[1]: Z}),
+    "similarity, two classes": lambda: figures.class_similarity(make_logits(9, 2), ["yes", "no"]),
+    "similarity, 24 long": lambda: figures.class_similarity(make_logits(99, 24), LONG[:24]),
+    "similarity, 50 long": lambda: figures.class_similarity(make_logits(40, 50), LONG),
+    "comparison, one arm": lambda: figures.comparison(make_estimates(["distilled"]).assign(**NO_INTERVAL)),
+    "comparison, long": lambda: figures.comparison(make_estimates(LONG[:12]), make_verdicts(LONG_PAIRS)),
+    "differences, long": lambda: figures.differences({name: make_verdicts(LONG_PAIRS) for name in LONG[:5]}),
+    "quality, one": lambda: figures.quality_against_cost(make_costs(["distilled"]).assign(**NO_INTERVAL)),
+    "quality, crowded": lambda: figures.quality_against_cost(make_costs(LONG[:16], spread=1.3)),
+    "sweep map, one cell": lambda: figures.sweep_map(make_sweep(["jsd"], [1.0], 1)),
+    "sweep map, only hard labels": lambda: figures.sweep_map(make_sweep(["hard_labels"], [])),
+    "sweep map, large": lambda: figures.sweep_map(
+        make_sweep([*LONG[:12], "hard_labels"], list(2.0 ** np.arange(-2, 5)))
+    ),
+    "main effects, long": lambda: figures.main_effects(make_effects({name: LONG[:3] for name in LONG[3:9]})),
+    "accuracy by, one dose": lambda: figures.accuracy_by(make_doses(LONG[:5], [1]).assign(**NO_INTERVAL), "x"),
+    "accuracy by, linear": lambda: figures.accuracy_by(make_doses(ARMS, [0, 1, 2]), "x", log=False),
+    "reliability, long": lambda: figures.reliability({name: (metrics.softmax(Z), LABELS) for name in LONG[:4]}),
+    "reliability, long, after": lambda: figures.reliability(make_models(names=LONG[:3]),
                                                           after=make_models(3.0, LONG[:3])),
-    "fidelity, one arm": lambda: plots.fidelity(make_fidelity(["distilled"])),
-    "fidelity, long": lambda: plots.fidelity(make_fidelity(LONG[:9])),
-    "flips, 50 long": lambda: plots.flips(make_flips(50), LONG),
-    "flips, none": lambda: plots.flips(make_flips(2) * [1, 0, 0, 0, 1, 1], ["yes", "no"]),
-    "refusal, long": lambda: plots.refusal(make_refusals(LONG[:6])),
-    "difficulty, one": lambda: plots.difficulty({LONG[0]: make_slices(["distilled"], ["5"])}),
-    "difficulty, three long": lambda: plots.difficulty({x: make_slices(LONG[:6]) for x in LONG[:3]}),
-    "difficulty, six slices": lambda: plots.difficulty(
+    "fidelity, one arm": lambda: figures.fidelity(make_fidelity(["distilled"])),
+    "fidelity, long": lambda: figures.fidelity(make_fidelity(LONG[:9])),
+    "flips, 50 long": lambda: figures.flips(make_flips(50), LONG),
+    "flips, none": lambda: figures.flips(make_flips(2) * [1, 0, 0, 0, 1, 1], ["yes", "no"]),
+    "refusal, long": lambda: figures.refusal(make_refusals(LONG[:6])),
+    "difficulty, one": lambda: figures.difficulty({LONG[0]: make_slices(["distilled"], ["5"])}),
+    "difficulty, three long": lambda: figures.difficulty({x: make_slices(LONG[:6]) for x in LONG[:3]}),
+    "difficulty, six slices": lambda: figures.difficulty(
         {x: make_slices(ARMS, [f"{i}200–{i + 1}300 %" for i in range(6)]) for x in "ab"}),
 }  # fmt: skip
 
@@ -276,11 +279,11 @@ def test_an_arm_has_one_colour_in_all_figures(arm):
     expected = style.arm_styles([arm])[arm][0].lower()
     p = metrics.softmax(Z)
     for fig in (
-        plots.training_curves(make_histories(["labels only", arm])),
-        plots.entropy_by_temperature({"labels only": Z, arm: Z}),
-        plots.comparison(make_estimates([arm, "bag of words"])),
-        plots.quality_against_cost(make_costs(["all true labels", arm])),
-        plots.reliability({"labels only": (p, LABELS), arm: (p, LABELS)}),
+        figures.training_curves(make_histories(["labels only", arm])),
+        figures.entropy_by_temperature({"labels only": Z, arm: Z}),
+        figures.comparison(make_estimates([arm, "bag of words"])),
+        figures.quality_against_cost(make_costs(["all true labels", arm])),
+        figures.reliability({"labels only": (p, LABELS), arm: (p, LABELS)}),
     ):
         assert expected in colours(fig)
 
@@ -303,13 +306,13 @@ def luminance(colour: str) -> float:
 
 
 def test_words_have_contrast_and_markers_differ():
-    for colour in (*plots.VERDICT_COLOURS.values(), style.INK, style.GREY):
+    for colour in (*figures.VERDICT_COLOURS.values(), style.INK, style.GREY):
         assert 1.05 / (luminance(colour) + 0.05) >= 4.5  # WCAG AA on white
     assert len({marker for _, marker in style.ARM_STYLES.values()}) == len(ARMS)
 
 
 def test_training_curves_draw_seeds_and_their_mean():
-    (ax,) = plots.training_curves(make_histories(["distilled"], seeds=3, ends={"distilled": 0.9})).axes
+    (ax,) = figures.training_curves(make_histories(["distilled"], seeds=3, ends={"distilled": 0.9})).axes
     *seeds, mean = ax.lines
     assert len(seeds) == 3
     np.testing.assert_allclose(mean.get_ydata()[[0, -1]], [1.0, 91.0])  # per cent, mean of offsets 0, 1, 2
@@ -318,13 +321,13 @@ def test_training_curves_draw_seeds_and_their_mean():
 
 def test_training_curves_stop_the_mean_where_a_seed_stops():
     histories = make_histories(["distilled"], seeds=2).query("seed == 0 or step <= 40")
-    (ax,) = plots.training_curves(histories).axes
+    (ax,) = figures.training_curves(histories).axes
     assert ax.lines[-1].get_xdata()[-1] == 40
 
 
 def test_lines_are_labelled_directly_unless_names_would_collide():
-    apart = plots.training_curves(make_histories(["labels only", "distilled"]))
-    near = plots.training_curves(
+    apart = figures.training_curves(make_histories(["labels only", "distilled"]))
+    near = figures.training_curves(
         make_histories(["labels only", "distilled"], ends={"labels only": 0.5, "distilled": 0.5})
     )
     assert not apart.legends and {text.get_text() for text in apart.axes[0].texts} == {
@@ -336,14 +339,14 @@ def test_lines_are_labelled_directly_unless_names_would_collide():
 
 def test_soft_labels_show_the_softmax_in_one_order():
     logits = np.log([[0.1, 0.6, 0.3]])
-    fig = plots.soft_labels(logits, ["a text"], ["a", "b", "c"], temperatures=(1, 2), top=2)
+    fig = figures.soft_labels(logits, ["a text"], ["a", "b", "c"], temperatures=(1, 2), top=2)
     one, two = ([bar.get_width() for bar in ax.patches] for ax in fig.axes if ax.patches)
     np.testing.assert_allclose(one, [60, 30])
     np.testing.assert_allclose(two, 100 * np.sqrt([0.6, 0.3]) / np.sqrt([0.1, 0.6, 0.3]).sum())
 
 
 def test_entropy_lies_below_log_c_and_rises():
-    (ax,) = plots.entropy_by_temperature(Z).axes
+    (ax,) = figures.entropy_by_temperature(Z).axes
     curve = ax.lines[0].get_ydata()
     assert (np.diff(curve) > 0).all() and curve[-1] < np.log(19)
     np.testing.assert_allclose(ax.lines[1].get_ydata(), np.log(19))
@@ -352,18 +355,18 @@ def test_entropy_lies_below_log_c_and_rises():
 def test_class_similarity_gives_the_mean_of_the_other_classes_and_puts_similar_ones_side_by_side():
     logits = np.log(np.array([[0.6, 0.05, 0.3, 0.05], [0.7, 0.05, 0.2, 0.05], [0.05, 0.6, 0.05, 0.3],
                               [0.3, 0.05, 0.6, 0.05], [0.05, 0.3, 0.05, 0.6]]))  # fmt: skip
-    ax = plots.class_similarity(logits, list("abcd"), 1.0).axes[0]
+    ax = figures.class_similarity(logits, list("abcd"), 1.0).axes[0]
     names = [tick.get_text() for tick in ax.get_yticklabels()]
     assert {frozenset(names[:2]), frozenset(names[2:])} == {frozenset("ac"), frozenset("bd")}
     table = pd.DataFrame(np.ma.filled(ax.images[0].get_array(), np.nan), names, names)
     assert table.loc["a", "c"] == pytest.approx(25) and table.loc["d", "b"] == pytest.approx(30)
     assert np.isnan(np.diag(table)).all()
-    plain = plots.class_similarity(logits, list("abcd"), 1.0, order=False).axes[0]
+    plain = figures.class_similarity(logits, list("abcd"), 1.0, order=False).axes[0]
     assert [tick.get_text() for tick in plain.get_yticklabels()] == list("abcd")
 
 
 def test_comparison_sorts_and_marks_the_reference():
-    fig = plots.comparison(make_estimates(["labels only", "teacher", "distilled"]), reference="teacher")
+    fig = figures.comparison(make_estimates(["labels only", "teacher", "distilled"]), reference="teacher")
     (ax,) = fig.axes
     assert [tick.get_text().split("  ")[0] for tick in ax.get_yticklabels()] == [
         "distilled",
@@ -377,7 +380,7 @@ def test_comparison_sorts_and_marks_the_reference():
 
 def test_panels_share_the_axis_and_the_order():
     other = COMPARED[0].assign(estimate=COMPARED[0]["estimate"].to_numpy()[::-1] / 2)
-    fig = plots.comparison_by_draw({"1": COMPARED, "2": (other, None)})
+    fig = figures.comparison_by_draw({"1": COMPARED, "2": (other, None)})
     one, two = ([tick.get_text().split("  ")[0] for tick in ax.get_yticklabels()] for ax in fig.axes)
     assert one == two and fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
 
@@ -387,7 +390,7 @@ def test_a_map_shows_means_of_seeds_frames_the_best_and_leaves_gaps():
     score = "validation.balanced_accuracy"
     table.loc[(table["loss"] == "jsd") & (table["temperature"] == 4), score] = np.nan
     table.loc[(table["loss"] == "jsd") & (table["temperature"] == 16), score] = [0.93, 0.95]
-    fig = plots.sweep_map(table)
+    fig = figures.sweep_map(table)
     shown = np.ma.filled(fig.axes[0].images[0].get_array(), np.nan)
     assert shown.shape == (3, 4) and np.isnan(shown[1, 2]) and shown[1, 3] == pytest.approx(94)
     assert (shown[2] == shown[2, 0]).all(), "hard labels have one value"
@@ -397,7 +400,7 @@ def test_a_map_shows_means_of_seeds_frames_the_best_and_leaves_gaps():
 
 def test_quality_draws_the_pareto_front():
     table = make_costs(["a", "b", "c"]).assign(latency_ms=[1, 2, 4], accuracy=[0.7, 0.6, 0.9])
-    (ax,) = plots.quality_against_cost(table).axes
+    (ax,) = figures.quality_against_cost(table).axes
     (front,) = [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
     np.testing.assert_allclose(front.get_xdata()[:-1], [1, 4])
     np.testing.assert_allclose(front.get_ydata(), [70, 90, 90])
@@ -405,7 +408,7 @@ def test_quality_draws_the_pareto_front():
 
 def test_reliability_quotes_the_ece_and_counts_all_items():
     p = metrics.softmax(Z)
-    fig = plots.reliability({"teacher": (p, LABELS)}, bins=10)
+    fig = figures.reliability({"teacher": (p, LABELS)}, bins=10)
     assert (
         fig.legends[0].get_texts()[0].get_text() == f"teacher: ECE {100 * metrics.ece(p, LABELS, 10):.1f} %"
     )
@@ -413,7 +416,7 @@ def test_reliability_quotes_the_ece_and_counts_all_items():
 
 
 def test_fidelity_draws_seeds_and_their_mean_and_nearer_is_right():
-    agreement, kl = plots.fidelity(make_fidelity(["distilled", "teacher"])).axes
+    agreement, kl = figures.fidelity(make_fidelity(["distilled", "teacher"])).axes
     mean, *_ = agreement.lines
     assert (mean.get_xdata()[0], mean.get_ydata()[0]) == pytest.approx((40, 52))
     assert len(agreement.collections[0].get_offsets()) == 5
@@ -421,7 +424,7 @@ def test_fidelity_draws_seeds_and_their_mean_and_nearer_is_right():
 
 
 def test_flips_show_the_worst_classes_losses_to_the_left():
-    (ax,) = plots.flips(make_flips(50), LONG, top=5).axes
+    (ax,) = figures.flips(make_flips(50), LONG, top=5).axes
     lost, won = ([bar.get_width() for bar in bars] for bars in ax.containers)
     assert lost == pytest.approx(-100 * np.linspace(0.3, 0, 50)[:5]) and min(won) >= 0
     assert "worst 5 of 50 classes" in ax.figure.texts[1].get_text()
@@ -429,7 +432,7 @@ def test_flips_show_the_worst_classes_losses_to_the_left():
 
 def test_refusal_curve_has_the_auroc_as_area_and_marks_the_threshold():
     inside, outside, threshold = make_refusals(["a"])["a"]
-    (ax,) = plots.refusal({"a": (inside, outside, threshold)}).axes
+    (ax,) = figures.refusal({"a": (inside, outside, threshold)}).axes
     _, curve, chosen = ax.lines
     area = np.trapezoid(curve.get_ydata(), curve.get_xdata()) / 1e4
     assert area == pytest.approx(metrics.auroc(inside, outside))
@@ -438,7 +441,7 @@ def test_refusal_curve_has_the_auroc_as_area_and_marks_the_threshold():
 
 
 def test_difficulty_keeps_the_order_of_slices_and_shares_the_axis():
-    fig = plots.difficulty({"a": make_slices(["distilled"]), "b": make_slices(["distilled"], ["x", "y"])})
+    fig = figures.difficulty({"a": make_slices(["distilled"]), "b": make_slices(["distilled"], ["x", "y"])})
     first, second = fig.axes
     shown = [tick.get_text().split("\n")[0] for tick in first.get_xticklabels()]
     assert shown == ["1–5", "6", "7–9", "10–31"]
@@ -446,22 +449,22 @@ def test_difficulty_keeps_the_order_of_slices_and_shares_the_axis():
 
 
 @pytest.mark.parametrize(("call", "words"), [
-    (lambda: plots.training_curves(pd.DataFrame({"arm": ["a"]})), "seed, step, validation"),
-    (lambda: plots.training_curves(make_histories(["a"]).assign(kd=np.nan), "kd"), "no value of 'kd'"),
-    (lambda: plots.soft_labels(Z[:2], ["one"], NAMES), "1 texts do not fit"),
-    (lambda: plots.soft_labels(Z[:1], ["one"], NAMES[:3]), "3 label names"),
-    (lambda: plots.entropy_by_temperature({}), "no logits"),
-    (lambda: plots.class_similarity(Z, NAMES, 0), "temperature is 0"),
-    (lambda: plots.comparison(make_estimates(["distilled"]), None, "distiled"), "did you mean 'distilled'"),
-    (lambda: plots.comparison(make_estimates(ARMS)[:0]), "no rows"),
-    (lambda: plots.comparison_by_draw({}), "no draws"),
-    (lambda: plots.differences({}), "no verdicts"),
-    (lambda: plots.quality_against_cost(make_costs(["a"]).assign(latency_ms=0)), "above 0"),
-    (lambda: plots.reliability({"a": (Z, LABELS)}), "softmax"),
-    (lambda: plots.fidelity(make_fidelity(ARMS).drop(columns="mean_kl")), "mean_kl in scores"),
-    (lambda: plots.flips(make_flips(2)[:0], NAMES), "no rows"),
-    (lambda: plots.refusal({}), "no models"),
-    (lambda: plots.difficulty({}), "no slices"),
+    (lambda: figures.training_curves(pd.DataFrame({"arm": ["a"]})), "seed, step, validation"),
+    (lambda: figures.training_curves(make_histories(["a"]).assign(kd=np.nan), "kd"), "no value of 'kd'"),
+    (lambda: figures.soft_labels(Z[:2], ["one"], NAMES), "1 texts do not fit"),
+    (lambda: figures.soft_labels(Z[:1], ["one"], NAMES[:3]), "3 label names"),
+    (lambda: figures.entropy_by_temperature({}), "no logits"),
+    (lambda: figures.class_similarity(Z, NAMES, 0), "temperature is 0"),
+    (lambda: figures.comparison(make_estimates(["distilled"]), None, "distiled"), "did you mean 'distilled'"),
+    (lambda: figures.comparison(make_estimates(ARMS)[:0]), "no rows"),
+    (lambda: figures.comparison_by_draw({}), "no draws"),
+    (lambda: figures.differences({}), "no verdicts"),
+    (lambda: figures.quality_against_cost(make_costs(["a"]).assign(latency_ms=0)), "above 0"),
+    (lambda: figures.reliability({"a": (Z, LABELS)}), "softmax"),
+    (lambda: figures.fidelity(make_fidelity(ARMS).drop(columns="mean_kl")), "mean_kl in scores"),
+    (lambda: figures.flips(make_flips(2)[:0], NAMES), "no rows"),
+    (lambda: figures.refusal({}), "no models"),
+    (lambda: figures.difficulty({}), "no slices"),
 ])  # fmt: skip
 def test_bad_input_is_explained(call, words):
     with pytest.raises(WorkbenchError, match=words):
@@ -470,8 +473,8 @@ def test_bad_input_is_explained(call, words):
 
 def test_pyplot_is_not_imported_and_settings_are_left_alone():
     code = (
-        "import sys, matplotlib; before = matplotlib.rcParams.copy(); from workbench import plots;"
-        "fig = plots.entropy_by_temperature([[1., 2.], [2., 1.]]); fig._repr_mimebundle_();"
+        "import sys, matplotlib; before = matplotlib.rcParams.copy(); from workbench.show import figures;"
+        "fig = figures.entropy_by_temperature([[1., 2.], [2., 1.]]); fig._repr_mimebundle_();"
         "assert matplotlib.rcParams.copy() == before;"  # reading each item would import pyplot
         "sys.exit('matplotlib.pyplot' in sys.modules or 'pylab' in sys.modules)"
     )
@@ -479,7 +482,7 @@ def test_pyplot_is_not_imported_and_settings_are_left_alone():
 
 
 def test_save_and_notebook_show_the_same_figure_at_twice_700_px(tmp_path):
-    fig = plots.reliability({"teacher": (metrics.softmax(Z), LABELS)})
+    fig = figures.reliability({"teacher": (metrics.softmax(Z), LABELS)})
     data, size = fig._repr_mimebundle_()
     path = style.save(fig, tmp_path / "new" / "figure.png")
     assert path.read_bytes() == data["image/png"]
@@ -494,7 +497,7 @@ def shares(index) -> pd.DataFrame:
 
 def test_stacked_shares_fill_each_bar_and_say_what_colour_says():
     index = pd.MultiIndex.from_tuples([("teacher", 2), ("teacher", 3)], names=["writer", "difficulty"])
-    fig = plots.stacked_shares(shares(index), xlabel="share (%)", title="Shares")
+    fig = figures.stacked_shares(shares(index), xlabel="share (%)", title="Shares")
     (ax,) = fig.axes
     ends = [bar.get_x() + bar.get_width() for bar in ax.containers[-1]]
     assert ends == pytest.approx([100, 100])
@@ -503,7 +506,7 @@ def test_stacked_shares_fill_each_bar_and_say_what_colour_says():
     hatches = {bar.patches[0].get_hatch() for bar in ax.containers}
     assert len(hatches) == 3
     with pytest.raises(WorkbenchError, match="1 to 4 shares"):
-        plots.stacked_shares(pd.DataFrame(np.ones((1, 5))), xlabel="x", title="t")
+        figures.stacked_shares(pd.DataFrame(np.ones((1, 5))), xlabel="x", title="t")
 
 
 def test_accuracy_by_a_number_moves_arms_apart_only_where_they_share_places():
@@ -512,13 +515,13 @@ def test_accuracy_by_a_number_moves_arms_apart_only_where_they_share_places():
         for arm in ("teacher", "student") for d in (2, 3, 4)
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    ax = plots.lines_by(table, "difficulty", xlabel="difficulty", beyond=3.5, title="t").axes[0]
+    ax = figures.lines_by(table, "difficulty", xlabel="difficulty", beyond=3.5, title="t").axes[0]
     at = [line.get_xdata() for line in ax.lines]
     assert (at[0] != at[1]).all() and np.mean(at, axis=0) == pytest.approx([2, 3, 4])
     assert any(text.get_text() == "beyond training" for text in ax.texts)
     assert list(ax.get_xticks()) == [2, 3, 4]
     some = table[(table["arm"] == "teacher") | (table["difficulty"] < 4)]
-    at = [line.get_xdata() for line in plots.lines_by(some, "difficulty", xlabel="x", title="t").axes[0].lines]
+    at = [line.get_xdata() for line in figures.lines_by(some, "difficulty", xlabel="x", title="t").axes[0].lines]
     assert list(at[0]) == [2, 3, 4] and list(at[1]) == [2, 3]
     with pytest.raises(WorkbenchError, match="No column"):
-        plots.lines_by(table, "tokens", xlabel="tokens", title="t")
+        figures.lines_by(table, "tokens", xlabel="tokens", title="t")

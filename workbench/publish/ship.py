@@ -12,13 +12,13 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from workbench import metrics
-from workbench.data import Task
 from workbench.errors import WorkbenchError
 from workbench.escape import markdown, yaml
-from workbench.export import FILES, OnnxClassifier, to_onnx
-from workbench.notebook import markdown_table
+from workbench.publish.notebook import markdown_table
+from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
 from workbench.soft_labels import KINDS, Teacher, soft_labels
 from workbench.store import Entry, Store
+from workbench.tasks import Task
 from workbench.training import Run
 from workbench.verdicts import arm_estimates
 
@@ -81,7 +81,7 @@ def ship(
         shutil.copytree(run.path, made)
         for name in (*FILES.values(), "tokenizer.json"):  # the export's tokenizer also cuts and pads by itself
             shutil.copyfile(exported.path / name, made / name)
-        shutil.copyfile(Path(__file__).parent / "shipped" / "serve.py", made / "serve.py")
+        shutil.copyfile(Path(__file__).parent / "serve.py", made / "serve.py")
         (made / "README.md").write_text(card, encoding="utf-8")
         made.rename(folder)
     return folder

@@ -12,54 +12,54 @@ import pytest
 from matplotlib import image as mpl_image
 from tiny import PLAIN
 
-from workbench import widgets
 from workbench.errors import WorkbenchError
-from workbench.generation import trace_task
-from workbench.reasoning import problems
+from workbench.language.problems import problems
+from workbench.language.traces import trace_task
+from workbench.show import panels
+from workbench.show.training_panel import config_code
 from workbench.sweeps import run_all
 from workbench.training import TrainConfig, find_run
-from workbench.training_panel import config_code
 
 NAMES = ["lights on", "lights off", "play <music>", "stop"]
-SOURCES = [Path(widgets.__file__).with_name(f"{name}.py") for name in ("panel", "training_panel", "widgets")]
+SOURCES = [Path(panels.__file__).with_name(f"{name}.py") for name in ("widgets", "training_panel", "panels")]
 
 
 def logits(rows: int = 60) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(rows, len(NAMES))) * 3
 
 
-def pixels(panel: widgets.Panel) -> np.ndarray:
+def pixels(panel: panels.Panel) -> np.ndarray:
     return mpl_image.imread(io.BytesIO(panel.image.value), format="png")
 
 
-def temperature_panel() -> widgets.TemperaturePanel:
+def temperature_panel() -> panels.TemperaturePanel:
     truth = np.where(np.arange(60) < 30, np.arange(60) % 4, -1)
     texts = [f"command {i} {'loud' if i % 7 == 0 else 'soft'}" for i in range(60)]
-    return widgets.TemperaturePanel(logits(), texts, NAMES, truth=truth)
+    return panels.TemperaturePanel(logits(), texts, NAMES, truth=truth)
 
 
-def training_panel(task, labels, **options) -> widgets.TrainingPanel:
-    return widgets.TrainingPanel({"3 labels a class": (task, labels)}, PLAIN, **options)
+def training_panel(task, labels, **options) -> panels.TrainingPanel:
+    return panels.TrainingPanel({"3 labels a class": (task, labels)}, PLAIN, **options)
 
 
-def sweep_panel() -> widgets.SweepPanel:
+def sweep_panel() -> panels.SweepPanel:
     rows = [
         {"arm": arm, "loss": loss, "temperature": t, "seed": seed, "steps": 5,
          "validation.accuracy": t / 20 + seed / 100, "test.nll": seed - t}
         for arm, loss in (("distilled", "forward_kl"), ("rival", "hard_labels")) for t in (1.0, 4.0, 16.0)
         for seed in (0, 1)
     ]  # fmt: skip
-    return widgets.SweepPanel(pd.DataFrame(rows))
+    return panels.SweepPanel(pd.DataFrame(rows))
 
 
-def compare_panel() -> widgets.ComparePanel:
+def compare_panel() -> panels.ComparePanel:
     measures = {"accuracy": [0.9, 0.8, 0.7], "p50_ms": [100.0, 5.0, 9.0], "bytes": [9e7, 6e5, 7e5]}
     table = pd.DataFrame(measures, index=["teacher", "distilled", "labels only"])
     arms = {"teacher": logits(), "distilled": logits()[::-1]}
-    return widgets.ComparePanel(table, arms, [f"text {i}" for i in range(60)], np.arange(60) % 4, NAMES)
+    return panels.ComparePanel(table, arms, [f"text {i}" for i in range(60)], np.arange(60) % 4, NAMES)
 
 
-def traces_panel() -> widgets.TracesPanel:
+def traces_panel() -> panels.TracesPanel:
     table = pd.DataFrame({
         "question": ["Ann has 3 boxes of 4 pens and gives 5 away. How many are left?", "What is 2 + 2?"],
         "answer": [7, 4],
@@ -67,7 +67,7 @@ def traces_panel() -> widgets.TracesPanel:
         "student": [["3 x 4 = 12", "12 - 5 = 8", "The answer is 8."], ["2 + 2 = 4"]],
         "student first wrong": [1, None],
     })  # fmt: skip
-    return widgets.TracesPanel(table, ["teacher", "student"])
+    return panels.TracesPanel(table, ["teacher", "student"])
 
 
 def threads() -> list[threading.Thread]:
@@ -81,15 +81,15 @@ def test_no_pyplot_and_no_output_widget():
 
 
 def test_every_control_has_a_unit_a_tooltip_and_the_keyboard(task, labels):
-    panels = [
+    every = [
         temperature_panel(),
         training_panel(task, labels),
-        widgets.TryItPanel({"teacher": lambda texts: logits(len(texts))}, NAMES, "hello"),
+        panels.TryItPanel({"teacher": lambda texts: logits(len(texts))}, NAMES, "hello"),
         sweep_panel(),
         compare_panel(),
         traces_panel(),
     ]
-    for panel in panels:
+    for panel in every:
         for control in panel.controls:
             assert control.tooltip and control.tabbable is not False
             assert not hasattr(control, "value") or "(" in control.description, control.description
@@ -139,7 +139,7 @@ def test_examples_are_found_by_words_certainty_and_mistakes():
 
 def test_logits_that_fit_nothing_are_refused():
     with pytest.raises(WorkbenchError, match="do not fit 2 texts and 4 label names"):
-        widgets.TemperaturePanel(logits(), ["a", "b"], NAMES)
+        panels.TemperaturePanel(logits(), ["a", "b"], NAMES)
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_a_sentence_is_put_to_every_model():
         asked.append(texts)
         return logits(1)
 
-    panel = widgets.TryItPanel({"teacher": model, "distilled": model}, NAMES, "first")
+    panel = panels.TryItPanel({"teacher": model, "distilled": model}, NAMES, "first")
     before = panel.image.value
     panel.text.value = "a <b>second</b> one"
     assert asked[-1] == ["a <b>second</b> one"] and panel.image.value != before
@@ -182,11 +182,11 @@ def test_a_sentence_is_put_to_every_model():
 
 def test_missing_inputs_name_the_notebook_that_makes_them():
     for panel, number in [
-        (widgets.TryItPanel({}, NAMES, "hello"), "03"),
-        (widgets.TrainingPanel({}), "02"),
-        (widgets.SweepPanel(None), "04"),
-        (widgets.ComparePanel(None, {}, [], [], NAMES), "05"),
-        (widgets.TracesPanel(None, []), "07"),
+        (panels.TryItPanel({}, NAMES, "hello"), "03"),
+        (panels.TrainingPanel({}), "02"),
+        (panels.SweepPanel(None), "04"),
+        (panels.ComparePanel(None, {}, [], [], NAMES), "05"),
+        (panels.TracesPanel(None, []), "07"),
     ]:
         assert f"notebook {number}" in panel.note.value and panel.children == (panel.note,)
         assert panel._repr_mimebundle_()[0]["image/png"]
@@ -313,7 +313,7 @@ def test_a_config_of_another_type_gets_controls_for_what_it_shares():
         for step in range(1, config.steps + 1):
             yield {"step": step, "loss": 1.0}
 
-    panel = widgets.TrainingPanel({"problems": (None, None)}, Other(), train=train)
+    panel = panels.TrainingPanel({"problems": (None, None)}, Other(), train=train)
     assert list(panel.settings) == ["temperature", "steps"]
     panel.settings["steps"].value = 5
     assert len(panel.run()) == 5 and panel.config == Other(steps=5)
@@ -324,7 +324,7 @@ def test_a_causal_language_model_is_trained_and_found_again():
     pairs = [(p.prompt, p.completion) for p in problems("sums", [2], 8)]
     lesson = trace_task("lesson", pairs, pairs[:2])
     base = replace(PLAIN, student="llama-1x32", kd_weight=0.0, ce_weight=1.0, steps=3, batch_size=4)
-    panel = widgets.TrainingPanel({"traces": (lesson, None)}, base, students=["llama-1x64"])
+    panel = panels.TrainingPanel({"traces": (lesson, None)}, base, students=["llama-1x64"])
     assert panel.settings["student"].options == ("llama-1x32", "llama-1x64")
     assert list(panel.run()["step"]) == [1, 2, 3]
     assert find_run(lesson, None, panel.config)
@@ -344,7 +344,7 @@ def test_a_sweep_is_sliced_and_its_best_run_offered_first(task, labels):
     panel.metric.value = "test.nll"  # less is better
     assert panel.chosen.options[0][0].startswith("-16:")
     runs = run_all([replace(PLAIN, steps=2, temperature=t) for t in (1.0, 4.0)], task, labels, workers=1)
-    panel = widgets.SweepPanel(runs)
+    panel = panels.SweepPanel(runs)
     panel.chosen.value = 1
     assert "temperature=4.0," in panel.code.value
 
@@ -360,7 +360,7 @@ def test_arms_are_compared_by_two_measures_and_by_what_they_disagree_on():
     panel.x.value = panel.y.value = "bytes"
     assert panel.front() == ["distilled"]
     with pytest.raises(WorkbenchError, match="1 measures and 2 arms"):
-        widgets.ComparePanel(panel.measures[["bytes"]], {"a": logits(), "b": logits()}, [], [], NAMES)
+        panels.ComparePanel(panel.measures[["bytes"]], {"a": logits(), "b": logits()}, [], [], NAMES)
 
 
 def test_traces_are_stepped_through_and_filtered():
@@ -375,4 +375,4 @@ def test_traces_are_stepped_through_and_filtered():
     panel.only.value = "all are right"
     assert panel.image.value == second
     with pytest.raises(WorkbenchError, match="no column 'rival'"):
-        widgets.TracesPanel(panel.problems, ["rival"])
+        panels.TracesPanel(panel.problems, ["rival"])

@@ -13,10 +13,21 @@ import torch
 from test_training import kill
 from transformers import PreTrainedTokenizerFast
 
-from workbench import generation, language, models
+from workbench import students
 from workbench.errors import WorkbenchError
-from workbench.generation import VLLM, Local, Sampling, Written, chat_pair, chat_prompt, sample, sample_all, trace_task
-from workbench.reasoning import Problem, problems, verify
+from workbench.language import causal, traces
+from workbench.language.problems import Problem, problems, verify
+from workbench.language.traces import (
+    VLLM,
+    Local,
+    Sampling,
+    Written,
+    chat_pair,
+    chat_prompt,
+    sample,
+    sample_all,
+    trace_task,
+)
 from workbench.store import Store
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -27,7 +38,7 @@ def folder(tmp_path_factory) -> Path:
     """A model with random weights, saved as a run saves its student."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model")
-    for part in language.build_causal("llama-1x32"):
+    for part in causal.build_causal("llama-1x32"):
         part.save_pretrained(path)
     return path
 
@@ -72,7 +83,7 @@ def test_padding_changes_no_greedy_text(folder, some):
 
 
 def test_samples_follow_the_model_s_distribution(folder):
-    model, tokenizer = language.load_causal(folder)
+    model, tokenizer = causal.load_causal(folder)
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([tokenizer("21+43:")["input_ids"]])).logits[0, -1] / 0.05
     top = tokenizer.decode(int(logits.argmax()))
@@ -111,7 +122,7 @@ def test_what_is_kept_of_a_text(store):
 
 
 def test_draws_of_a_problem_differ_and_shards_do_not_depend_on_each_other(folder, some, store, monkeypatch):
-    monkeypatch.setattr(generation, "SHARD", 4)
+    monkeypatch.setattr(traces, "SHARD", 4)
     table = sample(Local(folder), some, HOW, per_problem=4, store=store)
     assert table.groupby("problem")["text"].nunique().min() > 1
     assert list(table["draw"][:5]) == [0, 1, 2, 3, 0]
@@ -128,14 +139,14 @@ def test_writers_in_a_pool_write_what_they_write_here(folder, some, store, tmp_p
 
 
 def write_in_child(folder, some, root, started) -> None:
-    generation.SHARD = 2
+    traces.SHARD = 2
     started.set()
     sample(Local(folder), some, HOW, per_problem=4, store=Store(root))
 
 
 @pytest.mark.slow
 def test_sampling_killed_at_random_moments_ends_with_the_same_texts(folder, some, tmp_path, monkeypatch):
-    monkeypatch.setattr(generation, "SHARD", 2)
+    monkeypatch.setattr(traces, "SHARD", 2)
     began = time.perf_counter()
     whole = sample(Local(folder), some, HOW, per_problem=4, store=Store(tmp_path / "whole"))
     seconds = time.perf_counter() - began
@@ -180,7 +191,7 @@ ENDS = {"qwen3": "<|im_end|>", "deepseek_r1": "<|end_of_sentence|>", "llama3": "
 def chat_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """A tokenizer with a template file and the special tokens it writes."""
     made = PreTrainedTokenizerFast(
-        tokenizer_object=language._characters(128).backend_tokenizer,
+        tokenizer_object=causal._characters(128).backend_tokenizer,
         pad_token="[PAD]", unk_token="[UNK]", eos_token=ENDS[name], model_max_length=512,
     )  # fmt: skip
     made.add_tokens(["<think>", "</think>"])  # ordinary tokens there too: decoding keeps them
@@ -197,7 +208,7 @@ def test_the_reasoning_block_survives_the_template(name):
     assert whole.count("<think>") == 1 and whole.count("</think>") == 1
     assert "2 and 2 make 4." in whole.partition("<think>")[2].partition("</think>")[0]
     assert whole.endswith("It is \\boxed{4}." + ENDS[name])
-    ids = language.encode_pair(tokenizer, prompt, completion)[1]
+    ids = causal.encode_pair(tokenizer, prompt, completion)[1]
     assert ids.count(tokenizer.eos_token_id) == 1 and ids[-1] == tokenizer.eos_token_id
 
 
@@ -215,11 +226,11 @@ def test_a_text_of_a_chat_model_can_be_read_by_itself(name, folder):
     """Where the prompt has opened the block, the text comes back with its opening, and so is verified."""
     tokenizer = chat_tokenizer(name)
     prompt, completion = chat_pair(tokenizer, "What is 2 + 2?", TEXT)
-    ids = language.encode_pair(tokenizer, prompt, completion)[1]
-    written = generation._written(tokenizer, prompt, ids, Sampling(), np.array([tokenizer.eos_token_id]))
+    ids = causal.encode_pair(tokenizer, prompt, completion)[1]
+    written = traces._written(tokenizer, prompt, ids, Sampling(), np.array([tokenizer.eos_token_id]))
     assert written == Written(TEXT, len(ids), True)
     assert verify(Problem("hub:x", 1, "What is 2 + 2?", "4"), written.text).verified
-    cut = generation._written(tokenizer, prompt, ids[:12], Sampling(), np.array([tokenizer.eos_token_id]))
+    cut = traces._written(tokenizer, prompt, ids[:12], Sampling(), np.array([tokenizer.eos_token_id]))
     assert not cut.finished and verify(Problem("hub:x", 1, "What is 2 + 2?", "4"), cut.text).verdict == "no answer"
 
 
@@ -249,7 +260,7 @@ def test_vllm_is_told_what_to_read_and_asked_for_a_seed_a_text(monkeypatch, fold
     table = sample(VLLM(str(folder), max_model_len=64), [a, b], Sampling(0.6, 50, ("\n\n",), seed=7), store=store)
     safe = {"trust_remote_code": False, "load_format": "safetensors"}  # no code of the model's, nothing unpickled
     assert calls["options"] == {"model": str(folder), "max_model_len": 64} | safe
-    tokenizer = models.load_tokenizer(folder)
+    tokenizer = students.load_tokenizer(folder)
     assert [tokenizer.decode(p["prompt_token_ids"]) for p in calls["prompts"]] == [a.prompt, b.prompt]
     assert calls["asked"][0]["temperature"] == 0.6 and calls["asked"][0]["stop"] == ["\n\n"]
     assert calls["asked"][0]["max_tokens"] == 50 and calls["asked"][0]["seed"] != calls["asked"][1]["seed"]
@@ -263,5 +274,5 @@ def test_without_vllm_the_way_to_get_it_is_told(monkeypatch):
 
 
 def test_an_unknown_character_is_no_crash():
-    tokenizer = language.build_causal("llama-1x32")[1]
+    tokenizer = causal.build_causal("llama-1x32")[1]
     assert tokenizer.decode(tokenizer("1é2")["input_ids"]) == "1[UNK]2"

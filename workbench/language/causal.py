@@ -24,12 +24,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from workbench import models, weights
+from workbench import students, weights
 from workbench.errors import SEED, Text, WorkbenchError, sequence, whole
-from workbench.fused import Head
+from workbench.language.blocks import TextTask, tokenizer_fingerprint
+from workbench.language.fused import Head
 from workbench.losses import check_temperature, forward_kl
 from workbench.store import Store, code_fingerprint
-from workbench.text import TextTask, tokenizer_fingerprint
 from workbench.turns import seeded
 
 BATCH = 8  # blocks read at once
@@ -49,13 +49,13 @@ def build_causal(
     """
     weights.quiet_transformers()
     spec = weights.named(spec)
-    if not (small := models.LLAMA.fullmatch(spec)):
+    if not (small := students.LLAMA.fullmatch(spec)):
         model = weights.load(AutoModelForCausalLM, spec, dtype=torch.float32, attention_dropout=dropout)
         tokenizer = weights.load(AutoTokenizer, spec)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token  # masked wherever it pads
         return model, tokenizer
-    layers, width = models.sizes("model", spec, *small.groups())
+    layers, width = students.sizes("model", spec, *small.groups())
     if width % 32:
         raise WorkbenchError(f"Can't build model {spec!r}: give 1 layer or more and a width divisible by 32.")
     tokenizer = _characters(max_length)
@@ -187,7 +187,7 @@ def load_language_model(name: str | Path) -> LanguageModel:
     """``"smollm2"`` (SmolLM2-135M-Instruct, dequantised from 4 bits), a hub name, or a folder with a saved model."""
     if not isinstance(name, Path):
         name = Text().check("name", name)
-    known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else models.source_fingerprint(name)
+    known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else students.source_fingerprint(name)
     model, tokenizer = load_causal(weights.path("SmolLM2-135M-Instruct") if name == "smollm2" else name)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return LanguageModel(Path(name).name, model.to(device), tokenizer, f"{known} {model.dtype}")
@@ -264,7 +264,7 @@ def prune_depth(
         teacher.tokenizer.save_pretrained(folder / "model")
         return {"layers": chosen, "importance": importance.tolist()}
 
-    code = code_fingerprint("language:prune_depth")
+    code = code_fingerprint("language.causal:prune_depth")
     inputs = {"teacher": teacher.fingerprint, "keep": keep, "text": digest, "code": code}
     return (store or Store()).make("pruned", inputs, build).path / "model"
 

@@ -191,7 +191,7 @@ class TraceTask:
     completions: tuple[str, ...]
     validation: tuple[tuple[str, str], ...]
     label_draw = 0  # a classification task's; here nothing is drawn
-    lessons = "workbench.lessons"  # the module that knows how to teach it
+    lessons = "workbench.language.lessons"  # the module that knows how to teach it
 
     def __post_init__(self) -> None:
         """Refuse what no run could learn from."""

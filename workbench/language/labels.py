@@ -26,12 +26,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from workbench.errors import SEED, Choice, Number, WorkbenchError, number, settle, shown, unknown
-from workbench.fused import Head, Hidden, Sampled, Target, TopK, fused_loss
-from workbench.language import BATCH, LanguageModel, write
+from workbench.language.blocks import TextTask
+from workbench.language.causal import BATCH, LanguageModel, write
+from workbench.language.fused import Head, Hidden, Sampled, Target, TopK, fused_loss
 from workbench.losses import check_temperature
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, code_fingerprint, fingerprint
-from workbench.text import TextTask
 
 SHARD_BLOCKS = 64
 HEAD = "heads"  # kind in the store
@@ -174,7 +174,7 @@ def text_labels(
     Shards of `SHARD_BLOCKS` blocks are written one by one, so that a killed pass loses at most one.
 
     Args:
-        teacher: see `workbench.language.load_language_model`.
+        teacher: see `workbench.language.causal.load_language_model`.
         task: text in the teacher's tokens.
         kind: see the module's first lines.
         k: see `LabelOptions`, as `temperature` and `seed`.
@@ -276,7 +276,7 @@ def _fill(
     progress: Callable[[int, int], None] | None = None,
 ) -> TextLabels:
     """The labels of a task's training blocks by a teacher (fingerprint, name), with what `label` gives of blocks."""
-    code = code_fingerprint("text_labels:text_labels", "language:LanguageModel")
+    code = code_fingerprint("language.labels:text_labels", "language.causal:LanguageModel")
     kind = f"text_labels/{fingerprint([teacher[0], options.key, task.tokenizer, task.length, code])}"
     labels = TextLabels(kind, teacher[1], options, head, store)
     inputs = {"teacher": teacher[0], **options.key}

@@ -2,7 +2,7 @@
 
 A student is named by a string: ``"2x64"`` (2 layers of width 64, with a tokenizer learnt from the transfer texts),
 ``"minilm"`` (all-MiniLM-L6-v2), ``"minilm-2"`` (its first and last layer), or any hub name or local path. A causal
-language model is ``"llama-2x64"`` (see `workbench.language`), or any hub name or local path.
+language model is ``"llama-2x64"`` (see `workbench.language.causal`), or any hub name or local path.
 """
 
 import hashlib
@@ -312,7 +312,7 @@ def _learn_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFa
         "texts": digest.hexdigest(),
         "vocabulary": VOCABULARY,
         "max_length": max_length,
-        "code": code_fingerprint("models:_learn_tokenizer"),
+        "code": code_fingerprint("students:_learn_tokenizer"),
     }
 
     def train(folder: Path) -> None:

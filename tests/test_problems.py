@@ -5,9 +5,8 @@ import sys
 
 import pytest
 
-from workbench import reasoning
 from workbench.errors import WorkbenchError
-from workbench.reasoning import MARK, Problem, TraceTask, problems, trace_view, verify
+from workbench.language.problems import MARK, SPLITS, Problem, TraceTask, final_answer, problems, trace_view, verify
 
 FAMILIES = ("sums", "reduce")
 SUM = Problem("sums", 3, "21+43+65:", "102", "210+43=640;640+65=201")  # 12 + 34 + 56 = 102
@@ -94,7 +93,7 @@ def test_what_a_completion_is_worth(problem, text, verdict, first_wrong):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_splits_share_no_prompt_and_a_seed_repeats(family):
     splits = {
-        s: {p.prompt for p in problems(family, [2, 3], 60, split=s, seed=int(s == "test"))} for s in reasoning.SPLITS
+        s: {p.prompt for p in problems(family, [2, 3], 60, split=s, seed=int(s == "test"))} for s in SPLITS
     }
     assert len(set().union(*splits.values())) == 360
     assert problems(family, [3], 20) == problems(family, [3], 20)
@@ -134,7 +133,7 @@ def test_bad_input_is_one_sentence(call, told):
     ],
 )
 def test_the_final_answer_of_a_worded_completion(text, answer):
-    assert reasoning.final_answer(text) == answer
+    assert final_answer(text) == answer
 
 
 def test_worded_answers_are_compared_as_numbers():
@@ -179,7 +178,7 @@ def test_the_trace_view_marks_the_first_wrong_step_in_words():
 def test_it_imports_no_torch():
     import subprocess
 
-    program = "import sys, workbench.reasoning; sys.exit('torch' in sys.modules)"
+    program = "import sys, workbench.language.problems; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

@@ -18,9 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from workbench import style
 from workbench.errors import WorkbenchError
 from workbench.escape import html
+from workbench.show import style
 
 DPI = 144  # pixels an inch: sharp at 700 CSS pixels, and quick
 LABEL = {"description_width": "13em"}

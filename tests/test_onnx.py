@@ -12,9 +12,10 @@ import pytest
 import torch
 from tiny import PLAIN
 
-from workbench import export, models
+from workbench import students
 from workbench.errors import WorkbenchError
-from workbench.export import FILES, OnnxClassifier, to_onnx
+from workbench.publish import onnx
+from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
 from workbench.store import Store
 from workbench.training import find_run, train
 
@@ -40,7 +41,7 @@ def exported(student, task, tmp_path_factory):
 
 def test_fp32_gives_the_logits_of_the_student_for_any_text(exported, student, task):
     texts = [*task.test["text"], *AWKWARD]
-    wanted = models.predict(*models.load(student), texts, size=4)
+    wanted = students.predict(*students.load(student), texts, size=4)
     onnx = OnnxClassifier(exported.path / "model.onnx")
     assert onnx.label_names == task.label_names
     for size in (1, 4, 64):
@@ -50,7 +51,7 @@ def test_fp32_gives_the_logits_of_the_student_for_any_text(exported, student, ta
 
 def test_the_record_says_what_int8_changed(exported, student, task):
     labels, texts = np.array(task.test["label"]), task.test["text"][:]
-    wanted = models.predict(*models.load(student), texts).argmax(-1)
+    wanted = students.predict(*students.load(student), texts).argmax(-1)
     checks = exported.record["checks"]
     for name, file in FILES.items():
         found = OnnxClassifier(exported.path / file).logits(texts).argmax(-1)
@@ -78,14 +79,14 @@ def test_the_file_tells_nothing_of_this_machine(exported):
 
 def test_made_once_and_checked_anew_on_other_texts(exported, student, task, monkeypatch):
     store = Store(exported.path.parents[1])
-    monkeypatch.setattr(export, "_trace", lambda *_: pytest.fail("exported again"))
+    monkeypatch.setattr(onnx, "_trace", lambda *_: pytest.fail("exported again"))
     assert to_onnx(student, task.test["text"][:], task.test["label"][:], store=store).path == exported.path
     with pytest.raises(pytest.fail.Exception, match="exported again"):
         to_onnx(student, task.test["text"][:2], store=store)
 
 
 def test_an_export_with_another_label_is_refused_and_not_kept(student, task, store, monkeypatch):
-    trace = export._trace
+    trace = onnx._trace
 
     def other(model, *rest):
         with torch.no_grad():
@@ -94,7 +95,7 @@ def test_an_export_with_another_label_is_refused_and_not_kept(student, task, sto
         with torch.no_grad():
             model.classifier.weight.neg_()
 
-    monkeypatch.setattr(export, "_trace", other)
+    monkeypatch.setattr(onnx, "_trace", other)
     with pytest.raises(WorkbenchError, match=r"another label than the student .* it was not kept") as error:
         to_onnx(student, task.test["text"][:], store=store)
     assert "\n" not in str(error.value) and store.list("onnx") == []
@@ -103,7 +104,7 @@ def test_an_export_with_another_label_is_refused_and_not_kept(student, task, sto
 def test_serving_needs_no_pytorch(exported):
     program = f"""
 import sys
-from workbench.export import OnnxClassifier
+from workbench.publish.onnx import OnnxClassifier
 print(OnnxClassifier({str(exported.path / "model_int8.onnx")!r}).logits(["the cat"]).shape)
 sys.exit("torch" in sys.modules)
 """
@@ -121,10 +122,10 @@ def test_the_fingerprint_is_of_the_file(exported):
 
 def test_a_cut_of_a_larger_model_exports_too(task, store, tmp_path):
     torch.manual_seed(0)
-    for part in models.build("minilm-2", task.label_names, []):
+    for part in students.build("minilm-2", task.label_names, []):
         part.save_pretrained(tmp_path)
     made = to_onnx(tmp_path, task.test["text"][:], store=store)
-    wanted = models.predict(*models.load(tmp_path), AWKWARD, size=4)
+    wanted = students.predict(*students.load(tmp_path), AWKWARD, size=4)
     np.testing.assert_allclose(OnnxClassifier(made.path / "model.onnx").logits(AWKWARD, 4), wanted, atol=1e-4)
 
 

@@ -138,25 +138,26 @@ def to_onnx(
         WorkbenchError: the fp32 file gives one of the texts another label, the model can't be exported, or the counts
             of texts and labels differ.
     """
-    from workbench import models
+    from workbench import students
 
     if not len(texts) or (labels is not None and len(labels) != len(texts)):
         given = "no" if labels is None else len(labels)
         raise WorkbenchError(f"to_onnx got {len(texts)} texts and {given} labels: give texts, and a label for each.")
-    student, tokenizer = models.load(folder)
+    student, tokenizer = students.load(folder)
     inputs = {
-        "student": models.folder_fingerprint(Path(folder)),
+        "student": students.folder_fingerprint(Path(folder)),
         "checked_on": fingerprint([[*texts], None if labels is None else [*map(int, labels)]]),
-        "code": code_fingerprint("export:to_onnx"),
+        "code": code_fingerprint("publish.onnx:to_onnx"),
         "libraries": {name: metadata.version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")},
     }
 
     def build(made: Path) -> dict:
-        _trace(student, models.pad(models.encode(tokenizer, ["two texts", "of two lengths"]), 0), made / FILES["fp32"])
+        example = students.encode(tokenizer, ["two texts", "of two lengths"])
+        _trace(student, students.pad(example, 0), made / FILES["fp32"])
         _quantise(made / FILES["fp32"], made / FILES["int8"])
         student.config.save_pretrained(made)
         _save_tokenizer(tokenizer, made / "tokenizer.json")
-        wanted = models.predict(student, tokenizer, list(texts))
+        wanted = students.predict(student, tokenizer, list(texts))
         found = {name: OnnxClassifier(made / file).logits(texts) for name, file in FILES.items()}
         changed = wanted.argmax(-1) != found["fp32"].argmax(-1)
         if changed.any():

@@ -16,12 +16,12 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import weights
-from workbench.data import SPLITS, Task
 from workbench.errors import SEED, WorkbenchError, number, shown, whole
-from workbench.language import generate, load_causal
+from workbench.language.causal import generate, load_causal
 from workbench.losses import check_temperature
-from workbench.models import folder_fingerprint, source_fingerprint
 from workbench.store import Store, code_fingerprint
+from workbench.students import folder_fingerprint, source_fingerprint
+from workbench.tasks import SPLITS, Task
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 AT_ONCE = 32  # texts that a language model writes side by side
@@ -113,7 +113,7 @@ def written(
     inputs = {
         "model": folder_fingerprint(source) if isinstance(source, Path) else source_fingerprint(source),
         "sampling": [per_class, examples, max_new_tokens, temperature, seed],
-        "code": code_fingerprint("augment:written"),
+        "code": code_fingerprint("language.texts:written"),
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         "torch": torch.__version__,
     }

@@ -19,10 +19,11 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from workbench import language, models, weights
+from workbench import students, weights
 from workbench.errors import SEED, Number, Text, WorkbenchError, sequence, settle, shown, strings, whole
+from workbench.language import causal
+from workbench.language.problems import Problem, TraceTask, Verdict, verify
 from workbench.losses import check_temperature
-from workbench.reasoning import Problem, TraceTask, Verdict, verify
 from workbench.store import Hold, Store, code_fingerprint, fingerprint, write_atomic
 
 SHARD = 256  # texts written in one go
@@ -94,12 +95,12 @@ class Local:
     @cached_property
     def fingerprint(self) -> str:
         """Of its weights, its tokenizer, its threads and how it is read and written with."""
-        source, code = models.source_fingerprint(self.model), code_fingerprint("generation:Local")
+        source, code = students.source_fingerprint(self.model), code_fingerprint("language.traces:Local")
         return fingerprint(["local", source, self.threads, code])
 
     @cached_property
     def _loaded(self):
-        model, tokenizer = language.load_causal(self.model)
+        model, tokenizer = causal.load_causal(self.model)
         return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
 
     def __getstate__(self) -> dict:
@@ -113,8 +114,8 @@ class Local:
         prompts = [chat_prompt(tokenizer, q) for q in questions]
         rows = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
         reversed_rows = [row[::-1] for row in rows]  # padding on the left, where no text grows
-        ids, mask = (t.flip(1).to(model.device) for t in models.pad(reversed_rows, tokenizer.pad_token_id))
-        out = language.generate(
+        ids, mask = (t.flip(1).to(model.device) for t in students.pad(reversed_rows, tokenizer.pad_token_id))
+        out = causal.generate(
             model,
             ids,
             mask,
@@ -158,8 +159,8 @@ class VLLM:
             raise WorkbenchError("The engine vllm is not installed: pip install 'workbench[vllm]', on a GPU.") from None
         if "trust_remote_code" in engine:
             raise WorkbenchError("trust_remote_code is no option here: leave it out, a model's own code is never run.")
-        self.model, self.engine, self.tokenizer = model, engine, models.load_tokenizer(model)
-        source = models.source_fingerprint(model)
+        self.model, self.engine, self.tokenizer = model, engine, students.load_tokenizer(model)
+        source = students.source_fingerprint(model)
         self.fingerprint = fingerprint(["vllm", vllm.__version__, source, {k: str(v) for k, v in engine.items()}])
 
     @cached_property
@@ -267,7 +268,7 @@ def sample(
     if not isinstance(how, Sampling):
         raise WorkbenchError(f"how is {shown(how)}: give a Sampling, or None for its own values.")
     if wrong := [problem for problem in problems if not isinstance(problem, Problem)]:
-        raise WorkbenchError(f"problems hold {shown(wrong[0])}: give what workbench.reasoning.problems makes.")
+        raise WorkbenchError(f"problems hold {shown(wrong[0])}: give what workbench.language.problems.problems makes.")
     if not problems:
         raise WorkbenchError("There is nothing to write: give problems.")
     if per_problem > 1 and how.temperature == 0:
@@ -282,7 +283,7 @@ def sample(
             "problems": fingerprint([asdict(p) for p in chosen]),
             "draws": [draw for _, draw in shard],
             "how": how,
-            "code": code_fingerprint("generation:sample"),
+            "code": code_fingerprint("language.traces:sample"),
         }
         # Each shard's seed follows from what is asked in it: not from the shards before, and not from our code.
         asked_for = fingerprint([inputs["problems"], inputs["draws"], how])
@@ -378,14 +379,14 @@ def trace_labels(model: str | Path, task: TraceTask, *, store: Store | None = No
 
     For vocabularies of characters: V floats a token. A student must read with the teacher's tokenizer.
     """
-    source = models.source_fingerprint(model)
-    inputs = {"teacher": source, "task": task.fingerprint, "code": code_fingerprint("generation:trace_labels")}
+    source = students.source_fingerprint(model)
+    inputs = {"teacher": source, "task": task.fingerprint, "code": code_fingerprint("language.traces:trace_labels")}
 
     def build(folder: Path) -> dict:
-        teacher, tokenizer = language.load_causal(model)
-        pairs = [language.encode_pair(tokenizer, p, c) for p, c in zip(task.prompts, task.completions, strict=True)]
+        teacher, tokenizer = causal.load_causal(model)
+        pairs = [causal.encode_pair(tokenizer, p, c) for p, c in zip(task.prompts, task.completions, strict=True)]
         found: list[np.ndarray] = [np.empty(0)] * len(pairs)
-        for chosen, ids, mask in models.batches([a + b for a, b in pairs], tokenizer.pad_token_id):
+        for chosen, ids, mask in students.batches([a + b for a, b in pairs], tokenizer.pad_token_id):
             logits = teacher(input_ids=ids, attention_mask=mask).logits.float().numpy()
             for row, i in zip(logits, chosen, strict=True):
                 start = len(pairs[i][0]) - 1  # position t tells of token t + 1
