@@ -29,14 +29,13 @@ from workbench.language.blocks import load_text, pack
 from workbench.language.fused import Dense, Head, fused_loss
 from workbench.language.labels import LabelOptions, recommend
 from workbench.language.traces import Local, Sampling, sample, sample_all
-from workbench.losses import LOSSES, combine, cross_entropy, dkd, find_loss, forward_kl, jsd, skew_kl
-from workbench.losses import describe as describe_loss
+from workbench.losses import LOSSES, Objective, combine, cross_entropy, dkd, find_loss, forward_kl, jsd, skew_kl
 from workbench.noise import noisy
 from workbench.soft_labels import row_ids
 from workbench.store import Store
 from workbench.tasks import Task
-from workbench.training import CHECKS, Run, TrainConfig, find_run, train
-from workbench.verdicts import compare
+from workbench.training import CHECKS, Job, Run, TrainConfig, find_run, train
+from workbench.verdicts import Results, compare
 
 NAN, INF, HALF = math.nan, math.inf, "lamp \ud800 on"
 SEEDS = "give a whole number from 0 to 9,223,372,036,854,775,807."
@@ -44,6 +43,7 @@ TEMPERATURES = "give a number from 1e-06 to 1,000,000."
 SHARE = "give a number of at least 0 and below 1."
 Z = torch.zeros(3, 4)
 LABELS = torch.tensor([0, 1, 2])
+KL = Objective()
 SUMS = problems.problems("sums", [2], 2)
 HITS = {"a": np.ones((2, 8)), "b": np.zeros((2, 8))}
 TRUTH = [0, 0, 0, 0, 1, 1, 1, 1]
@@ -63,6 +63,12 @@ class Nobody:
 def a_task() -> Task:
     """For calls that must fail before they read it."""
     return SimpleNamespace(labelled={"text": [], "label": []}, label_names=())
+
+
+def searched(name: str) -> Callable:
+    """A search that has a value of its own for one setting."""
+    plan = {"space": {"steps": [1]}, "budget": 1}
+    return lambda value: sweeps.search(Job(a_task(), None, PLAIN), sweeps.Search(**plan | {name: value}))
 
 
 def config(**values) -> Callable[[], TrainConfig]:
@@ -130,23 +136,27 @@ ROWS = [
      "Unknown field of TrainConfig 'temprature': did you mean 'temperature'.*"),
     # --- losses
     *wrong("temperature", lambda v: forward_kl(Z, Z, v), ["2", None, 0, NAN, 1e308], TEMPERATURES),
-    *wrong("temperature", lambda v: combine(Z, Z, LABELS, temperature=v), [None, INF], TEMPERATURES),
-    *wrong("kd_weight", lambda v: combine(Z, Z, LABELS, kd_weight=v), ["1", None, NAN, -1],
+    *wrong("temperature", lambda v: Objective(temperature=v), [None, INF], TEMPERATURES),
+    *wrong("kd_weight", lambda v: Objective(kd_weight=v), ["1", None, NAN, -1],
            "give a number from 0 to 1,000,000."),
-    *wrong("ce_weight", lambda v: combine(Z, Z, LABELS, ce_weight=v), ["1", None, NAN],
+    *wrong("ce_weight", lambda v: Objective(ce_weight=v), ["1", None, NAN],
            "give a number from 0 to 1,000,000."),
-    *wrong("label_smoothing", lambda v: combine(Z, Z, LABELS, label_smoothing=v), ["x", 1.0, None], SHARE),
-    *wrong("rows", lambda v: combine(Z, Z, LABELS, rows=v), [0, "3", 1.5],
+    *wrong("label_smoothing", lambda v: Objective(label_smoothing=v), ["x", 1.0, None], SHARE),
+    *wrong("rows", lambda v: combine(Z, Z, LABELS, KL, rows=v), [0, "3", 1.5],
            "give a whole number from 1 to 1,000,000,000."),
-    *wrong("labelled_rows", lambda v: combine(Z, Z, LABELS, labelled_rows=v), [-1, "x"],
+    *wrong("labelled_rows", lambda v: combine(Z, Z, LABELS, KL, labelled_rows=v), [-1, "x"],
            "give a whole number from 0 to 1,000,000,000."),
-    ("labels of fractions", lambda: combine(Z, Z, LABELS.float()),
+    ("labels of fractions", lambda: combine(Z, Z, LABELS.float(), KL),
      "labels are torch.float32: give a tensor of whole .*"),
-    ("labels of another length", lambda: combine(Z, Z, LABELS[:2]), r"labels have shape \[2\], logits \[3, 4\]: .*"),
-    ("labels that are a list", lambda: combine(Z, Z, [0, 1, 2]), r"labels are \[0, 1, 2\]: give a tensor .*"),
+    ("labels of another length", lambda: combine(Z, Z, LABELS[:2], KL),
+     r"labels have shape \[2\], logits \[3, 4\]: .*"),
+    ("labels that are a list", lambda: combine(Z, Z, [0, 1, 2], KL),
+     r"labels are \[0, 1, 2\]: give a tensor .*"),
     ("a label beyond the classes", lambda: cross_entropy(Z, LABELS + 9), "labels hold class 11 of 4 classes: .*"),
-    ("logits of one row", lambda: combine(Z[0], Z[0], LABELS), r"Student logits are \[4\]: give a tensor .*"),
-    ("logits that are none", lambda: combine(None, Z, LABELS), "Student logits are None: give a tensor .*"),
+    ("logits of one row", lambda: combine(Z[0], Z[0], LABELS, KL),
+     r"Student logits are \[4\]: give a tensor .*"),
+    ("logits that are none", lambda: combine(None, Z, LABELS, KL),
+     "Student logits are None: give a tensor .*"),
     ("teacher logits of numpy", lambda: forward_kl(Z, Z.numpy()), r"Teacher logits are array\(.*: give a tensor .*"),
     ("logits of two shapes", lambda: forward_kl(Z, Z[:2]), r"Student logits are \(3, 4\), teacher logits \(2, 4\): .*"),
     ("beta of jsd at its end", lambda: jsd(Z, Z, beta=0),
@@ -155,8 +165,8 @@ ROWS = [
      "alpha of loss 'skew_kl' is 'a': give a number of at least.*"),
     ("alpha of dkd", lambda: dkd(Z, Z, alpha=-1), "alpha of loss 'dkd' is -1: give a number from 0 to 1,000,000."),
     ("a loss that is a number", lambda: find_loss(3), "Unknown loss 3: Choose one of .*"),
-    ("options that are a string", lambda: combine(Z, Z, LABELS, loss_options="beta"), "loss_options is 'beta': .*"),
-    ("weights in words", lambda: describe_loss(kd_weight="1"), "kd_weight is '1': give a number from 0 to 1,000,000."),
+    ("options that are a string", lambda: Objective(loss_options="beta"), "loss_options is 'beta': .*"),
+    ("weights in words", lambda: Objective(kd_weight="1"), "kd_weight is '1': give a number from 0 to 1,000,000."),
     *wrong("chunk", lambda v: fused_loss(Z, Head(Z), target=Dense(Z[:, :3]), kd_weight=Z[:, 0], chunk=v), [0, "x", 1.5],
            "give a whole number from 1 to 1,000,000,000."),
     ("a target that is none", lambda: fused_loss(Z, Head(Z), target=Z, kd_weight=Z[:, 0]),
@@ -254,16 +264,15 @@ ROWS = [
     ("labels of two types", lambda: metrics.item_weights([0, None]), "labels are of several types, .*"),
     ("groups without a hash", lambda: metrics.item_weights([0, 1], [[1], [2]]), "groups hold what has no hash.*"),
     ("a metric that is none", lambda: metrics.as_evaluate(None), "Unknown metric None: Choose one of .*"),
-    *wrong("margin", lambda v: compare(HITS, TRUTH, declared=[("a", "b")], margin=v), [0, 1, "1", NAN],
+    *wrong("margin", lambda v: compare(Results(HITS, TRUTH), [("a", "b")], margin=v), [0, 1, "1", NAN],
            "give a number above 0 and below 1 (one point is 0.01)."),
-    *wrong("bootstraps", lambda v: compare(HITS, TRUTH, declared=[("a", "b")], bootstraps=v), [-1, "x", 1.5],
-           "give a whole number from 0 to 10,000,000."),
-    *wrong("seed", lambda v: compare(HITS, TRUTH, declared=[("a", "b")], seed=v), [-1, "x"], SEEDS),
-    ("a pair that is a name", lambda: compare(HITS, TRUTH, declared=["a"]), "declared holds 'a': give .* pairs."),
-    ("pairs that are a name", lambda: compare(HITS, TRUTH, declared="ab"),
+    ("a pair that is a name", lambda: compare(Results(HITS, TRUTH), ["a"]), "declared holds 'a': give .* pairs."),
+    ("pairs that are a name", lambda: compare(Results(HITS, TRUTH), "ab"),
      "declared is 'ab': give a list of .* pairs."),
-    ("hits that are a list", lambda: verdicts.arm_estimates([1], TRUTH), r"The hits are \[1\]: give a dict of arms .*"),
-    ("hits in words", lambda: verdicts.arm_estimates({"a": ["x"] * 8}, TRUTH), "Arm 'a' has hits .*: give numbers .*"),
+    ("hits that are a list", lambda: verdicts.arm_estimates(Results([1], TRUTH)),
+     r"The hits are \[1\]: give a dict of arms .*"),
+    ("hits in words", lambda: verdicts.arm_estimates(Results({"a": ["x"] * 8}, TRUTH)),
+     "Arm 'a' has hits .*: give numbers .*"),
     *wrong("repeats", lambda v: speed.measure(ARMS, ["a"], repeats=v), [0, "3", 1.5],
            "give a whole number from 1 to 1,000,000."),
     *wrong("batch_size", lambda v: speed.measure(ARMS, ["a"], batch_size=v), [0, None],
@@ -279,18 +288,16 @@ ROWS = [
     # --- sweeps
     *wrong("count", lambda v: sweeps.controls(PLAIN, v), [0, 1.5, "2", None, 10**9],
            "give a whole number from 1 to 10,000."),
-    *wrong("workers", lambda v: sweeps.run_all([PLAIN], a_task(), workers=v), [0, -1, "2", 1.5],
+    *wrong("workers", lambda v: sweeps.run_all([], workers=v), [0, -1, "2", 1.5],
            "give a whole number from 1 to 4,096."),
-    *wrong("budget", lambda v: sweeps.search({"steps": [1]}, v, a_task(), None), [0, "9", 1.5],
-           "give a whole number from 1 to 1,000,000."),
-    *wrong("batch", lambda v: sweeps.search({"steps": [1]}, 1, a_task(), None, batch=v), [0, None],
-           "give a whole number from 1 to 1,000,000."),
-    *wrong("seed", lambda v: sweeps.search({"steps": [1]}, 1, a_task(), None, seed=v), [-1, 2**32, "x"],
-           "give a whole number from 0 to 4,294,967,295."),
-    *wrong("seeds", lambda v: sweeps.search({"steps": [1]}, 1, a_task(), None, seeds=[v]), [-1, "x"], SEEDS),
-    ("no seeds", lambda: sweeps.search({"steps": [1]}, 1, a_task(), None, seeds=[]), "There are no seeds: .*"),
-    ("a range beyond", lambda: sweeps.search({"temperature": FloatDistribution(0, 2)}, 1, a_task(), None),
+    *wrong("budget", searched("budget"), [0, "9", 1.5], "give a whole number from 1 to 1,000,000."),
+    *wrong("batch", searched("batch"), [0, None], "give a whole number from 1 to 1,000,000."),
+    *wrong("seed", searched("seed"), [-1, 2**32, "x"], "give a whole number from 0 to 4,294,967,295."),
+    *wrong("seeds", lambda v: searched("seeds")([v]), [-1, "x"], SEEDS),
+    ("no seeds", lambda: searched("seeds")([]), "There are no seeds: .*"),
+    ("a range beyond", lambda: searched("space")({"temperature": FloatDistribution(0, 2)}),
      f"temperature is 0.0: {TEMPERATURES}"),
+    ("jobs that are configs", lambda: sweeps.run_all([PLAIN]), "jobs hold TrainConfig.*: give what .* makes."),
     ("a space that is a list", lambda: sweeps.grid([1]), r"The space is \[1\]: give a dict of fields .*"),
     ("a field that is a number", lambda: sweeps.grid({3: [1]}), "Unknown field of TrainConfig 3: Choose one of .*"),
     ("values that are one", lambda: sweeps.grid({"temperature": 2.0}),
@@ -306,8 +313,8 @@ ROWS = [
     ("an arm of words", lambda: sweeps.jobs({"a": "jsd"}, None, None, [0]),
      "Arm 'a' is 'jsd': give a list of configs."),
     ("arms that are a config", lambda: sweeps.jobs(PLAIN, None, None, [0]), "arms is TrainConfig.*: give a dict of .*"),
-    ("one config for many", lambda: sweeps.run_all(PLAIN, a_task()), "jobs is TrainConfig.*: give a list of jobs .*"),
-    ("a config that is a dict", lambda: sweeps.run_all([{}], a_task()), "run_all got {} for a config: give jobs .*"),
+    ("one config for many", lambda: sweeps.run_all(PLAIN), "jobs is TrainConfig.*: give a list of jobs."),
+    ("jobs that are dicts", lambda: sweeps.run_all([{}]), "jobs hold {}: give what .* makes."),
 ]  # fmt: skip
 
 
@@ -412,17 +419,21 @@ def bare(task: Task) -> Task:
 
 
 BEFORE = [
-    ("no labelled row", lambda t, s: train(bare(t), s, PLAIN), "ce_weight is 1.0 but .* has no labelled row: set .*"),
-    ("a share of no rows", lambda t, s: train(bare(t), s, replace(PLAIN, ce_weight=0, labelled_fraction=0.5)),
+    ("no labelled row", lambda t, s: train(Job(bare(t), s, PLAIN)),
+     "ce_weight is 1.0 but .* has no labelled row: set .*"),
+    ("a share of no rows", lambda t, s: train(Job(bare(t), s, replace(PLAIN, ce_weight=0, labelled_fraction=0.5))),
      "labelled_fraction is 0.5 but .* has no labelled row: set .*"),
-    ("no soft labels", lambda t, s: train(t, None, PLAIN),
+    ("no soft labels", lambda t, s: train(Job(t, None, PLAIN)),
      r"kd_weight is 1.0 but labels is None: pass soft_labels\(teacher, task\)."),
-    ("soft labels that are an array", lambda t, s: train(t, P, PLAIN), r"labels is array\(.*: give the soft labels .*"),
-    ("a config that is a dict", lambda t, s: train(t, s, {}), "train got Task.* and {}: give a task, .*"),
-    ("a task that is a path", lambda t, s: train("tickets.csv", s, PLAIN), "train got 'tickets.csv' and TrainConfig.*"),
-    ("a student that is nowhere", lambda t, s: train(t, s, replace(PLAIN, student="no/where")), "Can't load .*"),
-    ("seconds in words", lambda t, s: train(t, s, PLAIN, checkpoint_seconds="60"), "checkpoint_seconds is '60': .*"),
-    ("seconds below 0", lambda t, s: train(t, s, PLAIN, checkpoint_seconds=-1), "checkpoint_seconds is -1: .*"),
+    ("soft labels that are an array", lambda t, s: train(Job(t, P, PLAIN)),
+     r"labels is array\(.*: give the soft labels .*"),
+    ("a config that is a dict", lambda t, s: train(Job(t, s, {})), "A job has Task.* and {}: give a task, .*"),
+    ("a task that is a path", lambda t, s: train(Job("tickets.csv", s, PLAIN)),
+     "A job has 'tickets.csv' and TrainConfig.*"),
+    ("a student that is nowhere", lambda t, s: train(Job(t, s, replace(PLAIN, student="no/where"))), "Can't load .*"),
+    ("seconds in words", lambda t, s: train(Job(t, s, PLAIN), checkpoint_seconds="60"),
+     "checkpoint_seconds is '60': .*"),
+    ("seconds below 0", lambda t, s: train(Job(t, s, PLAIN), checkpoint_seconds=-1), "checkpoint_seconds is -1: .*"),
 ]  # fmt: skip
 
 
@@ -455,7 +466,7 @@ class Failing:
 def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(task, labels, store, labels_of, values):
     config = replace(PLAIN, **values)
     with pytest.raises((WorkbenchError, OSError)):
-        list(train(task, labels_of(labels), config, store=store))
+        list(train(Job(task, labels_of(labels), config), store=store))
     assert left(store) == []
     assert store.unfinished("runs", {"anything": 1}) is None
 
@@ -463,7 +474,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_leaves_nothing(task, label
 def test_a_run_that_fails_after_a_checkpoint_keeps_it(task, labels, store):
     config = replace(PLAIN, learning_rate=1e30, max_grad_norm=1e30, log_every=1)
     with pytest.raises(WorkbenchError):
-        list(train(task, labels, replace(config, log_every=2), store=store, checkpoint_seconds=0))
+        list(train(Job(task, labels, replace(config, log_every=2)), store=store, checkpoint_seconds=0))
     assert any(path.endswith("state.safetensors") for path in left(store))
 
 
@@ -478,8 +489,8 @@ def test_predicted_texts_with_half_a_surrogate_pair_are_named(task):
 
 def test_a_pruned_run_says_so(task, labels, store):
     config = replace(PLAIN, steps=1)
-    list(train(task, labels, config, store=store))
-    run = find_run(task, labels, config, store)
+    list(train(Job(task, labels, config), store=store))
+    run = find_run(Job(task, labels, config), store)
     kept = Run(replace(run.entry))
     assert "did you mean 'test'" in sentence(lambda: run.logits("tests"))
     shutil.rmtree(run.entry.path)

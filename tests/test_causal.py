@@ -20,7 +20,7 @@ from workbench.language.problems import problems
 from workbench.language.traces import trace_labels, trace_task
 from workbench.store import Store
 from workbench.sweeps import jobs, run_all
-from workbench.training import Run, TrainConfig, find_run, train
+from workbench.training import Job, Run, TrainConfig, find_run, train
 
 # Both terms, dropout and uneven micro-batches: whatever a resumed run could get wrong.
 CONFIG = TrainConfig(
@@ -41,9 +41,9 @@ def traces(pairs):
 
 
 def run(task, labels, config, store) -> Run:
-    for _ in train(task, labels, config, store=store):
+    for _ in train(Job(task, labels, config), store=store):
         pass
-    return find_run(task, labels, config, store)
+    return find_run(Job(task, labels, config), store)
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +69,13 @@ def check_same(a: Run, b: Run) -> None:
 def test_a_step_is_the_mean_over_completion_tokens_row_by_row_without_packing(traces, soft, store, accumulation):
     """By torch's own losses, a row at a time: checks the mask, the shift, packing, both means and the pairing."""
     config = replace(CONFIG, dropout=0.0, log_every=1, accumulation=accumulation)
-    record = next(train(traces, soft, config, store=store))
+    record = next(train(Job(traces, soft, config), store=store))
 
     torch.manual_seed(config.seed)
     student, tokenizer = causal.build_causal(config.student)
     teacher = soft.open(traces)
     ce, kd, tokens = 0.0, 0.0, 0
-    for i in training._Batches(40, 40, config).rows(0):
+    for i in training.Batches(40, 40, config).rows(0):
         prompt = tokenizer(traces.prompts[i])["input_ids"]
         ids = prompt + tokenizer(traces.completions[i])["input_ids"] + [tokenizer.eos_token_id]
         logits = student(input_ids=torch.tensor([ids])).logits[0, len(prompt) - 1 : -1]
@@ -158,7 +158,7 @@ def test_a_run_that_dies_after_every_step_ends_where_it_would_have_ended(traces,
 
 def train_in_child(task, labels, root, started) -> None:
     started.set()
-    for _ in train(task, labels, replace(CONFIG, steps=60), store=Store(root), checkpoint_seconds=0):
+    for _ in train(Job(task, labels, replace(CONFIG, steps=60)), store=Store(root), checkpoint_seconds=0):
         pass
 
 
@@ -170,4 +170,4 @@ def test_a_killed_run_ends_bit_for_bit_where_it_would_have_ended(traces, soft, t
     moments = [rng.uniform(0.05, 0.4) * whole.entry.record["seconds"] for _ in range(3)]
     landed = kill(train_in_child, (traces, soft, tmp_path / "killed"), moments)
     assert landed >= 1
-    check_same(find_run(traces, soft, config, Store(tmp_path / "killed")), whole)
+    check_same(find_run(Job(traces, soft, config), Store(tmp_path / "killed")), whole)

@@ -134,7 +134,7 @@ import pickle, sys
 from workbench import training
 for task in pickle.load(sys.stdin.buffer):
     assert training.run_inputs(task, None, training.TrainConfig(student="llama-1x32"))["task"] == task.fingerprint
-    print(training._lesson_of(task).__name__)
+    print(training.lesson_of(task).__name__)
 """
 
 

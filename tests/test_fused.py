@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from workbench.errors import WorkbenchError
 from workbench.language.fused import Dense, Head, Hidden, Sampled, TopK, fused_loss, take
-from workbench.losses import LOSSES, cross_entropy, find_loss, forward_kl
+from workbench.losses import LOSSES, Objective, cross_entropy, find_loss, forward_kl
 
 N, V, H, REAL = 37, 50, 8, 47
 OPTIONS = {"jsd": {"beta": 0.3, "normalise": True}, "skew_kl": {"alpha": 0.2}, "dkd": {"beta": 3.0}}
@@ -93,11 +93,10 @@ def test_equals_the_plain_loss(name, kind, dtype):
         plain = (values * problem.kd_weight).sum() + (
             cross_entropy(problem.logits(), problem.labels) * problem.ce_weight
         ).sum()
-        total, ce, kd = fused_loss(
-            problem.hidden, problem.head, labels=problem.labels, ce_weight=problem.ce_weight,
-            target=problem.targets()[kind], kd_weight=problem.kd_weight, loss=name, loss_options=options,
-            temperature=temperature, chunk=9,
-        )  # fmt: skip
+        objective = Objective(loss=name, loss_options=options, temperature=temperature)
+        weights = {"ce_weight": problem.ce_weight, "kd_weight": problem.kd_weight}
+        given = {"labels": problem.labels, "target": problem.targets()[kind], "objective": objective, **weights}
+        total, ce, kd = fused_loss(problem.hidden, problem.head, **given, chunk=9)
         problem.compare(total, plain, TOLERANCE[dtype])
         rough = {"rtol": max(1e-4, TOLERANCE[dtype]), "atol": max(1e-5, TOLERANCE[dtype])}
         torch.testing.assert_close(kd, values.detach() * (problem.kd_weight > 0), check_dtype=False, **rough)
@@ -131,7 +130,12 @@ def test_one_term_equals_the_plain_loss(kind, temperature, dtype):
             target = Sampled(ids, entropy, temperature)
             values = -log_q.gather(-1, ids).mean(-1) - entropy
         total, _, _ = fused_loss(
-            problem.hidden, problem.head, target=target, kd_weight=weight, temperature=temperature, chunk=10
+            problem.hidden,
+            problem.head,
+            target=target,
+            kd_weight=weight,
+            chunk=10,
+            objective=Objective(temperature=temperature),
         )
         plain = (values * weight).sum()
     problem.compare(total, plain, TOLERANCE[dtype], scale=0.3)
@@ -269,7 +273,9 @@ def test_nothing_given_is_changed():
     problem = Problem()
     target = problem.targets()["dense"]
     before = [x.detach().clone() for x in (*problem.leaves, target.logits, problem.teacher_weight)]
-    fused_loss(problem.hidden, problem.head, target=target, kd_weight=problem.kd_weight, temperature=2.0)[0].backward()
+    fused_loss(
+        problem.hidden, problem.head, target=target, kd_weight=problem.kd_weight, objective=Objective(temperature=2.0)
+    )[0].backward()
     for x, was in zip((*problem.leaves, target.logits, problem.teacher_weight), before, strict=True):
         assert torch.equal(x, was)
     assert problem.teacher_weight.grad is None
@@ -284,11 +290,10 @@ def test_refusals_are_one_sentence():
         "no labels or target": {"kd_weight": weight},
         "kd_weight 36": {"kd_weight": weight[1:], "target": dense},
         "logits 36": {"kd_weight": weight, "target": take(dense, slice(1, None))},
-        "compares the rows": {"kd_weight": weight, "target": dense, "loss": "dist"},
-        "not 'jsd'": {"kd_weight": weight, "target": top_k, "loss": "jsd"},
-        "made at temperature 1 can't be used at 2": {"kd_weight": weight, "target": top_k, "temperature": 2.0},
+        "compares the rows": {"kd_weight": weight, "target": dense, "objective": Objective(loss="dist")},
+        "not 'jsd'": {"kd_weight": weight, "target": top_k, "objective": Objective(loss="jsd")},
+        "made at temperature 1 can't be used at 2": {"kd_weight": weight, "target": top_k, "objective": warm},
         "teacher has 46 tokens": {"kd_weight": weight, "target": Dense(dense.logits[:, 1:])},
-        "temperature is 0": {"kd_weight": weight, "target": dense, "temperature": 0},
     }.items():
         with pytest.raises(WorkbenchError) as error:
             fused_loss(hidden, head, **arguments)

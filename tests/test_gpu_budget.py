@@ -12,7 +12,7 @@ from workbench import students, teachers
 from workbench.publish import report
 from workbench.store import Store
 from workbench.tasks import Task
-from workbench.training import TrainConfig, find_run, train
+from workbench.training import Job, TrainConfig, find_run, train
 
 BUDGET = yaml.safe_load((report.NOTEBOOKS / "budgets.yaml").read_text(encoding="utf-8"))["gpu"]
 GPU = {notebook: values for notebook, values in BUDGET.items() if "task_name" in values}
@@ -76,9 +76,9 @@ def encoder(tmp_path_factory, task) -> str:
 
 def test_its_family_takes_two_training_steps_as_a_student(task, labels, encoder, store):
     config = TrainConfig(student=encoder, steps=2, batch_size=8, eval_every=1, log_every=1, learning_rate=1e-3)
-    history = pd.DataFrame(train(task, labels, config, store=store))
+    history = pd.DataFrame(train(Job(task, labels, config), store=store))
     assert len(history) == 2 and history[["kd", "validation_nll"]].notna().all(axis=None)
-    model, _ = students.load(find_run(task, labels, config, store).path)
+    model, _ = students.load(find_run(Job(task, labels, config), store).path)
     assert model.config.model_type == "modernbert" and tuple(model.config.id2label.values()) == task.label_names
 
 

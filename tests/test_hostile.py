@@ -15,6 +15,7 @@ from lab import MINUTE, NAMES, smoke, write_notebook
 from workbench import escape
 from workbench.publish import notebook as nb_
 from workbench.publish import report, ship
+from workbench.training import Job
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 CORE = ["00", "01", "02", "03", "04", "05"]  # the others' texts are not the user's
@@ -111,9 +112,14 @@ def test_the_card_is_text_even_where_nobody_sanitises(browser, csv, tmp_path):
     teacher = BagOfWords(task)
     teacher.name, teacher.licence = hostile.TITLE, hostile.NAMES[1]
     labels, config = soft_labels(teacher, task, store=store), TrainConfig(student="1x16", steps=5)
-    list(train(task, labels, config, store=store))
+    list(train(Job(task, labels, config), store=store))
     folder = ship.ship(
-        find_run(task, labels, config, store), tmp_path / "out", task=task, licence="mit", teacher=teacher, store=store
+        find_run(Job(task, labels, config), store),
+        tmp_path / "out",
+        task=task,
+        licence="mit",
+        teacher=teacher,
+        store=store,
     )
     card = (folder / "README.md").read_text(encoding="utf-8")
     head, _, body = card.removeprefix("---\n").partition("\n---\n")

@@ -13,6 +13,7 @@ from workbench import losses
 from workbench.errors import WorkbenchError
 from workbench.losses import (
     LOSSES,
+    Objective,
     combine,
     cross_entropy,
     describe,
@@ -86,20 +87,24 @@ def test_every_loss_has_a_row_in_the_table_with_its_options_and_its_power():
 
 @pytest.mark.parametrize("temperature", SCALED_KL)
 def test_golden_scaled_forward_kl(temperature):
-    total, ce, kd = combine(STUDENT, TEACHER, torch.tensor([0]), temperature=temperature)
+    total, ce, kd = combine(STUDENT, TEACHER, torch.tensor([0]), Objective(temperature=temperature))
     assert close(total, SCALED_KL[temperature]) and close(kd, FORWARD_KL[temperature]) and ce == 0
-    plain, _, _ = combine(STUDENT, TEACHER, torch.tensor([0]), temperature=temperature, scale_by_temperature=False)
+    plain, _, _ = combine(
+        STUDENT, TEACHER, torch.tensor([0]), Objective(temperature=temperature, scale_by_temperature=False)
+    )
     assert close(plain, FORWARD_KL[temperature])
 
 
 def test_golden_cross_entropy():
     assert close(cross_entropy(STUDENT, torch.tensor([0])), CE)
-    total, ce, kd = combine(STUDENT, None, torch.tensor([0]), kd_weight=0.0, ce_weight=1.0)
+    total, ce, kd = combine(STUDENT, None, torch.tensor([0]), Objective(kd_weight=0.0, ce_weight=1.0))
     assert close(total, CE) and close(ce, CE) and kd == 0
 
 
 def test_terms_come_back_unweighted():
-    total, ce, kd = combine(STUDENT, TEACHER, torch.tensor([0]), temperature=2, kd_weight=0.75, ce_weight=0.5)
+    total, ce, kd = combine(
+        STUDENT, TEACHER, torch.tensor([0]), Objective(temperature=2, kd_weight=0.75, ce_weight=0.5)
+    )
     assert close(ce, CE) and close(kd, FORWARD_KL[2])
     assert close(total, 0.5 * CE + 0.75 * SCALED_KL[2])
 
@@ -126,7 +131,9 @@ def test_hard_labels_are_cross_entropy_to_the_teachers_choice():
     wanted = F.cross_entropy(student, teacher.argmax(-1), reduction="none")
     for temperature in (0.5, 1.0, 4.0):
         torch.testing.assert_close(hard_labels(student, teacher, temperature), wanted)
-        total, _, _ = combine(student, teacher, torch.full((6,), -1), loss="hard_labels", temperature=temperature)
+        total, _, _ = combine(
+            student, teacher, torch.full((6,), -1), Objective(loss="hard_labels", temperature=temperature)
+        )
         torch.testing.assert_close(total, wanted.mean())  # no T² either: temperature plays no part
 
 
@@ -168,7 +175,9 @@ def test_dkd_splits_the_forward_kl(temperature):
     both = dkd(student, teacher, temperature, labels=labels, alpha=0.5, beta=8.0)
     torch.testing.assert_close(both, 0.5 * tckd + 8 * nckd)
     options = {"loss": "dkd", "temperature": temperature, "loss_options": {"alpha": 0.5, "beta": 8}}
-    torch.testing.assert_close(combine(student, teacher, labels, **options)[2], both.mean())  # the labels arrive
+    torch.testing.assert_close(
+        combine(student, teacher, labels, Objective(**options))[2], both.mean()
+    )  # the labels arrive
 
 
 def test_dkd_of_two_classes_has_no_other_classes():
@@ -195,7 +204,7 @@ def test_standardised_logits_leave_their_size_and_place_behind(name):
 
     def kd(student, teacher, **options):
         labels = torch.full((6,), -1)
-        return combine(student, teacher, labels, loss=name, temperature=2.0, loss_options=options)[2]
+        return combine(student, teacher, labels, Objective(loss=name, temperature=2.0, loss_options=options))[2]
 
     plain = kd(student, teacher)
     standard = kd(student, teacher, standardise=True)
@@ -208,7 +217,7 @@ def test_standardised_logits_leave_their_size_and_place_behind(name):
 
 def test_a_row_of_equal_logits_has_no_deviation_and_a_finite_gradient():
     student = torch.zeros(3, 5, requires_grad=True)
-    combine(student, logits(3), torch.full((3,), -1), loss_options={"standardise": True})[0].backward()
+    combine(student, logits(3), torch.full((3,), -1), Objective(loss_options={"standardise": True}))[0].backward()
     assert student.grad.isfinite().all()
 
 
@@ -259,7 +268,9 @@ def test_gradient_of_the_whole_loss_is_the_derivative():
     student, teacher, labels = logits(4).requires_grad_(), logits(4, seed=1), torch.tensor([0, -1, 3, -1])
 
     def total(z):
-        return combine(z, teacher, labels, temperature=2.0, kd_weight=0.5, ce_weight=0.5, label_smoothing=0.1)[0]
+        return combine(
+            z, teacher, labels, Objective(temperature=2.0, kd_weight=0.5, ce_weight=0.5, label_smoothing=0.1)
+        )[0]
 
     assert torch.autograd.gradcheck(total, student)
 
@@ -268,7 +279,7 @@ def test_gradient_of_the_whole_loss_is_the_derivative():
 def test_scaled_gradient_is_temperature_times_the_difference(temperature):
     student = logits(4).requires_grad_()
     teacher = logits(4, seed=1)
-    combine(student, teacher, torch.full((4,), -1), temperature=temperature)[0].backward()
+    combine(student, teacher, torch.full((4,), -1), Objective(temperature=temperature))[0].backward()
     q, p = F.softmax(student / temperature, -1), F.softmax(teacher / temperature, -1)
     torch.testing.assert_close(student.grad, temperature * (q - p).detach() / 4)
 
@@ -276,7 +287,9 @@ def test_scaled_gradient_is_temperature_times_the_difference(temperature):
 @every_loss
 def test_no_gradient_reaches_the_teacher(name):
     student, teacher = logits(3).requires_grad_(), logits(3, seed=1).requires_grad_()
-    total, _, _ = combine(student, teacher, torch.tensor([0, 1, -1]), loss=name, kd_weight=1.0, ce_weight=1.0)
+    total, _, _ = combine(
+        student, teacher, torch.tensor([0, 1, -1]), Objective(loss=name, kd_weight=1.0, ce_weight=1.0)
+    )
     total.backward()
     assert teacher.grad is None and student.grad.abs().sum() > 0
 
@@ -299,7 +312,7 @@ def test_the_scaled_gradient_keeps_its_size_at_high_temperature(name):
     def size(temperature, scale=True):
         student, teacher = logits(64).requires_grad_(), logits(64, seed=1)
         options = {"loss": name, "temperature": temperature, "scale_by_temperature": scale}
-        combine(student, teacher, torch.full((64,), -1), **options)[0].backward()
+        combine(student, teacher, torch.full((64,), -1), Objective(**options))[0].backward()
         return student.grad.norm().item()
 
     assert size(64.0) == pytest.approx(size(16.0), rel=0.1)
@@ -314,7 +327,7 @@ def test_the_scaled_gradient_keeps_its_size_at_high_temperature(name):
 def test_each_term_has_its_own_denominator():
     student, teacher = logits(6), logits(6, seed=1)
     labels = torch.tensor([2, -1, -1, 0, -1, -1])
-    _, ce, kd = combine(student, teacher, labels, temperature=2.0, kd_weight=1.0, ce_weight=1.0)
+    _, ce, kd = combine(student, teacher, labels, Objective(temperature=2.0, kd_weight=1.0, ce_weight=1.0))
     known = labels >= 0
     torch.testing.assert_close(ce, F.cross_entropy(student[known], labels[known]))  # over 2 rows
     torch.testing.assert_close(kd, forward_kl(student, teacher, 2.0).mean())  # over 6
@@ -342,11 +355,7 @@ def test_a_step_is_the_same_however_it_is_split(name, split):
                 student[part],
                 teacher[part],
                 labels[part],
-                loss=name,
-                temperature=2.0,
-                kd_weight=0.7,
-                ce_weight=0.3,
-                label_smoothing=0.1,
+                Objective(loss=name, temperature=2.0, kd_weight=0.7, ce_weight=0.3, label_smoothing=0.1),
                 labelled_rows=4,
                 rows=12,
             )
@@ -364,7 +373,7 @@ def test_a_step_is_the_same_however_it_is_split(name, split):
 def test_a_part_of_a_step_is_refused_where_rows_depend_on_each_other():
     student, teacher, labels = logits(6), logits(6, seed=1), torch.full((6,), -1)
     with refused("Loss 'dist' compares the rows of a step, but got 6 of 12"):
-        combine(student, teacher, labels, loss="dist", rows=12)
+        combine(student, teacher, labels, Objective(loss="dist"), rows=12)
     with refused("dist got 2 rows"):
         dist(student[:2], teacher[:2])
 
@@ -373,7 +382,7 @@ def test_a_part_of_a_step_is_refused_where_rows_depend_on_each_other():
 def test_a_step_without_a_labelled_row_is_finite(kd_weight):
     student = logits(3).requires_grad_()
     teacher = logits(3, seed=1) if kd_weight else None
-    total, ce, _ = combine(student, teacher, torch.full((3,), -1), kd_weight=kd_weight, ce_weight=1.0)
+    total, ce, _ = combine(student, teacher, torch.full((3,), -1), Objective(kd_weight=kd_weight, ce_weight=1.0))
     total.backward()  # must have a graph, also where nothing counts
     assert ce == 0 and total.isfinite() and student.grad.isfinite().all()
     assert bool(student.grad.any()) == bool(kd_weight)
@@ -434,12 +443,12 @@ def test_unknown_loss_names_the_nearest():
     with refused("Unknown loss 'foward_kl': did you mean 'forward_kl'"):
         find_loss("foward_kl")
     with refused("Unknown loss"):
-        combine(STUDENT, TEACHER, torch.tensor([0]), loss="mse")
+        combine(STUDENT, TEACHER, torch.tensor([0]), Objective(loss="mse"))
 
 
 def test_distilling_without_soft_labels_is_refused():
     with refused("kd_weight is 1.0 but there are no soft labels"):
-        combine(STUDENT, None, torch.tensor([0]))
+        combine(STUDENT, None, torch.tensor([0]), Objective())
 
 
 @pytest.mark.parametrize(
@@ -462,7 +471,7 @@ def test_options_that_mean_nothing_are_refused(loss, options, parts):
     with refused(*parts):
         find_loss(loss, options)
     with pytest.raises(WorkbenchError):
-        combine(logits(4), logits(4), torch.full((4,), -1), loss=loss, loss_options=options)
+        combine(logits(4), logits(4), torch.full((4,), -1), Objective(loss=loss, loss_options=options))
 
 
 # In other tools' terms: their formulas as their sources have them, against ours
@@ -478,7 +487,7 @@ def test_described_weights_give_the_same_loss_in_other_tools():
     number = r"([\d.]+)"
 
     def ours(**options):
-        return combine(student, teacher, labels, **options)[0], describe(**options)
+        return combine(student, teacher, labels, Objective(**options))[0], describe(Objective(**options))
 
     def kl(temperature):
         log_q, p = F.log_softmax(student / temperature, -1), F.softmax(teacher / temperature, -1)
@@ -518,6 +527,8 @@ def test_described_weights_give_the_same_loss_in_other_tools():
 
 def test_what_has_no_counterpart_is_only_named():
     for loss in ("tvd", "dkd", "skew_kl", "hard_labels"):
-        assert describe(loss, temperature=4.0).count("\n") == 0 and loss in describe(loss)
-    assert "TRL" not in describe(loss_options={"standardise": True})
-    assert "tvd" in describe("tvd") and "T · tvd" in describe("tvd")
+        assert describe(Objective(loss=loss, temperature=4.0)).count("\n") == 0 and loss in describe(
+            Objective(loss=loss)
+        )
+    assert "TRL" not in describe(Objective(loss_options={"standardise": True}))
+    assert "tvd" in describe(Objective(loss="tvd")) and "T · tvd" in describe(Objective(loss="tvd"))

@@ -271,32 +271,20 @@ def test_import_stays_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
 
 
-def test_evaluate_metrics_equal_the_functions_without_a_network(data, monkeypatch):
+def test_evaluate_combines_all_metrics_without_a_network(data, monkeypatch):
+    import evaluate
+
     def refuse(*_):
         raise AssertionError("a metric tried to reach the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    labels, student, teacher = data["labels"], data["student"], data["teacher"]
-    ids, probabilities = student.argmax(1), metrics.softmax(student)
-    cases = {
-        "accuracy": (ids, labels, metrics.accuracy(ids, labels)),
-        "macro_f1": (ids, labels, metrics.macro_f1(ids, labels)),
-        "agreement": (student, teacher, metrics.agreement(student, teacher)),
-        "mean_kl": (student, teacher, metrics.mean_kl(student, teacher)),
-        "ece": (probabilities, labels, metrics.ece(probabilities, labels)),
-        "brier": (probabilities, labels, metrics.brier(probabilities, labels)),
-        "nll": (student, labels, metrics.nll(student, labels)),
-    }
-    for name, (predictions, references, expected) in cases.items():
-        metric = metrics.as_evaluate(name)
-        at_once = metric.compute(predictions=predictions, references=references)
-        assert at_once == {name: pytest.approx(expected)}
-        metric.add_batch(predictions=predictions[:150], references=references[:150])  # the evaluator's way
-        metric.add_batch(predictions=predictions[150:], references=references[150:])
-        assert metric.compute() == {name: pytest.approx(expected)}
-    flips = metrics.as_evaluate("negative_flip_rate").compute(
-        predictions=ids, teacher_predictions=teacher.argmax(1), references=labels
-    )
-    assert flips == {"negative_flip_rate": pytest.approx(metrics.negative_flips(student, teacher, labels)[0])}
-    warm = metrics.as_evaluate("mean_kl").compute(predictions=student, references=teacher, temperature=4.0)
-    assert warm["mean_kl"] == pytest.approx(metrics.mean_kl(student, teacher, 4.0))
+    given = {"references": data["labels"], "groups": data["groups"], "teacher_logits": data["teacher"]}
+    expected = metrics.scores(data["student"], data["labels"], data["groups"], data["teacher"])
+    every = [metrics.as_evaluate(name) for name in expected]
+    assert evaluate.combine(every).compute(predictions=data["student"], **given) == pytest.approx(expected)
+    plain = metrics.as_evaluate("nll")
+    for rows in (slice(150), slice(150, None)):  # the evaluator's way
+        plain.add_batch(predictions=data["student"][rows], references=data["labels"][rows])
+    assert plain.compute() == {"nll": pytest.approx(expected["nll"])}
+    with refused("agreement compares with the teacher"):
+        metrics.as_evaluate("agreement").compute(predictions=data["student"], references=data["labels"])

@@ -17,7 +17,7 @@ from workbench.errors import WorkbenchError
 from workbench.publish import onnx
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
 from workbench.store import Store
-from workbench.training import find_run, train
+from workbench.training import Job, find_run, train
 
 pytestmark = pytest.mark.slow  # PyTorch takes some ten seconds to load its exporter and use it once
 AWKWARD = ["", "?", "THE CAT", "cafe\u0301 plum", "\U0001f600 港灯", "a\nb\r\n\tc", "각 " * 3000, "the saw " * 5000]
@@ -28,9 +28,9 @@ def student(task, tmp_path_factory) -> Path:
     """Trained enough to have opinions."""
     store = Store(tmp_path_factory.mktemp("runs"))
     config = replace(PLAIN, kd_weight=0.0, steps=60, learning_rate=1e-2)
-    for _ in train(task, None, config, store=store):
+    for _ in train(Job(task, None, config), store=store):
         pass
-    return find_run(task, None, config, store).path
+    return find_run(Job(task, None, config), store).path
 
 
 @pytest.fixture(scope="module")

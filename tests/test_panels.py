@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import image as mpl_image
-from tiny import PLAIN
+from tiny import PLAIN, each
 
 from workbench.errors import WorkbenchError
 from workbench.language.problems import problems
@@ -18,7 +18,7 @@ from workbench.language.traces import trace_task
 from workbench.show import panels
 from workbench.show.training_panel import config_code
 from workbench.sweeps import run_all
-from workbench.training import TrainConfig, find_run
+from workbench.training import Job, TrainConfig, find_run
 
 NAMES = ["lights on", "lights off", "play <music>", "stop"]
 SOURCES = [Path(panels.__file__).with_name(f"{name}.py") for name in ("widgets", "training_panel", "panels")]
@@ -208,7 +208,7 @@ def test_the_code_shown_makes_the_config_of_the_controls(task, labels):
 def test_training_without_a_browser_makes_an_ordinary_run(task, labels):
     panel = training_panel(task, labels)
     history = panel.run()
-    run = find_run(task, labels, panel.config)
+    run = find_run(Job(task, labels, panel.config))
     assert history["step"].tolist() == list(range(1, PLAIN.steps + 1))
     assert run.history["loss"].tolist() == history["loss"].tolist()
     assert list(panel.finished) == ["1: 3 labels a class, as given"]
@@ -267,7 +267,7 @@ def test_twenty_rapid_clicks_leave_a_consistent_panel_and_no_thread(task, labels
     assert not panel.train.disabled and not panel.reset.disabled and panel.stop.disabled
     panel.train.click()
     assert panel.wait(60) and len(panel.finished) == 1
-    assert len(find_run(task, labels, panel.config).history) == 200
+    assert len(find_run(Job(task, labels, panel.config)).history) == 200
 
 
 def test_an_interrupted_run_is_reported_and_goes_on(task, labels):
@@ -327,7 +327,7 @@ def test_a_causal_language_model_is_trained_and_found_again():
     panel = panels.TrainingPanel({"traces": (lesson, None)}, base, students=["llama-1x64"])
     assert panel.settings["student"].options == ("llama-1x32", "llama-1x64")
     assert list(panel.run()["step"]) == [1, 2, 3]
-    assert find_run(lesson, None, panel.config)
+    assert find_run(Job(lesson, None, panel.config))
     panel.settings["seed"].value = 1
     panel.settings["seed"].value = 0
     assert "have been trained" in panel.status.value
@@ -343,7 +343,7 @@ def test_a_sweep_is_sliced_and_its_best_run_offered_first(task, labels):
     assert panel.image.value != shown
     panel.metric.value = "test.nll"  # less is better
     assert panel.chosen.options[0][0].startswith("-16:")
-    runs = run_all([replace(PLAIN, steps=2, temperature=t) for t in (1.0, 4.0)], task, labels, workers=1)
+    runs = run_all(each([replace(PLAIN, steps=2, temperature=t) for t in (1.0, 4.0)], task, labels), workers=1)
     panel = panels.SweepPanel(runs)
     panel.chosen.value = 1
     assert "temperature=4.0," in panel.code.value

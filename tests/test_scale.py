@@ -12,7 +12,7 @@ from test_tasks import write
 
 from workbench import students
 from workbench.tasks import SPLITS, load_task
-from workbench.training import TrainConfig, train
+from workbench.training import Job, TrainConfig, train
 
 PROGRAM = """
 import hashlib, json, resource, sys
@@ -89,4 +89,4 @@ def test_hundred_and_fifty_classes_and_texts_of_8000_tokens(tmp_path, store):
     config = TrainConfig(
         student="1x16", kd_weight=0.0, ce_weight=1.0, steps=2, batch_size=4, eval_every=1, log_every=1, max_length=8192
     )
-    assert all(np.isfinite(record["loss"]) for record in train(task, None, config, store=store))
+    assert all(np.isfinite(record["loss"]) for record in train(Job(task, None, config), store=store))

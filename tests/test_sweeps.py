@@ -16,21 +16,21 @@ import pandas as pd
 import pytest
 from optuna.distributions import FloatDistribution
 from refusal import check_sentence, refused
-from tiny import PLAIN
+from tiny import PLAIN, each
 
 from workbench import sweeps
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
-from workbench.sweeps import Job, controls, estimate, grid, hits, idle, one_factor, run_all, search, table
+from workbench.sweeps import Search, controls, estimate, grid, idle, one_factor, results, run_all, search, table
 from workbench.tasks import Task
 from workbench.teachers import BagOfWords
-from workbench.training import TrainConfig
+from workbench.training import Job, TrainConfig
 
 CONFIGS = [replace(PLAIN, steps=4, temperature=temperature, seed=seed) for temperature in (1.0, 4.0) for seed in (1, 0)]
 
 
 def jobs(task: Task, labels: SoftLabels) -> list[Job]:
-    return [Job(config, task, labels, f"T = {config.temperature:g}") for config in CONFIGS]
+    return [Job(task, labels, config, f"T = {config.temperature:g}") for config in CONFIGS]
 
 
 class Deadly:
@@ -145,7 +145,7 @@ def test_the_table_and_the_hits_are_of_the_runs_in_their_order(task, alone):
     assert list(alone["seed"]) == [1, 0, 1, 0] and list(alone["temperature"]) == [1, 1, 4, 4]
     assert (alone["label_draw"] == 0).all() and alone["test.accuracy"].between(0, 1).all()
     assert [run.config for run in alone["run"]] == CONFIGS
-    correct = hits(alone, task)
+    correct = results(alone, task).correct
     assert {arm: values.shape for arm, values in correct.items()} == {arm: (2, len(task.test)) for arm in alone["arm"]}
     truth = np.array(task.test["label"])
     assert (correct["T = 4"][1] == (alone["run"][3].logits("test").argmax(-1) == truth)).all()
@@ -158,13 +158,13 @@ def test_neither_workers_nor_order_change_a_number_and_a_second_call_makes_nothi
     check_equal(table[::-1].reset_index(drop=True), alone)
     before = made(store)
     monkeypatch.setattr(sweeps, "_make", None)
-    again = run_all(CONFIGS, task, labels, store=store)
+    again = run_all(each(CONFIGS, task, labels), store=store)
     assert list(again["test.accuracy"]) == list(alone["test.accuracy"]) and made(store) == before
 
 
 def test_the_options_of_a_loss_are_columns(task, labels, store):
     configs = [replace(PLAIN, steps=2, loss="jsd", loss_options={"beta": beta}) for beta in (0.1, 0.9)]
-    table = run_all([*configs, replace(PLAIN, steps=2)], task, labels, workers=1, store=store)
+    table = run_all(each([*configs, replace(PLAIN, steps=2)], task, labels), workers=1, store=store)
     assert list(table["beta"][:2]) == [0.1, 0.9] and np.isnan(table["beta"][2]) and "loss_options" not in table
 
 
@@ -179,16 +179,16 @@ def test_a_grid_costs_one_teacher_pass(task, store):
     teacher = Counting(task)
     labels = soft_labels(teacher, task, store=store)
     configs = grid({"temperature": [1.0, 4.0], "loss": ["forward_kl", "tvd", "hard_labels"]}, replace(PLAIN, steps=2))
-    assert len(run_all(configs, task, soft_labels(teacher, task, store=store), workers=1, store=store)) == 5
+    assert len(run_all(each(configs, task, soft_labels(teacher, task, store=store)), workers=1, store=store)) == 5
     rows = [entry.record["rows"] for entry in store.list("soft_labels")]
     assert teacher.asked == sum(rows) == labels.rows_labelled == len(set(task.transfer_texts))
 
 
 def test_a_table_is_there_before_and_while_the_runs_are_made(task, labels, store):
-    before = table(CONFIGS, task, labels, store=store)
+    before = table(each(CONFIGS, task, labels), store=store)
     assert before["run"].isna().all() and before[sweeps.SCORE].isna().all()
-    run_all(CONFIGS[:2], task, labels, workers=1, store=store)
-    some = table(CONFIGS, task, labels, store=store)
+    run_all(each(CONFIGS[:2], task, labels), workers=1, store=store)
+    some = table(each(CONFIGS, task, labels), store=store)
     assert list(some["run"].isna()) == [False, False, True, True]
     assert list(some["temperature"]) == [1, 1, 4, 4] and (some["idle"] == "").all()
     assert some[["ce", "kd", "grad_ratio"]].notna().all(axis=1).tolist() == [True, True, False, False]
@@ -197,23 +197,23 @@ def test_a_table_is_there_before_and_while_the_runs_are_made(task, labels, store
 
 
 def test_an_estimate_counts_what_is_missing_and_leaves_nothing(task, labels, store, monkeypatch):
-    run_all(CONFIGS[:1], task, labels, workers=1, store=store)
-    found = estimate([*CONFIGS, CONFIGS[0]], task, labels, workers=2, store=store)
+    run_all(each(CONFIGS[:1], task, labels), workers=1, store=store)
+    found = estimate(each([*CONFIGS, CONFIGS[0]], task, labels), workers=2, store=store)
     assert (found.runs, found.found, found.workers) == (3, 2, 2) and len(store.list()) == 1
     size = sum(path.stat().st_size for path in store.list("runs")[0].path.rglob("*") if path.is_file())
     assert found.bytes == pytest.approx(3 * size, rel=0.1) and found.seconds > 0
     assert "3 runs to make (2 found): about " in str(found) and " MB of " in str(found)
-    assert estimate(CONFIGS[:1], task, labels, store=store).seconds == 0
+    assert estimate(each(CONFIGS[:1], task, labels), store=store).seconds == 0
     monkeypatch.setattr(sweeps.shutil, "disk_usage", lambda _: type("Disk", (), {"free": 10_000})())
     with refused("3 runs need about ", "free some space"):
-        estimate(CONFIGS, task, labels, store=store)
+        estimate(each(CONFIGS, task, labels), store=store)
 
 
 def test_hits_by_a_factor_average_the_cells_of_a_seed(task, labels, store):
     configs = [replace(c, seed=seed) for c in grid({"loss": ["tvd", "forward_kl"], "temperature": [1.0, 4.0]},
                replace(PLAIN, steps=4)) for seed in (0, 1)]  # fmt: skip
-    runs = run_all(configs, task, labels, workers=1, store=store)
-    by = hits(runs, task, "validation", by="loss")
+    runs = run_all(each(configs, task, labels), workers=1, store=store)
+    by = results(runs, task, "validation", by="loss").correct
     assert list(by) == ["tvd", "forward_kl"]
     truth = np.array(task.validation["label"])
     cells = [runs["run"][i].logits("validation").argmax(-1) == truth for i in (0, 2)]  # tvd, seed 0
@@ -221,7 +221,7 @@ def test_hits_by_a_factor_average_the_cells_of_a_seed(task, labels, store):
 
 
 def test_a_run_that_fails_loses_no_other(task, labels, store, capfd):
-    bad = Job(replace(CONFIGS[0], seed=7), task, None, "no teacher")
+    bad = Job(task, None, replace(CONFIGS[0], seed=7), "no teacher")
     with refused(
         "1 of 5 runs failed, the others are kept; the first: no teacher seed 7: kd_weight is 1.0 but labels is None"
     ):
@@ -234,7 +234,7 @@ def test_a_run_that_fails_loses_no_other(task, labels, store, capfd):
 def test_a_sweep_whose_first_runs_all_fail_stops_and_shows_the_error(task, labels, tmp_path):
     (tmp_path / "file").touch()
     with refused("The first 3 runs all failed, so the other 9 were not tried", "Cannot write to the store"):
-        run_all(many(), task, labels, workers=2, store=Store(tmp_path / "file" / "store"))
+        run_all(each(many(), task, labels), workers=2, store=Store(tmp_path / "file" / "store"))
 
 
 def test_a_store_that_is_not_shared_is_noticed(task, labels, store, tmp_path, monkeypatch):
@@ -242,20 +242,15 @@ def test_a_store_that_is_not_shared_is_noticed(task, labels, store, tmp_path, mo
     one = sweeps._one
     monkeypatch.setattr(sweeps, "_in_processes", lambda calls, _: (one(c[0], elsewhere, *c[2:]) for c in calls))
     with refused("2 runs were made but are not in ", "one shared folder"):
-        run_all(CONFIGS[:2], task, labels, store=store)
+        run_all(each(CONFIGS[:2], task, labels), store=store)
 
 
 def test_a_worker_that_would_make_another_run_says_so(task, labels, store, monkeypatch):
-    job = Job(CONFIGS[0], task, labels)
-    inputs = sweeps.run_inputs(task, labels, job.config) | {"code": "other", "device": "cuda"}
+    job = Job(task, labels, CONFIGS[0])
+    inputs = sweeps.run_inputs(job) | {"code": "other", "device": "cuda"}
     error, _ = sweeps._one(job, store, inputs, {})
     check_sentence(error, "the worker's code and device differ", "the same package")
     assert not store.list()
-
-
-def test_configs_without_a_task_are_refused():
-    with refused("run_all(configs, task, labels)"):
-        run_all(CONFIGS)
 
 
 @pytest.mark.slow  # starts two pools
@@ -266,7 +261,7 @@ def test_a_killed_worker_gives_one_sentence_and_loses_no_finished_run(task, labe
         run_all(some, workers=2, store=store)
     before = made(store)
     assert 1 <= len(before) < 4
-    more = [*some, Job(replace(CONFIGS[0], seed=2), task, labels)]  # two or more to make: a new pool
+    more = [*some, Job(task, labels, replace(CONFIGS[0], seed=2))]  # two or more to make: a new pool
     table = run_all(more, workers=2, store=store)
     assert [run.config for run in table["run"]] == [job.config for job in more]
     assert before.items() <= made(store).items() and len(made(store)) == 5
@@ -308,7 +303,7 @@ def test_interrupting_a_sweep_keeps_what_is_finished(task, labels, store, tmp_pa
             time.sleep(0.1)
     before = made(store)
     assert 1 <= len(before) < 12
-    run_all(many(), task, labels, workers=2, store=store)
+    run_all(each(many(), task, labels), workers=2, store=store)
     assert before.items() <= made(store).items() and len(made(store)) == 12
 
 
@@ -319,8 +314,9 @@ SPACE = {"temperature": FloatDistribution(0.25, 16, log=True), "loss": ["forward
 
 def found_by(task, labels, store, **options) -> pd.DataFrame:
     base = replace(PLAIN, steps=8, learning_rate=1e-2)
-    options = {"base": base, "seeds": (0, 1), "batch": 3, "workers": 1, "store": store} | options
-    return search(SPACE, 7, task, labels, **options)
+    how = {"seeds": (0, 1), "batch": 3} | {k: options.pop(k) for k in ("prune", "seed") if k in options}
+    options = {"workers": 1, "store": store} | options
+    return search(Job(task, labels, base), Search(space=SPACE, budget=7, **how), **options)
 
 
 @pytest.mark.slow
@@ -365,7 +361,7 @@ def test_medians_are_of_the_best_so_far_and_wait_for_four():
 )  # fmt: skip
 def test_a_search_of_nothing_is_refused(task, labels, store, space, budget, part):
     with refused(part):
-        search(space, budget, task, labels, store=store)
+        search(Job(task, labels, PLAIN), Search(space=space, budget=budget), store=store)
 
 
 # --- a cluster
@@ -419,7 +415,7 @@ def test_a_cluster_without_workers_is_not_waited_for(task, labels, store, cluste
         process.kill()
         process.wait()
     with refused("has had no worker for 2 s", "dask worker"):
-        run_all(CONFIGS, task, labels, store=store, cluster=cluster[0])
+        run_all(each(CONFIGS, task, labels), store=store, cluster=cluster[0])
 
 
 class Killing:
@@ -445,7 +441,7 @@ def test_a_run_that_kills_every_worker_ends_with_one_sentence(task, labels, stor
     thread.start()
     try:
         with refused("1 of 1 runs failed", "deadly seed 1: every worker that tried it died"):
-            run_all([Job(CONFIGS[0], task, Killing(labels), "deadly")], store=store, cluster=cluster[0])
+            run_all([Job(task, Killing(labels), CONFIGS[0], "deadly")], store=store, cluster=cluster[0])
     finally:
         stop.set()
         thread.join()
@@ -454,12 +450,12 @@ def test_a_run_that_kills_every_worker_ends_with_one_sentence(task, labels, stor
 
 def test_a_cluster_that_is_not_there_is_one_sentence(task, labels, store, monkeypatch):
     with refused("No dask scheduler answers at 'nonsense://here'", "dask scheduler"):
-        run_all(CONFIGS, task, labels, store=store, cluster="nonsense://here")
+        run_all(each(CONFIGS, task, labels), store=store, cluster="nonsense://here")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(task, labels, tmp_path_factory) -> pd.DataFrame:
-    return run_all(many(), task, labels, workers=2, store=Store(tmp_path_factory.mktemp("undisturbed")))
+    return run_all(each(many(), task, labels), workers=2, store=Store(tmp_path_factory.mktemp("undisturbed")))
 
 
 @pytest.mark.parametrize(
@@ -481,7 +477,7 @@ def test_a_worker_killed_in_the_middle_costs_nothing(task, labels, store, undist
 
     thread = threading.Thread(target=kill)
     thread.start()
-    runs = run_all(many(), task, labels, store=store, cluster=address)
+    runs = run_all(each(many(), task, labels), store=store, cluster=address)
     thread.join()
     assert 1 <= killed[0] < len(many()), "the kill came after the end: it proves nothing"
     entries = store.list("runs")

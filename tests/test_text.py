@@ -23,7 +23,7 @@ from workbench.language.causal import LanguageModel, evaluate, layer_importance,
 from workbench.language.labels import LabelOptions, gradient_fidelity, import_labels, recommend
 from workbench.losses import forward_kl
 from workbench.store import Store
-from workbench.training import TrainConfig, find_run, train
+from workbench.training import Job, TrainConfig, find_run, train
 
 LENGTH = 24
 CONFIG = TrainConfig(
@@ -240,15 +240,15 @@ def test_training_lowers_the_loss_and_resumes_to_the_same_student(kind, teacher,
         task = label(teacher, task, store, "text").as_task(task) if kind == "text" else task
     else:
         labels = label(teacher, task, store, kind)
-    history = list(train(task, labels, config, store=store))
+    history = list(train(Job(task, labels, config), store=store))
     assert history[-1]["loss"] < history[0]["loss"] and np.isfinite(history[-1]["validation"])
-    run = find_run(task, labels, config, store)
+    run = find_run(Job(task, labels, config), store)
     other = Store(store.root / "resumed")
-    steps = train(task, labels, config, store=other)
+    steps = train(Job(task, labels, config), store=other)
     next(steps)
     steps.close()
-    assert [r["loss"] for r in train(task, labels, config, store=other)] == [r["loss"] for r in history]
-    resumed = find_run(task, labels, config, other)
+    assert [r["loss"] for r in train(Job(task, labels, config), store=other)] == [r["loss"] for r in history]
+    resumed = find_run(Job(task, labels, config), other)
     assert resumed.metrics == run.metrics
     a, b = (load_language_model(r.path).model.state_dict() for r in (run, resumed))
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -263,7 +263,7 @@ def label_and_train(path, task, root, started=None) -> None:
     if started:
         started.set()
     labels = label(teacher, task, store)
-    for _ in train(task, labels, LONGER, store=store, checkpoint_seconds=0):
+    for _ in train(Job(task, labels, LONGER), store=store, checkpoint_seconds=0):
         pass
 
 
@@ -288,13 +288,13 @@ def test_labelling_and_training_killed_at_random_moments_end_with_the_same_stude
 def test_a_step_does_not_depend_on_its_split(teacher, task, store):
     labels = label(teacher, task, store)
     config = replace(CONFIG, ce_weight=0.5, steps=3)
-    whole, parts = (list(train(task, labels, replace(config, accumulation=n), store=store)) for n in (1, 4))
+    whole, parts = (list(train(Job(task, labels, replace(config, accumulation=n)), store=store)) for n in (1, 4))
     assert [r["loss"] for r in parts] == pytest.approx([r["loss"] for r in whole], rel=1e-5)
 
 
 def test_label_smoothing_is_refused(teacher, task, store):
     with pytest.raises(WorkbenchError, match="label_smoothing"):
-        list(train(task, None, replace(CONFIG, kd_weight=0.0, ce_weight=1.0, label_smoothing=0.1), store=store))
+        list(train(Job(task, None, replace(CONFIG, kd_weight=0.0, ce_weight=1.0, label_smoothing=0.1)), store=store))
 
 
 WORKER = """

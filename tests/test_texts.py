@@ -83,7 +83,7 @@ def test_written_texts_are_seeded_stored_and_resumed(task, writer, store, monkey
 
     other = list(written(task, writer, **options, seed=1).unlabelled["text"])
     assert other != texts
-    monkeypatch.setattr("workbench.language.texts._language_model", lambda source: pytest.fail("what is stored was written again"))
+    monkeypatch.setattr("workbench.language.texts._language_model", lambda source: pytest.fail("written again"))
     torch.manual_seed(5)
     before = torch.get_rng_state()
     assert list(written(task, writer, **options).unlabelled["text"]) == texts

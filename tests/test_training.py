@@ -23,12 +23,12 @@ from safetensors.torch import load_file
 from tiny import CONFIG, PLAIN
 
 from workbench import metrics, students, training
-from workbench.losses import LOSSES, combine
+from workbench.losses import LOSSES, Objective, combine
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
 from workbench.tasks import Task
 from workbench.teachers import BagOfWords
-from workbench.training import Run, TrainConfig, find_run, train
+from workbench.training import Job, Run, TrainConfig, find_run, train
 from workbench.turns import TURN
 
 
@@ -39,9 +39,9 @@ def whole(task, labels, tmp_path_factory) -> Run:
 
 
 def run(task: Task, labels: SoftLabels | None, config: TrainConfig, store: Store) -> Run:
-    for _ in train(task, labels, config, store=store):
+    for _ in train(Job(task, labels, config), store=store):
         pass
-    return find_run(task, labels, config, store)
+    return find_run(Job(task, labels, config), store)
 
 
 def untimed(history: pd.DataFrame) -> pd.DataFrame:
@@ -80,14 +80,14 @@ def test_a_loss_over_the_rows_of_a_step_needs_them_together(options):
 
 def draw(config: TrainConfig, steps: int, labelled: int = 9, total: int = 36) -> np.ndarray:
     """Rows ``[steps, batch_size]``."""
-    batches = training._Batches(labelled, total, config)
+    batches = training.Batches(labelled, total, config)
     return np.stack([batches.rows(step) for step in range(steps)])
 
 
 def test_batches_are_a_function_of_the_step_alone():
     config = TrainConfig(batch_size=8, ce_weight=1.0)
     wanted = draw(config, 40)
-    batches = training._Batches(9, 36, config)
+    batches = training.Batches(9, 36, config)
     for step in random.Random(0).sample(range(40), 40):
         assert (batches.rows(step) == wanted[step]).all()
 
@@ -145,12 +145,12 @@ def test_the_first_record_is_the_loss_of_the_new_student_on_the_first_batch(task
         log_every=1,
         eval_every=1,
     )
-    record = next(train(task, labels, config, store=store))
+    record = next(train(Job(task, labels, config), store=store))
 
     torch.manual_seed(config.seed)
     texts = task.transfer_texts
     student, tokenizer = students.build(config.student, task.label_names, texts)
-    rows = training._Batches(9, 36, config).rows(0)
+    rows = training.Batches(9, 36, config).rows(0)
     chosen = [texts[i] for i in rows]
     logits = torch.from_numpy(students.predict(student, tokenizer, chosen)).requires_grad_()
     known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
@@ -172,17 +172,17 @@ OPTIONS = {"jsd": {"beta": 0.3, "normalise": True}, "dkd": {"beta": 4.0}, "dist"
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_trains_with_its_options_and_the_labels(task, labels, store, loss):
     config = replace(PLAIN, loss=loss, loss_options=OPTIONS.get(loss, {}), log_every=1, steps=2)
-    record = next(train(task, labels, config, store=store))
+    record = next(train(Job(task, labels, config), store=store))
     torch.manual_seed(config.seed)
     texts = task.transfer_texts
     student, tokenizer = students.build(config.student, task.label_names, texts)
-    chosen = [texts[i] for i in training._Batches(9, 36, config).rows(0)]
+    chosen = [texts[i] for i in training.Batches(9, 36, config).rows(0)]
     known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
     target = torch.tensor([known.get(text, -1) for text in chosen])
     logits = torch.from_numpy(students.predict(student, tokenizer, chosen))
     teacher = torch.from_numpy(labels.logits(chosen))
     options = {"loss": loss, "loss_options": config.loss_options, "temperature": config.temperature}
-    _, _, kd = combine(logits, teacher, target, **options)
+    _, _, kd = combine(logits, teacher, target, Objective(**options))
     assert record["kd"] == pytest.approx(kd.item(), abs=1e-5)
 
 
@@ -190,7 +190,7 @@ def test_options_of_the_loss_are_part_of_the_run(task, labels, store):
     config = replace(PLAIN, loss="jsd", loss_options={"beta": 0.3, "normalise": True}, steps=2)
     done = run(task, labels, config, store)
     assert done.config == config  # through JSON
-    assert find_run(task, labels, replace(config, loss_options={"beta": 0.3}), store) is None
+    assert find_run(Job(task, labels, replace(config, loss_options={"beta": 0.3})), store) is None
     assert {"beta": 0.3, "normalise": True}.items() <= store.runs("runs").iloc[0].to_dict().items()
 
 
@@ -210,7 +210,7 @@ def test_a_loss_that_is_no_longer_finite_ends_the_run_with_one_sentence(task, la
     config = replace(PLAIN, learning_rate=1e30, max_grad_norm=1e30, log_every=1)
     with refused("The loss is ", "at step ", "lower learning_rate (1e+30)"):
         run(task, labels, config, store)
-    assert find_run(task, labels, config, store) is None
+    assert find_run(Job(task, labels, config), store) is None
 
 
 def test_a_row_without_a_soft_label_is_named(task, store):
@@ -225,7 +225,7 @@ def test_a_row_without_a_soft_label_is_named(task, store):
 
 def test_records(task, labels, store):
     config = replace(PLAIN, steps=7, log_every=3, eval_every=2, warmup=0.5)
-    history = pd.DataFrame(train(task, labels, config, store=store))
+    history = pd.DataFrame(train(Job(task, labels, config), store=store))
     assert list(history) == ("step loss ce kd learning_rate seconds validation validation_nll grad_ratio".split())
     assert list(history["step"]) == [3, 6, 7]
     np.testing.assert_allclose(history["learning_rate"], [3 / 4 * 4e-3, 2 / 3 * 4e-3, 1 / 3 * 4e-3])
@@ -233,7 +233,7 @@ def test_records(task, labels, store):
     assert history["seconds"].is_monotonic_increasing and (history["seconds"] > 0).all()
     assert history["validation"].between(0, 1).all() and (history["grad_ratio"] > 0).all()
 
-    sparse = pd.DataFrame(train(task, labels, replace(config, log_every=1, eval_every=3), store=store))
+    sparse = pd.DataFrame(train(Job(task, labels, replace(config, log_every=1, eval_every=3)), store=store))
     assert list(sparse["step"][sparse["validation"].notna()]) == [3, 6, 7]
 
 
@@ -250,7 +250,7 @@ def test_a_run_ends_at_the_first_look_that_reaches_the_score_on_the_schedule_of_
 @pytest.mark.parametrize(("kd_weight", "ce_weight"), [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
 def test_an_absent_term_has_no_value_and_the_gradients_no_ratio(task, labels, store, kd_weight, ce_weight):
     config = replace(PLAIN, steps=2, kd_weight=kd_weight, ce_weight=ce_weight)
-    (record,) = train(task, labels if kd_weight else None, config, store=store)
+    (record,) = train(Job(task, labels if kd_weight else None, config), store=store)
     assert math.isfinite(record["kd"]) == bool(kd_weight)
     assert math.isfinite(record["ce"]) == bool(ce_weight)
     assert math.isfinite(record["grad_ratio"]) == bool(kd_weight and ce_weight)
@@ -258,9 +258,9 @@ def test_an_absent_term_has_no_value_and_the_gradients_no_ratio(task, labels, st
 
 def test_the_ratio_of_gradients_follows_the_weights(task, labels, store):
     config = replace(PLAIN, steps=1, log_every=1, learning_rate=1e-30)
-    (base,) = train(task, labels, config, store=store)
-    (more,) = train(task, labels, replace(config, kd_weight=3.0, ce_weight=0.5), store=store)
-    (bare,) = train(task, labels, replace(config, scale_by_temperature=False), store=store)
+    (base,) = train(Job(task, labels, config), store=store)
+    (more,) = train(Job(task, labels, replace(config, kd_weight=3.0, ce_weight=0.5)), store=store)
+    (bare,) = train(Job(task, labels, replace(config, scale_by_temperature=False)), store=store)
     assert more["grad_ratio"] == pytest.approx(6 * base["grad_ratio"])
     assert bare["grad_ratio"] == pytest.approx(base["grad_ratio"] / 4)
 
@@ -308,18 +308,18 @@ def test_a_run_tells_what_it_is(task, labels, whole):
 
 
 def test_a_finished_run_is_found_and_gives_the_same_records(task, labels, store, monkeypatch):
-    first = pd.DataFrame(train(task, labels, CONFIG, store=store))
+    first = pd.DataFrame(train(Job(task, labels, CONFIG), store=store))
     (entry,) = store.list("runs")
-    monkeypatch.setattr(training, "_Trainer", None)  # any step would now fail
-    pd.testing.assert_frame_equal(pd.DataFrame(train(task, labels, CONFIG, store=store)), first, check_exact=True)
+    monkeypatch.setattr(training, "Trainer", None)  # any step would now fail
+    pd.testing.assert_frame_equal(pd.DataFrame(train(Job(task, labels, CONFIG), store=store)), first, check_exact=True)
     assert [e.path for e in store.list("runs")] == [entry.path]
-    assert find_run(task, labels, replace(CONFIG, seed=1), store) is None
+    assert find_run(Job(task, labels, replace(CONFIG, seed=1)), store) is None
 
 
 def test_labels_only_runs_do_not_depend_on_a_teacher(task, labels, store):
     config = replace(PLAIN, kd_weight=0.0, steps=2)
     run(task, labels, config, store)
-    assert find_run(task, None, config, store)
+    assert find_run(Job(task, None, config), store)
 
 
 # --- stopped and resumed
@@ -327,24 +327,24 @@ def test_labels_only_runs_do_not_depend_on_a_teacher(task, labels, store):
 
 def test_a_closed_run_resumes_where_it_was_closed(task, labels, store, whole, monkeypatch):
     steps = []
-    one_step = training._Trainer.one_step
-    monkeypatch.setattr(training._Trainer, "one_step", lambda self: (steps.append(self.step), one_step(self)))
+    one_step = training.Trainer.one_step
+    monkeypatch.setattr(training.Trainer, "one_step", lambda self: (steps.append(self.step), one_step(self)))
     for stops in ((2,), (2, 4, 6)):  # a resumed run gives its earlier records again
-        records = train(task, labels, CONFIG, store=store)
+        records = train(Job(task, labels, CONFIG), store=store)
         assert [next(records)["step"] for _ in stops] == list(stops)
         torch.manual_seed(1)
         records.close()
-        assert find_run(task, labels, CONFIG, store) is None
-    resumed = pd.DataFrame(train(task, labels, CONFIG, store=store))
+        assert find_run(Job(task, labels, CONFIG), store) is None
+    resumed = pd.DataFrame(train(Job(task, labels, CONFIG), store=store))
     assert steps == list(range(12)), "a step was lost or done twice"
     pd.testing.assert_frame_equal(untimed(resumed), untimed(whole.history), check_exact=True)
-    check_same(find_run(task, labels, CONFIG, store), whole)
+    check_same(find_run(Job(task, labels, CONFIG), store), whole)
     assert not list(store.root.rglob("checkpoint"))
 
 
 def die_after_every_step(task, labels, config, store, monkeypatch) -> None:
     """Leave a run with its last step to go, which alone may be taken."""
-    one_step = training._Trainer.one_step
+    one_step = training.Trainer.one_step
     left = iter(())
 
     def step_or_die(self) -> None:
@@ -352,11 +352,11 @@ def die_after_every_step(task, labels, config, store, monkeypatch) -> None:
             raise KeyboardInterrupt
         one_step(self)
 
-    monkeypatch.setattr(training._Trainer, "one_step", step_or_die)
+    monkeypatch.setattr(training.Trainer, "one_step", step_or_die)
     for _ in range(config.steps - 1):
         left = iter([1])
         with pytest.raises(KeyboardInterrupt):
-            list(train(task, labels, config, store=store, checkpoint_seconds=0))
+            list(train(Job(task, labels, config), store=store, checkpoint_seconds=0))
     left = iter([1])
 
 
@@ -369,7 +369,7 @@ def test_what_the_consumer_does_between_records_does_not_reach_the_run(task, lab
     outer = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        for record in train(task, labels, CONFIG, store=store, checkpoint_seconds=0):
+        for record in train(Job(task, labels, CONFIG), store=store, checkpoint_seconds=0):
             assert torch.get_num_threads() == 2, "the consumer works with the run's threads"
             record.clear()
             torch.manual_seed(9)
@@ -379,7 +379,7 @@ def test_what_the_consumer_does_between_records_does_not_reach_the_run(task, lab
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(outer)
-    check_same(find_run(task, labels, CONFIG, store), whole)
+    check_same(find_run(Job(task, labels, CONFIG), store), whole)
 
 
 # --- several at once
@@ -395,7 +395,7 @@ def check_interleaved(task, labels, tmp_path, seeds, wanted) -> None:
         try:
             torch.set_num_threads(1)
             barrier.wait(60)
-            for record in train(task, labels, replace(CONFIG, seed=seed), store=Store(tmp_path / f"{seed}")):
+            for record in train(Job(task, labels, replace(CONFIG, seed=seed)), store=Store(tmp_path / f"{seed}")):
                 mixed.append(seed)
                 with TURN:
                     torch.rand(record["step"])  # the consumer draws too
@@ -413,7 +413,7 @@ def check_interleaved(task, labels, tmp_path, seeds, wanted) -> None:
     assert not failed
     assert mixed != sorted(mixed), "they ran one after the other: this proves nothing"
     for seed in seeds:
-        check_same(find_run(task, labels, replace(CONFIG, seed=seed), Store(tmp_path / f"{seed}")), wanted[seed])
+        check_same(find_run(Job(task, labels, replace(CONFIG, seed=seed)), Store(tmp_path / f"{seed}")), wanted[seed])
 
 
 def test_two_runs_at_once_in_one_process_end_as_each_alone(task, labels, tmp_path, whole):
@@ -422,7 +422,7 @@ def test_two_runs_at_once_in_one_process_end_as_each_alone(task, labels, tmp_pat
 
 
 def test_a_run_whose_records_are_taken_by_several_threads_and_closed_by_another_resumes(task, labels, store, whole):
-    records = train(task, labels, CONFIG, store=store)
+    records = train(Job(task, labels, CONFIG), store=store)
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as two:
         assert one.submit(next, records).result()["step"] == 2
         torch.rand(3)
@@ -435,7 +435,7 @@ def test_a_run_gives_back_the_random_state_of_its_consumer(task, labels, store):
     torch.manual_seed(3)
     wanted = torch.rand(4)
     torch.manual_seed(3)
-    list(train(task, labels, replace(CONFIG, steps=2), store=store))
+    list(train(Job(task, labels, replace(CONFIG, steps=2)), store=store))
     assert (torch.rand(4) == wanted).all()
 
 
@@ -448,7 +448,7 @@ LONGER = replace(CONFIG, steps=60)
 
 def train_in_child(task: Task, labels: SoftLabels, root: Path, started) -> None:
     started.set()
-    for _ in train(task, labels, LONGER, store=Store(root), checkpoint_seconds=0):
+    for _ in train(Job(task, labels, LONGER), store=Store(root), checkpoint_seconds=0):
         pass
 
 
@@ -515,7 +515,7 @@ def test_a_killed_run_ends_bit_for_bit_where_it_would_have_ended(task, labels, t
     moments = [rng.uniform(0, 0.2) * seconds for _ in range(3)]
     landed, kept = kill_and_resume(task, labels, tmp_path, moments, further=True)
     assert landed == 3 and kept == sorted(kept) and 0 < kept[0] and kept[-1] < LONGER.steps
-    check_same(find_run(task, labels, LONGER, Store(tmp_path)), uninterrupted)
+    check_same(find_run(Job(task, labels, LONGER), Store(tmp_path)), uninterrupted)
 
 
 @pytest.mark.soak
@@ -525,5 +525,5 @@ def test_runs_killed_at_any_moment_end_bit_for_bit_where_they_would_have_ended(t
     for i in range(10):  # the last moments fall into the writing of the results
         root = tmp_path / str(i)
         landed += kill_and_resume(task, labels, root, [rng.uniform(i, i + 1) / 6 * seconds])[0]
-        check_same(find_run(task, labels, LONGER, Store(root)), uninterrupted)
+        check_same(find_run(Job(task, labels, LONGER), Store(root)), uninterrupted)
     assert landed >= 6

@@ -10,6 +10,7 @@ from refusal import refused
 from workbench.errors import WorkbenchError
 from workbench.metrics import balanced_accuracy, slices
 from workbench.verdicts import (
+    Results,
     _holm,
     _strata,
     _verdict,
@@ -58,7 +59,7 @@ def test_false_beats_in_at_most_4_percent_of_1000_null_data_sets(sizes, variance
     verdicts = []
     for _ in range(1000):
         data = simulated_hits(rng, sizes, **variances)
-        verdicts.append(compare(*data, declared=PAIR, bootstraps=0)["verdict"][0])
+        verdicts.append(compare(Results(*data), PAIR)["verdict"][0])
     shares = pd.Series(verdicts).value_counts(normalize=True)
     assert 0.005 <= shares["BEATS"] <= 0.04  # nominal 0.025; almost none would mean too wide intervals
     assert 0.005 <= shares["WORSE"] <= 0.04
@@ -80,7 +81,7 @@ def test_effect_of_2_8_standard_errors_is_found_four_times_in_five():
 
     def tables(effect, times):
         data = (gaussian_hits(rng, EVEN, effect) for _ in range(times))
-        return pd.concat([compare(hits, labels, declared=PAIR, bootstraps=0) for hits, labels, _ in data])
+        return pd.concat([compare(Results(hits, labels), PAIR) for hits, labels, _ in data])
 
     detectable = tables(0.0, 100)["detectable"].mean()  # as reported, which is what the reader relies on
     assert detectable == pytest.approx(2.8 * gaussian_hits(rng, EVEN)[2], rel=0.10)
@@ -96,15 +97,14 @@ def test_variance_is_unbiased_with_few_templates(sizes):
     found = []
     for _ in range(300):
         hits, labels, true_se = gaussian_hits(rng, sizes, seeds=1, by_seed=0.0)
-        found.append(compare(hits, labels, declared=PAIR, bootstraps=0)["se"][0] ** 2)
+        found.append(compare(Results(hits, labels), PAIR)["se"][0] ** 2)
     assert np.mean(found) == pytest.approx(true_se**2, rel=0.06)
 
 
-def test_bootstrap_equals_closed_form_and_a_naive_bootstrap():
+def test_the_closed_form_is_that_of_a_naive_bootstrap():
     rng = np.random.default_rng(3)
     data = simulated_hits(rng, [6] * 5, by_template=0.7, by_seed=0, by_both=0.3, seeds=1)
-    closed = compare(*data, declared=PAIR, bootstraps=0)["se"][0]
-    assert compare(*data, declared=PAIR, bootstraps=20_000)["se"][0] == pytest.approx(closed, rel=0.02)
+    closed = compare(Results(*data), PAIR)["se"][0]
     hits, labels, groups = data
     by_item = pd.Series(hits["new"][0] * 1.0 - hits["old"][0])
     difference = by_item.groupby(groups).mean().to_numpy().reshape(5, 6)
@@ -112,18 +112,20 @@ def test_bootstrap_equals_closed_form_and_a_naive_bootstrap():
     assert np.std(naive) * np.sqrt(6 / 5) == pytest.approx(closed, rel=0.05)
 
 
-def test_bootstrap_is_reproducible_and_shared_by_pairs():
-    data = simulated_hits(np.random.default_rng(4), EVEN, by_template=0.7, by_seed=0.1, by_both=0.5)
-    pairs = [("new", "old"), ("old", "new")]
-    table = compare(*data, declared=pairs, bootstraps=500)
-    pd.testing.assert_frame_equal(table, compare(*data, declared=pairs, bootstraps=500))
-    assert table["se"][0] == pytest.approx(table["se"][1], rel=1e-12)
-    assert table["se"][0] != compare(*data, declared=pairs, bootstraps=500, seed=1)["se"][0]
+def test_results_of_logits_are_cut_and_added_to_as_asked():
+    logits, labels = np.random.default_rng(4).normal(size=(3, 8, 2)), np.arange(8) % 2
+    found = Results.of({"a": logits}, labels, list("ppqqrrss")).add({"b": logits[0]})
+    assert (found.correct["a"] == (logits.argmax(-1) == labels)).all() and found.correct["b"].shape == (8,)
+    part = found.only("b").at(labels == 0)
+    assert list(part.correct) == ["b"] and list(part.groups) == list("pqrs") and (part.labels == 0).all()
+    assert (part.correct["b"] == found.correct["b"][::2]).all()
+    with refused("Unknown arm 'c'"):
+        found.only("c")
 
 
 def test_an_arm_never_beats_itself():
     hits, labels, groups = simulated_hits(np.random.default_rng(5), EVEN, by_template=0.7, by_seed=0.1, by_both=0.5)
-    row = compare(hits, labels, groups, declared=[("new", "new")]).iloc[0]
+    row = compare(Results(hits, labels, groups), [("new", "new")]).iloc[0]
     assert (row["estimate"], row["se"], row["p"], row["verdict"]) == (0, 0, 1, "EQUIVALENT")
 
 
@@ -134,25 +136,25 @@ def test_estimate_is_the_balanced_accuracy_averaged_over_seeds():
         arm: np.mean([balanced_accuracy(np.where(seed, labels, labels + 1), labels, groups) for seed in rows])
         for arm, rows in hits.items()
     }
-    table = arm_estimates(hits, labels, groups).set_index("arm")
+    table = arm_estimates(Results(hits, labels, groups)).set_index("arm")
     assert table["estimate"].to_dict() == pytest.approx(by_hand)
     assert table["item_accuracy"].to_dict() == pytest.approx({arm: rows.mean() for arm, rows in hits.items()})
     assert ((table["low"] < table["estimate"]) & (table["estimate"] < table["high"])).all()
-    row = compare(hits, labels, groups, declared=PAIR).iloc[0]
+    row = compare(Results(hits, labels, groups), PAIR).iloc[0]
     assert row["estimate"] == pytest.approx(by_hand["new"] - by_hand["old"])
     assert (row["n_templates"], row["n_seeds"]) == (sum(UNEVEN), 5)
     shuffled = rng.permutation(len(labels))
     moved = {arm: rows[:, shuffled] for arm, rows in hits.items()}
-    again = compare(moved, labels[shuffled], groups[shuffled], declared=PAIR)
+    again = compare(Results(moved, labels[shuffled], groups[shuffled]), PAIR)
     assert again["estimate"][0] == pytest.approx(row["estimate"])
 
 
 def test_seed_variance_counts_and_one_seed_has_none():
     labels = np.repeat([0, 1], 50)
     new = np.tile([[0.5], [0.6], [0.7]], (1, 100))  # no spread over templates at all
-    row = compare({"new": new, "old": np.full((3, 100), 0.5)}, labels, declared=PAIR).iloc[0]
+    row = compare(Results({"new": new, "old": np.full((3, 100), 0.5)}, labels), PAIR).iloc[0]
     assert (row["se"], row["dof"]) == (pytest.approx(0.1 / np.sqrt(3)), pytest.approx(2))
-    single = compare({"new": new[2], "old": np.full(100, 0.5)}, labels, declared=PAIR).iloc[0]
+    single = compare(Results({"new": new[2], "old": np.full(100, 0.5)}, labels), PAIR).iloc[0]
     assert (single["n_seeds"], single["se"]) == (1, pytest.approx(0, abs=1e-12))
 
 
@@ -171,10 +173,10 @@ def test_interval_excludes_zero_exactly_when_holm_rejects():
         hits, labels, true_se = gaussian_hits(rng, EVEN)
         arms = {f"arm{i}": hits["new"] + shift * true_se for i, shift in enumerate([0, 2, 2.5, 3, 4])}
         declared = [(arm, "old") for arm in arms]
-        table = compare({**arms, "old": hits["old"]}, labels, declared=declared, bootstraps=0)
+        table = compare(Results({**arms, "old": hits["old"]}, labels), declared)
         excluded = (table["low"] > 0) | (table["high"] < 0)
         assert (excluded == (table["p_holm"] < 0.05)).all()
-        alone = compare({**arms, "old": hits["old"]}, labels, declared=declared[:1], bootstraps=0).iloc[0]
+        alone = compare(Results({**arms, "old": hits["old"]}, labels), declared[:1]).iloc[0]
         assert table["low"][0] <= alone["low"] and alone["high"] <= table["high"][0]
         decided += excluded.tolist()
     assert 0.1 < np.mean(decided) < 0.9
@@ -212,7 +214,7 @@ def student_and_teacher(deficit, spread=0.02):
 def test_replaces(deficit, replaces, verdict):
     hits, labels = student_and_teacher(deficit)
     pairs = [("student", "teacher"), ("teacher", "student")]
-    table = compare(hits, labels, declared=pairs, teacher="teacher")
+    table = compare(Results(hits, labels), pairs, teacher="teacher")
     assert (table["replaces"][0], table["verdict"][0]) == (replaces, verdict)
     assert table["replaces"][1] is None
     assert np.isfinite(table["items_needed"][0]) == (deficit == 0.0195)  # the others are settled
@@ -222,24 +224,24 @@ def test_teacher_with_one_seed_meets_every_seed():
     rng = np.random.default_rng(9)
     hits, labels, groups = simulated_hits(rng, EVEN, by_template=0.7, by_seed=0.3, by_both=0.5)
     one = {"new": hits["new"], "old": hits["old"][:1]}
-    broadcast = compare(one, labels, groups, declared=PAIR, teacher="old")
+    broadcast = compare(Results(one, labels, groups), PAIR, teacher="old")
     repeated = {"new": hits["new"], "old": np.repeat(hits["old"][:1], 5, axis=0)}
-    expected = compare(repeated, labels, groups, declared=PAIR, teacher="old")
+    expected = compare(Results(repeated, labels, groups), PAIR, teacher="old")
     pd.testing.assert_frame_equal(broadcast, expected)
     with refused("'new' has 5 seeds, 'old' 1"):
-        compare(one, labels, groups, declared=PAIR)
+        compare(Results(one, labels, groups), PAIR)
 
 
 @pytest.mark.parametrize("effect", [0.004, 0.0015])
 def test_items_needed_settle_it(effect):
     hits, labels = student_and_teacher(-effect, spread=0.08)
     hits["teacher"] = np.repeat(hits["teacher"], 5, axis=0)
-    pair = {"declared": [("student", "teacher")], "bootstraps": 0}  # not named as teacher: an ordinary pair
-    row = compare(hits, labels, **pair).iloc[0]
+    pair = {"declared": [("student", "teacher")]}  # not named as teacher: an ordinary pair
+    row = compare(Results(hits, labels), **pair).iloc[0]
     assert row["verdict"] == "INCONCLUSIVE" and row["items_needed"] > 200
     times = int(np.ceil(row["items_needed"] / 200))
     more = {arm: np.tile(rows, times) for arm, rows in hits.items()}
-    settled = compare(more, np.tile(labels, times), **pair).iloc[0]
+    settled = compare(Results(more, np.tile(labels, times)), **pair).iloc[0]
     assert settled["verdict"] == ("BEATS" if effect == 0.004 else "EQUIVALENT")
     assert np.isnan(settled["items_needed"])
 
@@ -247,20 +249,20 @@ def test_items_needed_settle_it(effect):
 def test_only_seeds_settle_what_seeds_leave_open():
     shaky = np.tile([[0.45], [0.6], [0.5], [0.55], [0.48]], (1, 100))
     arms = {"new": shaky, "old": np.full((5, 100), 0.5)}
-    assert compare(arms, np.repeat([0, 1], 50), declared=PAIR)["items_needed"][0] == np.inf
+    assert compare(Results(arms, np.repeat([0, 1], 50)), PAIR)["items_needed"][0] == np.inf
 
 
 def test_more_templates_average_out_what_seeds_do_to_single_templates():
     rng = np.random.default_rng(13)
     data = [gaussian_hits(rng, EVEN, by_template=0.005, by_seed=0.0, by_both=0.06)[:2] for _ in range(60)]
-    needed = pd.concat([compare(*d, declared=PAIR, bootstraps=0) for d in data])["items_needed"].dropna()
+    needed = pd.concat([compare(Results(*d), PAIR) for d in data])["items_needed"].dropna()
     assert len(needed) > 20 and np.isfinite(needed).mean() > 0.4
 
 
 def test_smoke_run_has_no_verdict():
     hits, labels = student_and_teacher(0.0)
     pairs = [("student", "teacher")]
-    table = compare(hits, labels, declared=pairs, teacher="teacher", budget="quick")
+    table = compare(Results(hits, labels), pairs, teacher="teacher", budget="quick")
     assert table["verdict"].tolist() == ["no verdict (smoke run)"] and table["replaces"].tolist() == [None]
     assert across_draws([table, table])["claim"].tolist() == ["no verdict (smoke run)"]
 
@@ -279,7 +281,7 @@ def test_classes_of_one_template_get_an_honest_interval():
     covered = []
     for _ in range(300):
         hits, labels, _ = gaussian_hits(rng, [1] * 12 + [10] * 4, effect=0.03)
-        row = compare(hits, labels, declared=PAIR, bootstraps=0).iloc[0]
+        row = compare(Results(hits, labels), PAIR).iloc[0]
         covered.append(row["low"] < 0.03 < row["high"])
     assert 0.92 <= np.mean(covered) <= 0.985
 
@@ -294,7 +296,7 @@ def test_share_of_gap_covers_the_truth():
             "student": hits["new"] + 3 * true_se,
             "teacher": 5 * true_se + hits["old"][:1] + 0.03 * rng.normal(size=190),
         }
-        share = share_of_gap(arms, "student", "labels", "teacher", labels)
+        share = share_of_gap(Results(arms, labels), "student", "labels", "teacher")
         covered.append(share["low"] <= 0.6 <= share["high"])
     assert 0.92 <= np.mean(covered) <= 0.985
 
@@ -302,16 +304,16 @@ def test_share_of_gap_covers_the_truth():
 def test_share_of_gap_at_its_ends():
     hits, labels, _ = gaussian_hits(np.random.default_rng(12), EVEN)
     arms = {"labels": hits["old"], "teacher": hits["new"] + 0.1, "student": hits["new"] + 0.1}
-    assert share_of_gap(arms, "student", "labels", "teacher", labels) == pytest.approx(
+    assert share_of_gap(Results(arms, labels), "student", "labels", "teacher") == pytest.approx(
         {"estimate": 1, "low": 1, "high": 1}, abs=1e-6
     )
-    assert share_of_gap(arms, "labels", "labels", "teacher", labels) == pytest.approx(
+    assert share_of_gap(Results(arms, labels), "labels", "labels", "teacher") == pytest.approx(
         {"estimate": 0, "low": 0, "high": 0}, abs=1e-6
     )
     no_lead = {**arms, "teacher": hits["new"] - np.mean(hits["new"] - hits["old"]) + 0.001}
-    unbounded = share_of_gap(no_lead, "student", "labels", "teacher", labels)
+    unbounded = share_of_gap(Results(no_lead, labels), "student", "labels", "teacher")
     assert unbounded["estimate"] > 0 and (unbounded["low"], unbounded["high"]) == (-np.inf, np.inf)
-    assert np.isnan(share_of_gap(arms, "student", "labels", "labels", labels)["estimate"])
+    assert np.isnan(share_of_gap(Results(arms, labels), "student", "labels", "labels")["estimate"])
 
 
 def test_across_draws_claims_only_what_holds_in_each():
@@ -348,16 +350,16 @@ def test_by_slice_is_arm_estimates_of_each_slice():
     labels, groups = np.repeat([0, 1, 2], 40), np.repeat(np.arange(30), 4)
     correct = {"new": rng.random((3, 120)) < 0.8, "old": rng.random((1, 120)) < 0.7}
     cut = slices(rng.random(120), 3)
-    table = by_slice(correct, cut, labels, groups)
+    table = by_slice(Results(correct, labels, groups), cut)
     assert table["slice"].unique().tolist() == list(cut.categories) and len(table) == 6
     for name, part in table.groupby("slice"):
         of = cut == name
-        alone = arm_estimates({arm: hits[:, of] for arm, hits in correct.items()}, labels[of], groups[of])
+        alone = arm_estimates(Results({arm: hits[:, of] for arm, hits in correct.items()}, labels[of], groups[of]))
         pd.testing.assert_frame_equal(part.drop(columns="slice").reset_index(drop=True), alone)
     rare = pd.Categorical(np.where(groups == 7, "one template", "the rest"))
-    assert by_slice(correct, rare, labels, groups)["slice"].unique().tolist() == ["the rest"]
+    assert by_slice(Results(correct, labels, groups), rare)["slice"].unique().tolist() == ["the rest"]
     with refused("No slice holds two templates"):
-        by_slice(correct, pd.Categorical(groups), labels, groups)
+        by_slice(Results(correct, labels, groups), pd.Categorical(groups))
 
 
 @pytest.mark.parametrize(
@@ -380,10 +382,10 @@ def test_decision_says_what_is_decided_and_what_would_settle_it(change, word, se
 
 def test_decision_agrees_with_compare():
     hits, labels, _ = gaussian_hits(np.random.default_rng(5), EVEN)
-    table = compare(hits, labels, declared=PAIR, teacher="old", replace_margin=0.3)
+    table = compare(Results(hits, labels), PAIR, teacher="old", replace_margin=0.3)
     assert decision(table.iloc[0], len(labels), 0.3)[0] == "REPLACES"
     with refused("not the teacher"):
-        decision(compare(hits, labels, declared=PAIR).iloc[0], len(labels))
+        decision(compare(Results(hits, labels), PAIR).iloc[0], len(labels))
 
 
 def test_choose_takes_the_best_mean_and_the_first_of_equals():
@@ -419,11 +421,11 @@ def test_bad_input_is_one_sentence(change, sentence):
         "correct": {"new": np.ones((2, 20)), "old": np.ones((2, 20))},
         "labels": np.repeat([0, 1], 10),
         "groups": None,
-        "declared": PAIR,
     }
-    compare(**good)
+    how = {"declared": PAIR} | {name: change.pop(name) for name in {*change} - {*good}}
+    compare(Results(**good), PAIR)
     with pytest.raises(WorkbenchError, match=sentence):
-        compare(**(good | change))
+        compare(Results(**good | change), **how)
 
 
 # --- many settings, few seeds
@@ -440,12 +442,12 @@ def wrong_and_found(templates: float, pool_seeds: bool) -> tuple[int, float]:
     """Of 200 sweeps: those with a false verdict where nothing differs; mean share found of eight true differences."""
     rng, classes = np.random.default_rng(0), np.repeat(np.arange(6), 8)
     pairs = [(f"setting {i}", "setting 0") for i in range(1, 9)]
-    judge = {"labels": classes, "declared": pairs, "bootstraps": 0, "pool_seeds": pool_seeds}
+    judge = {"declared": pairs, "pool_seeds": pool_seeds}
     wrong = found = 0
     for _ in range(200):
         null, real = make_settings(rng, 0.0, templates), make_settings(rng, 0.15, templates)
-        wrong += compare(null, **judge)["verdict"].isin(["BEATS", "WORSE"]).any()
-        found += (compare(real, **judge)["verdict"] == "WORSE").mean() / 200
+        wrong += compare(Results(null, classes), **judge)["verdict"].isin(["BEATS", "WORSE"]).any()
+        found += (compare(Results(real, classes), **judge)["verdict"] == "WORSE").mean() / 200
     return wrong, found
 
 
@@ -462,10 +464,10 @@ def test_pooled_seeds_are_the_residual_of_arm_and_seed():
     classes = np.repeat(np.arange(2), 5)
     level = np.array([[0.5, 0.5], [0.6, 0.8], [0.3, 0.3]])  # [arms, seeds]
     correct = {name: np.repeat(row[:, None], 10, axis=1) for name, row in zip("abc", level, strict=True)}
-    found = compare(correct, classes, declared=[("b", "a"), ("c", "a")], pool_seeds=True)
+    found = compare(Results(correct, classes), [("b", "a"), ("c", "a")], pool_seeds=True)
     residual = level - level.mean(1, keepdims=True) - level.mean(0) + level.mean()
     expected = np.sqrt(2 * (residual**2).sum() / 2 / 2)  # no spread between templates
     np.testing.assert_allclose(found["se"], expected)
     np.testing.assert_allclose(found["dof"], 2)
     with refused("one baseline"):
-        compare(correct, classes, declared=[("b", "a"), ("c", "b")], pool_seeds=True)
+        compare(Results(correct, classes), [("b", "a"), ("c", "b")], pool_seeds=True)

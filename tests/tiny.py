@@ -1,6 +1,7 @@
 """A task of three classes, its soft labels and a student, all made in well under a second; the student shipped."""
 
 import random
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,8 @@ from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
 from workbench.tasks import Task, load_task
 from workbench.teachers import BagOfWords
-from workbench.training import Run, TrainConfig, find_run, train
+from workbench.training import Job, Run, TrainConfig, find_run, train
+from workbench.verdicts import Results
 
 WORDS = {
     "animal": "cat dog horse cow sheep goat".split(),
@@ -43,6 +45,11 @@ def make_labels(task: Task, store: Store | None = None) -> SoftLabels:
     return soft_labels(BagOfWords(task), task, store=store)
 
 
+def each(configs: Iterable[TrainConfig], task: Task, labels: SoftLabels | None) -> list[Job]:
+    """A job for each config."""
+    return [Job(task, labels, config) for config in configs]
+
+
 class Shipped(NamedTuple):
     """A student in its folder, and what it was made of."""
 
@@ -58,13 +65,12 @@ def make_shipped(task: Task, home: Path) -> Shipped:
     from workbench.verdicts import compare
 
     store, teacher = Store(home / "store"), BagOfWords(task)
-    config, labels = replace(PLAIN, steps=60, learning_rate=1e-2), soft_labels(teacher, task, store=store)
-    for _ in train(task, labels, config, store=store):
+    job = Job(task, soft_labels(teacher, task, store=store), replace(PLAIN, steps=60, learning_rate=1e-2))
+    for _ in train(job, store=store):
         pass
-    run = find_run(task, labels, config, store)
+    run = find_run(job, store)
     truth = np.array(task.test["label"])
     logits = {"distilled": run.logits(), "teacher": teacher.logits(task.test["text"][:])}
-    hits = {name: values.argmax(-1) == truth for name, values in logits.items()}
-    table = compare(hits, truth, declared=[("distilled", "teacher")], teacher="teacher")
+    table = compare(Results.of(logits, truth), [("distilled", "teacher")], teacher="teacher")
     made = {"task": task, "licence": "apache-2.0", "teacher": teacher, "verdicts": table, "store": store}
     return Shipped(ship(run, home / "shipped" / "student", **made), run, teacher, store)

@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from workbench.escape import visible
@@ -146,9 +146,22 @@ class Switch:
         return value
 
 
-def settle(settings: object, checks: Mapping[str, Number | Choice | Switch | Text]) -> None:
-    """Replace those fields of a frozen dataclass by what their checks make of them, or raise."""
-    for name, check in checks.items():
+Check = Number | Choice | Switch | Text
+
+
+def setting(default: object, check: Check) -> Any:
+    """A field of a frozen dataclass that carries what its values may be: for `settle`, for sweeps, for controls."""
+    return field(default=default, metadata={"check": check})
+
+
+def checks(kind: type) -> dict[str, Check]:
+    """Field -> what its values may be, of a dataclass with `setting`s."""
+    return {f.name: f.metadata["check"] for f in fields(kind) if "check" in f.metadata}
+
+
+def settle(settings: object) -> None:
+    """Replace the `setting`s of a frozen dataclass by what their checks make of them, or raise."""
+    for name, check in checks(type(settings)).items():
         object.__setattr__(settings, name, check.check(name, getattr(settings, name)))
 
 

@@ -26,13 +26,13 @@ checks every cell.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from workbench.errors import TEMPERATURE, Number, Switch, WorkbenchError, shown, unknown, whole
+from workbench.errors import TEMPERATURE, Choice, Number, Switch, WorkbenchError, setting, settle, shown, unknown, whole
 
 Options = Mapping[str, float | bool]
 WEIGHT = Number(0, 1e6)  # of a term
@@ -342,22 +342,53 @@ def find_loss(name: str, options: Options | None = None) -> Loss:
     return LOSSES[name]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What is minimised: ``ce_weight · CE + kd_weight · T² · KD``.
+
+    Attributes:
+        loss: the distillation term KD, a name in `LOSSES`.
+        loss_options: its own options, such as ``{"beta": 0.3}`` of ``"jsd"``, and ``standardise`` (see `standardise`),
+            applied before it.
+        temperature: softens teacher and student in that term.
+        kd_weight: weight of the distillation term, a mean over all rows.
+        ce_weight: weight of the cross-entropy to true labels, a mean over labelled rows.
+        label_smoothing: of the cross-entropy.
+        scale_by_temperature: multiply KD by T² (each loss by the power that keeps its gradient's size), so that a sweep
+            over T is not a sweep over the learning rate. `describe` says which tools do.
+    """
+
+    loss: str = setting("forward_kl", Choice(tuple(LOSSES)))
+    loss_options: dict[str, float | bool] = field(default_factory=dict, hash=False)
+    temperature: float = setting(1.0, TEMPERATURE)
+    kd_weight: float = setting(1.0, WEIGHT)
+    ce_weight: float = setting(0.0, WEIGHT)
+    label_smoothing: float = setting(0.0, SMOOTHING)
+    scale_by_temperature: bool = setting(True, Switch())
+
+    def __post_init__(self) -> None:
+        """Refuse values no run could mean; keep numpy's scalars as Python's."""
+        spec = find_loss(self.loss, self.loss_options)
+        options = {name: spec.options[name].check(name, value) for name, value in (self.loss_options or {}).items()}
+        object.__setattr__(self, "loss_options", options)  # a copy: `replace` would share the dict
+        settle(self)
+
+    @property
+    def factor(self) -> float:
+        """What the distillation term is multiplied by beside its weight: T to the loss's power, or 1."""
+        return self.temperature ** LOSSES[self.loss].power if self.scale_by_temperature else 1.0
+
+
 def combine(
     student_logits: Tensor,
     teacher_logits: Tensor | None,
     labels: Tensor,
+    objective: Objective,
     *,
-    loss: str = "forward_kl",
-    loss_options: Options | None = None,
-    temperature: float = 1.0,
-    kd_weight: float = 1.0,
-    ce_weight: float = 0.0,
-    label_smoothing: float = 0.0,
-    scale_by_temperature: bool = True,
     labelled_rows: int | None = None,
     rows: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``ce_weight · CE + kd_weight · T² · KD``, with each term's own denominator.
+    """The objective, with each term's own denominator.
 
     CE is a mean over labelled rows, KD over all rows. Where a step is split into micro-batches, give the counts of the
     **whole step**: the sum over micro-batches is then the loss of the step, however it was split.
@@ -366,14 +397,7 @@ def combine(
         student_logits: ``[N, C]``.
         teacher_logits: ``[N, C]``, or None when kd_weight is 0.
         labels: ``[N]``, -1 where unknown.
-        loss: a name in `LOSSES`.
-        loss_options: the loss's own options by name, and ``standardise`` (see `standardise`), applied before it.
-        temperature: > 0.
-        kd_weight: ≥ 0.
-        ce_weight: ≥ 0.
-        label_smoothing: in [0, 1); applies to CE.
-        scale_by_temperature: multiply KD by T² (each loss by the power that keeps its gradient's size), so that a
-            sweep over T is not a sweep over the learning rate. `describe` says which tools do.
+        objective: the terms; a `TrainConfig` is one.
         labelled_rows: denominator of CE; counted from `labels` if None.
         rows: denominator of KD; N if None.
 
@@ -381,13 +405,9 @@ def combine(
         (total, ce, kd): scalars; ce and kd are unweighted and without T².
 
     Raises:
-        WorkbenchError: what `find_loss` and the loss refuse, or a part of a step for a loss that needs all its rows.
+        WorkbenchError: what the loss refuses, or a part of a step for a loss that needs all its rows.
     """
-    spec, options = find_loss(loss, loss_options), dict(loss_options or {})
-    check_temperature(temperature)
-    WEIGHT.check("kd_weight", kd_weight)
-    WEIGHT.check("ce_weight", ce_weight)
-    SMOOTHING.check("label_smoothing", label_smoothing)
+    o, spec, options = objective, LOSSES[objective.loss], dict(objective.loss_options)
     if not isinstance(student_logits, Tensor) or student_logits.ndim != 2:
         got = list(student_logits.shape) if isinstance(student_logits, Tensor) else shown(student_logits)
         raise WorkbenchError(f"Student logits are {got}: give a tensor [rows, classes].")
@@ -395,54 +415,39 @@ def combine(
     rows = len(labels) if rows is None else whole("rows", rows)
     labelled_rows = int((labels >= 0).sum()) if labelled_rows is None else whole("labelled_rows", labelled_rows, 0)
     ce = kd = student_logits.new_zeros(())
-    if ce_weight:
-        ce = cross_entropy(student_logits, labels, label_smoothing).sum() / max(labelled_rows, 1)  # 0 where none counts
-    if kd_weight:
+    if o.ce_weight:  # 0 where none counts
+        ce = cross_entropy(student_logits, labels, o.label_smoothing).sum() / max(labelled_rows, 1)
+    if o.kd_weight:
         if teacher_logits is None:
-            raise WorkbenchError(f"kd_weight is {kd_weight} but there are no soft labels: give some or set it to 0.")
+            raise WorkbenchError(f"kd_weight is {o.kd_weight} but there are no soft labels: give some or set it to 0.")
         if spec.whole_batch and rows != len(labels):
             raise WorkbenchError(
-                f"Loss {loss!r} compares the rows of a step, but got {len(labels)} of {rows}: don't split the step."
+                f"Loss {o.loss!r} compares the rows of a step, but got {len(labels)} of {rows}: don't split the step."
             )
         if options.pop("standardise", False):
             student_logits, teacher_logits = standardise(student_logits), standardise(teacher_logits)
         if spec.takes_labels:
             options["labels"] = labels
-        kd = spec.function(student_logits, teacher_logits, temperature, **options).sum() / rows
-    return ce_weight * ce + kd_weight * temperature_factor(loss, temperature, scale_by_temperature) * kd, ce, kd
+        kd = spec.function(student_logits, teacher_logits, o.temperature, **options).sum() / rows
+    return o.ce_weight * ce + o.kd_weight * o.factor * kd, ce, kd
 
 
-def temperature_factor(loss: str, temperature: float, scale_by_temperature: bool = True) -> float:
-    """What `combine` multiplies the distillation term by: T to the loss's power, or 1."""
-    return check_temperature(temperature) ** find_loss(loss).power if scale_by_temperature else 1.0
-
-
-def describe(
-    loss: str = "forward_kl",
-    *,
-    temperature: float = 1.0,
-    kd_weight: float = 1.0,
-    ce_weight: float = 0.0,
-    scale_by_temperature: bool = True,
-    loss_options: Options | None = None,
-) -> str:
-    """What is minimised, and the same in the terms of other tools: print it. Arguments as `combine`.
+def describe(objective: Objective) -> str:
+    """What is minimised, and the same in the terms of other tools: print it.
 
     A tool without a line has no counterpart among what was read in its source (commits on GitHub): TRL's experimental
     `GKDTrainer` (7310b81) and `DistillationConfig` (24bcdd1), torchtune's `ForwardKLLoss` (104b38f) and single-device
     recipe (00d09d0), DistillKit's `distil_logits.py` (09fbb0c), `KLDLoss` (361c7ac) and trainer (b8ed189),
     torchdistill's `KDLoss` and `DISTLoss` (01038e7).
     """
-    spec, options = find_loss(loss, loss_options), dict(loss_options or {})
-    check_temperature(temperature)
-    WEIGHT.check("kd_weight", kd_weight)
-    WEIGHT.check("ce_weight", ce_weight)
+    loss, temperature, ce_weight = objective.loss, objective.temperature, objective.ce_weight
+    options = dict(objective.loss_options)
     t, ce = f"{temperature:g}", f"{ce_weight:g}"
     name = loss + (f"({', '.join(f'{name}={value}' for name, value in options.items())})" if options else "")
-    power = spec.power if scale_by_temperature else 0
+    power = LOSSES[loss].power if objective.scale_by_temperature else 0
     scale = {0: "", 1: "T · "}.get(power, f"T^{power} · ")
-    lines = [f"loss = {ce} · CE + {kd_weight:g} · {scale}{name} at T = {t}"]
-    factor = kd_weight * temperature**power
+    lines = [f"loss = {ce} · CE + {objective.kd_weight:g} · {scale}{name} at T = {t}"]
+    factor = objective.kd_weight * objective.factor
     if not factor or options.pop("standardise", False):
         return lines[0]
 

@@ -9,6 +9,7 @@ NaN or infinity, and labels out of range. Accuracy and fidelity are different ax
 """
 
 import tempfile
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -303,6 +304,26 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     return float(np.exp(found.x))
 
 
+# Every metric of one model by its logits [N, C]: functions of (logits, labels, groups, teacher_logits).
+SCORES: dict[str, Callable[..., float]] = {
+    "accuracy": lambda z, labels, *_: accuracy(z, labels),
+    "balanced_accuracy": lambda z, labels, groups, _: balanced_accuracy(z, labels, groups),
+    "macro_f1": lambda z, labels, *_: macro_f1(z, labels),
+    "nll": lambda z, labels, *_: nll(z, labels),
+    "brier": lambda z, labels, *_: brier(softmax(z), labels),
+    "ece": lambda z, labels, *_: ece(softmax(z), labels),
+    "ece_mass": lambda z, labels, *_: ece(softmax(z), labels, scheme="mass"),
+    "entropy": lambda z, *_: entropy(softmax(z)),
+}
+FIDELITY: dict[str, Callable[..., float]] = {  # those that need the teacher
+    "agreement": lambda z, labels, groups, teacher: agreement(z, teacher),
+    "copied_errors": lambda z, labels, groups, teacher: copied_errors(z, teacher, labels),
+    "mean_kl": lambda z, labels, groups, teacher: mean_kl(z, teacher),
+    "negative_flip_rate": lambda z, labels, groups, teacher: negative_flips(z, teacher, labels)[0],
+    "positive_flip_rate": lambda z, labels, groups, teacher: negative_flips(z, teacher, labels)[1],
+}
+
+
 def scores(
     logits: ArrayLike,
     labels: ArrayLike,
@@ -310,78 +331,39 @@ def scores(
     teacher_logits: ArrayLike | None = None,
 ) -> dict[str, float]:
     """Every metric of one model, by name; those of fidelity only where teacher_logits [N, C] are given."""
-    probabilities = softmax(logits)
-    result = {
-        "accuracy": accuracy(logits, labels),
-        "balanced_accuracy": balanced_accuracy(logits, labels, groups),
-        "macro_f1": macro_f1(logits, labels),
-        "nll": nll(logits, labels),
-        "brier": brier(probabilities, labels),
-        "ece": ece(probabilities, labels),
-        "ece_mass": ece(probabilities, labels, scheme="mass"),
-        "entropy": entropy(probabilities),
-    }
-    if teacher_logits is not None:
-        negative, positive = negative_flips(logits, teacher_logits, labels)
-        result |= {
-            "agreement": agreement(logits, teacher_logits),
-            "copied_errors": copied_errors(logits, teacher_logits, labels),
-            "mean_kl": mean_kl(logits, teacher_logits),
-            "negative_flip_rate": negative,
-            "positive_flip_rate": positive,
-        }
-    return result
-
-
-def _negative_flip_rate(student: ArrayLike, labels: ArrayLike, teacher: ArrayLike) -> float:
-    return negative_flips(student, teacher, labels)[0]
-
-
-# name: (function, kind of predictions, kind of references): class ids, or rows of numbers
-_EVALUATE = {
-    "accuracy": (accuracy, "id", "id"),
-    "macro_f1": (macro_f1, "id", "id"),
-    "agreement": (agreement, "row", "row"),
-    "mean_kl": (mean_kl, "row", "row"),
-    "negative_flip_rate": (_negative_flip_rate, "id", "id"),
-    "ece": (ece, "row", "id"),
-    "brier": (brier, "row", "id"),
-    "nll": (nll, "row", "id"),
-}
+    wanted = SCORES if teacher_logits is None else SCORES | FIDELITY
+    return {name: metric(logits, labels, groups, teacher_logits) for name, metric in wanted.items()}
 
 
 def as_evaluate(name: str) -> "evaluate.Metric":
-    """A metric as an `evaluate.Metric` needing no Hub: compute(predictions=…, references=…) -> {name: float}.
+    """One of `SCORES` or `FIDELITY` as an `evaluate.Metric` that needs no Hub; `evaluate.combine` takes several.
 
-    Predictions are [N] class ids (accuracy, macro_f1, negative_flip_rate), [N, C] logits (agreement, mean_kl,
-    nll) or [N, C] probabilities (ece, brier). References are labels [N], or the teacher's logits (agreement,
-    mean_kl). negative_flip_rate also takes teacher_predictions [N]. Other keywords (bins, temperature) go to
-    the function. compute costs milliseconds of bookkeeping a call: inside a loop use the functions.
+    ``compute(predictions=…, references=…, groups=…, teacher_logits=…)`` gives ``{name: float}``: logits [N, C], labels
+    [N], and where the metric reads them template ids [N] and the teacher's logits [N, C]. It costs milliseconds of
+    bookkeeping a call: inside a loop use `scores`.
     """
-    if not isinstance(name, str) or name not in _EVALUATE:
-        raise unknown("metric", name, _EVALUATE)
+    if not isinstance(name, str) or name not in SCORES | FIDELITY:
+        raise unknown("metric", name, SCORES | FIDELITY)
     import datasets  # here, not above: these two take seconds to import
     import evaluate
 
-    function, predictions, references = _EVALUATE[name]
-    kinds = {"id": datasets.Value("int64"), "row": datasets.List(datasets.Value("float64"))}
-    features = {"predictions": kinds[predictions], "references": kinds[references]}
-    if name == "negative_flip_rate":
-        features["teacher_predictions"] = kinds["id"]
+    metric = (SCORES | FIDELITY)[name]
 
     class Local(evaluate.Metric):
         def _info(self) -> evaluate.MetricInfo:
             return evaluate.MetricInfo(
-                description=function.__doc__ or str(negative_flips.__doc__),
+                description=f"{name}, see workbench.metrics",
                 citation="",
                 inputs_description=as_evaluate.__doc__,
-                features=datasets.Features(features),
+                features=datasets.Features(
+                    {"predictions": datasets.List(datasets.Value("float64")), "references": datasets.Value("int64")}
+                ),
             )
 
-        def _compute(self, predictions, references, teacher_predictions=None, **options) -> dict[str, float]:
-            if teacher_predictions is not None:
-                options["teacher"] = teacher_predictions
-            return {name: function(predictions, references, **options)}
+        def _compute(self, predictions, references, groups=None, teacher_logits=None) -> dict[str, float]:
+            if name in FIDELITY and teacher_logits is None:
+                raise WorkbenchError(f"{name} compares with the teacher: give teacher_logits [N, C].")
+            return {name: metric(predictions, references, groups, teacher_logits)}
 
     Local.__name__ = name
     # In memory; evaluate still insists on making a folder, which should not be in the user's cache.

@@ -21,12 +21,25 @@ import pandas as pd
 import torch
 from joblib.externals.loky import get_reusable_executor
 
-from workbench.errors import SEED, WorkbenchError, number, sequence, shown, unknown, whole
+from workbench.errors import (
+    SEED,
+    Number,
+    Switch,
+    WorkbenchError,
+    number,
+    sequence,
+    setting,
+    settle,
+    shown,
+    unknown,
+    whole,
+)
 from workbench.losses import LOSSES, find_loss
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, fingerprint
 from workbench.tasks import Task
-from workbench.training import CHECKS, Run, TrainConfig, find_run, run_inputs, train
+from workbench.training import CHECKS, Job, Run, TrainConfig, find_run, run_inputs, train
+from workbench.verdicts import Results
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -161,17 +174,6 @@ def _distinct(base: TrainConfig, cells: Iterable[Mapping[str, Any]]) -> list[Tra
 # --- runs
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run to make: what `train` takes, its arm's name in tables and figures, and which of the arm's configs."""
-
-    config: TrainConfig
-    task: Task
-    labels: SoftLabels | None = None
-    arm: str = ""
-    number: int = 0
-
-
 def jobs(
     arms: Mapping[str, TrainConfig | Sequence[TrainConfig]],
     task: Task,
@@ -189,7 +191,7 @@ def jobs(
         if wrong := [c for c in configs if not isinstance(c, TrainConfig)]:
             raise WorkbenchError(f"Arm {arm!r} has {shown(wrong[0])} for a config: give a TrainConfig.")
     return [
-        Job(replace(config, seed=seed), task, labels, arm, number)
+        Job(task, labels, replace(config, seed=seed), arm, number)
         for arm, configs in listed.items()
         for number, config in enumerate(configs)
         for seed in seeds
@@ -197,9 +199,7 @@ def jobs(
 
 
 def run_all(
-    jobs: Sequence[Job | TrainConfig],
-    task: Task | None = None,
-    labels: SoftLabels | None = None,
+    jobs: Sequence[Job],
     *,
     workers: int | None = None,
     store: Store | None = None,
@@ -210,9 +210,7 @@ def run_all(
     Stopping with Ctrl-C keeps what is finished; the same call goes on from there, also inside a run that was stopped.
 
     Args:
-        jobs: `Job`s, or configs that share `task` and `labels`.
-        task: of the configs.
-        labels: of the configs.
+        jobs: see `training.Job`, and `jobs`, which makes them.
         workers: processes; as many as CPU cores if None, 1 on a GPU. A cluster has its own.
         store: where the runs are; with `cluster`, in a folder that all its machines share.
         cluster: address of a dask scheduler (``"tcp://host:8786"``) whose workers make the runs. They need the
@@ -224,7 +222,7 @@ def run_all(
             the scheduler says otherwise).
     """
     store, workers = store or Store(), _workers(workers)
-    jobs = _jobs(jobs, task, labels)
+    jobs = _jobs(jobs)
     missing = _missing(jobs, store)
     if missing:
         _make(missing, store, workers, len(jobs) - len(missing), cluster)
@@ -232,9 +230,7 @@ def run_all(
 
 
 def table(
-    jobs: Sequence[Job | TrainConfig],
-    task: Task | None = None,
-    labels: SoftLabels | None = None,
+    jobs: Sequence[Job],
     *,
     store: Store | None = None,
 ) -> pd.DataFrame:
@@ -246,7 +242,7 @@ def table(
     `Run`, with its logits and its student). An unfinished run has NaN scores, and None as its run.
     """
     store = store or Store()
-    return pd.DataFrame([_row(j, find_run(j.task, j.labels, j.config, store)) for j in _jobs(jobs, task, labels)])
+    return pd.DataFrame([_row(j, find_run(j, store)) for j in _jobs(jobs)])
 
 
 @dataclass(frozen=True)
@@ -281,9 +277,7 @@ class Estimate:
 
 
 def estimate(
-    jobs: Sequence[Job | TrainConfig],
-    task: Task | None = None,
-    labels: SoftLabels | None = None,
+    jobs: Sequence[Job],
     *,
     workers: int | None = None,
     store: Store | None = None,
@@ -296,7 +290,7 @@ def estimate(
         WorkbenchError: the disk has less room than the runs need.
     """
     store, workers = store or Store(), _workers(workers)
-    jobs = _jobs(jobs, task, labels)
+    jobs = _jobs(jobs)
     missing = _missing(jobs, store)
     sizes = ("student", "batch_size", "accumulation", "max_length", "dropout", "precision", "threads")
     probes: dict[tuple, tuple[float, float, float, int]] = {}
@@ -322,10 +316,10 @@ def estimate(
 
 def _probe(job: Job) -> tuple[float, float, float, int]:
     """(seconds beside the steps, seconds a step, seconds a look at validation, bytes on disk) of a very short run."""
-    config = replace(job.config, steps=PROBE_STEPS, log_every=1, eval_every=PROBE_STEPS)
+    short = replace(job, config=replace(job.config, steps=PROBE_STEPS, log_every=1, eval_every=PROBE_STEPS))
     with tempfile.TemporaryDirectory() as folder:
         began, store = time.monotonic(), Store(folder)
-        history = pd.DataFrame(train(job.task, job.labels, config, store=store))
+        history = pd.DataFrame(train(short, store=store))
         whole = time.monotonic() - began
         (made,) = store.list("runs")
         size = sum(path.stat().st_size for path in made.path.rglob("*") if path.is_file())
@@ -335,12 +329,10 @@ def _probe(job: Job) -> tuple[float, float, float, int]:
     return max(whole - a_step * PROBE_STEPS - a_look, 0.0), a_step, a_look, size
 
 
-def _jobs(jobs: Sequence[Job | TrainConfig], task: Task | None, labels: SoftLabels | None) -> list[Job]:
-    jobs = [j if isinstance(j, Job) else Job(j, task, labels) for j in sequence("jobs", jobs, "jobs or configs")]
-    if wrong := [job.config for job in jobs if not isinstance(job.config, TrainConfig)]:
-        raise WorkbenchError(f"run_all got {shown(wrong[0])} for a config: give jobs or configs (TrainConfig).")
-    if any(job.task is None for job in jobs):
-        raise WorkbenchError("run_all got configs without a task: pass run_all(configs, task, labels).")
+def _jobs(jobs: Sequence[Job]) -> list[Job]:
+    jobs = sequence("jobs", jobs, "jobs")
+    if wrong := [job for job in jobs if not isinstance(job, Job)]:
+        raise WorkbenchError(f"jobs hold {shown(wrong[0])}: give what `jobs(arms, task, labels, seeds)` makes.")
     return jobs
 
 
@@ -349,7 +341,7 @@ def _missing(jobs: Iterable[Job], store: Store) -> list[Job]:
     unique: dict[str, Job] = {}
     for job in jobs:
         unique.setdefault(_key(job), job)
-    return [j for j in unique.values() if find_run(j.task, j.labels, j.config, store) is None]
+    return [j for j in unique.values() if find_run(j, store) is None]
 
 
 def _workers(workers: int | None) -> int:
@@ -358,12 +350,12 @@ def _workers(workers: int | None) -> int:
     return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
 
 
-def hits(runs: pd.DataFrame, task: Task, split: str = "test", *, by: str = "arm") -> dict[str, np.ndarray]:
-    """How often each arm got each item right: arm -> ``[seeds, N]`` in [0, 1], for `workbench.verdicts.compare`.
+def results(runs: pd.DataFrame, task: Task, split: str = "test", *, by: str = "arm") -> Results:
+    """What each arm got right on a split, for `workbench.verdicts`.
 
     Args:
-        runs: rows of `table`; each arm with the same seeds, which are the rows of the result in order of appearance.
-        task: its split gives the true labels.
+        runs: rows of `table`; each arm with the same seeds, which are the rows of its hits in order of appearance.
+        task: its split gives true labels and templates.
         split: ``"test"`` or ``"validation"``.
         by: another column to group by, such as ``"temperature"``: runs that share its value and the seed are averaged,
             so that comparing two values is a main effect.
@@ -374,14 +366,16 @@ def hits(runs: pd.DataFrame, task: Task, split: str = "test", *, by: str = "arm"
         raise unknown("column of the runs", by, map(str, runs))
     if lacking := int(runs["run"].isna().sum()):
         raise WorkbenchError(f"{lacking} of {len(runs)} runs are not finished: make them or drop them.")
-    labels = np.array(getattr(task, split)["label"][:])
-    return {
+    rows = getattr(task, split)
+    labels, groups = np.array(rows["label"][:]), np.array(rows["group"][:])
+    correct = {
         name: np.stack([
             np.mean([run.logits(split).argmax(-1) == labels for run in of_seed["run"]], axis=0)
             for _, of_seed in of_arm.groupby("seed", sort=False)
         ])
         for name, of_arm in runs.groupby(by, sort=False)
     }  # fmt: skip
+    return Results(correct, labels, groups)
 
 
 def _row(job: Job, run: Run | None) -> dict:
@@ -404,18 +398,56 @@ def _row(job: Job, run: Run | None) -> dict:
 # --- search
 
 
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How `search` looks.
+
+    Attributes:
+        space: a field -> a list of choices, or an `optuna.distributions` range, such as
+            ``FloatDistribution(0.25, 16, log=True)``. Fields are those of `grid`.
+        budget: configs to try.
+        seeds: runs of each config; their mean score counts.
+        batch: configs asked for at once; a larger one keeps more workers busy, but its configs know less.
+        prune: stop a run that, at a look at validation, is below the median of finished runs at that step. Its
+            checkpoint stays until `Store.prune`.
+        seed: of the sampler, below 2**32.
+    """
+
+    space: "Mapping[str, Sequence[Any] | BaseDistribution]"
+    budget: int = setting(20, Number(1, 1_000_000, whole=True))
+    seeds: Sequence[int] = (0,)
+    batch: int = setting(4, Number(1, 1_000_000, whole=True))
+    prune: bool = setting(True, Switch())
+    seed: int = setting(0, Number(0, 2**32 - 1, whole=True))
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be searched."""
+        settle(self)
+        seeds = [SEED.check("seeds", s) for s in sequence("seeds", self.seeds, "whole numbers, such as range(3)")]
+        if not seeds:
+            raise WorkbenchError("There are no seeds: give at least one.")
+        object.__setattr__(self, "seeds", tuple(seeds))
+
+    def distributions(self) -> "dict[str, BaseDistribution]":
+        """The space as Optuna takes it, each field and each value checked."""
+        from optuna.distributions import BaseDistribution, CategoricalDistribution
+
+        if not isinstance(self.space, Mapping):
+            _checked(self.space)  # says what is wrong
+        ranges = {k: v for k, v in self.space.items() if isinstance(v, BaseDistribution)}
+        choices = {k: v for k, v in self.space.items() if k not in ranges}
+        listed = _checked(choices) if choices or not ranges else {}
+        for name, range_ in ranges.items():
+            _known(name)
+            for end in (getattr(range_, end) for end in ("low", "high") if name in CHECKS and hasattr(range_, end)):
+                CHECKS[name].check(name, end)
+        return {k: ranges.get(k) or CategoricalDistribution(listed[k]) for k in self.space}
+
+
 def search(
-    space: Mapping[str, "Sequence[Any] | BaseDistribution"],
-    budget: int,
-    task: Task,
-    labels: SoftLabels | None,
+    job: Job,
+    how: Search,
     *,
-    base: TrainConfig | None = None,
-    seeds: Sequence[int] = (0,),
-    batch: int = 4,
-    prune: bool = True,
-    seed: int = 0,
-    arm: str = "search",
     on_batch: Callable[[pd.DataFrame], None] | None = None,
     workers: int | None = None,
     store: Store | None = None,
@@ -427,18 +459,8 @@ def search(
     of workers, cluster and speed. A repeated or resumed search finds its runs.
 
     Args:
-        space: a field -> a list of choices, or an `optuna.distributions` range, such as
-            ``FloatDistribution(0.25, 16, log=True)``. Fields are those of `grid`.
-        budget: configs to try.
-        task: see `training.train`.
-        labels: see `training.train`.
-        base: gives all other fields.
-        seeds: runs of each config; their mean score counts.
-        batch: configs asked for at once; a larger one keeps more workers busy, but its configs know less.
-        prune: stop a run that, at a look at validation, is below the median of finished runs at that step. Its
-            checkpoint stays until `Store.prune`.
-        seed: of the sampler.
-        arm: name in the table.
+        job: task, soft labels, and the config that gives all fields that are not searched.
+        how: see `Search`.
         on_batch: called with the table so far after each batch.
         workers: see `run_all`.
         store: see `run_all`.
@@ -453,40 +475,30 @@ def search(
     """
     import optuna
 
-    base, store, workers = _base(base), store or Store(), _workers(workers)
-    budget, batch = whole("budget", budget, 1, 1_000_000), whole("batch", batch, 1, 1_000_000)
-    seed = whole("seed", seed, 0, 2**32 - 1)  # what the sampler takes
-    seeds = [SEED.check("seeds", s) for s in sequence("seeds", seeds, "whole numbers, such as range(3)")]
-    if not seeds:
-        raise WorkbenchError("There are no seeds: give at least one.")
-    if not isinstance(space, Mapping):
-        _checked(space)
-    ranges = {k: v for k, v in space.items() if isinstance(v, optuna.distributions.BaseDistribution)}
-    choices = {k: v for k, v in space.items() if k not in ranges}
-    listed = _checked(choices) if choices or not ranges else {}
-    for name, range_ in ranges.items():
-        _known(name)
-        for end in (getattr(range_, end) for end in ("low", "high") if name in CHECKS and hasattr(range_, end)):
-            CHECKS[name].check(name, end)
-    distributions = {k: ranges.get(k) or optuna.distributions.CategoricalDistribution(listed[k]) for k in space}
+    store, workers, distributions = store or Store(), _workers(workers), how.distributions()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    startup = min(10, max(batch, budget // 3))
-    sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=startup)
+    startup = min(10, max(how.batch, how.budget // 3))
+    sampler = optuna.samplers.TPESampler(seed=how.seed, constant_liar=True, n_startup_trials=startup)
     study = optuna.create_study(direction="maximize", sampler=sampler)
 
     rows, curves = [], []
-    for start in range(0, budget, batch):
-        trials = [study.ask(distributions) for _ in range(min(batch, budget - start))]
-        configs = [_without_idle(_with(base, trial.params), base) for trial in trials]
-        todo = [Job(replace(c, seed=s), task, labels, arm, start + i) for i, c in enumerate(configs) for s in seeds]
+    for start in range(0, how.budget, how.batch):
+        trials = [study.ask(distributions) for _ in range(min(how.batch, how.budget - start))]
+        configs = [_without_idle(_with(job.config, trial.params), job.config) for trial in trials]
+        tried = {start + i: config for i, config in enumerate(configs)}
+        todo = [
+            replace(job, config=replace(config, seed=seed), arm=job.arm or "search", number=number)
+            for number, config in tried.items()
+            for seed in how.seeds
+        ]
         missing = _missing(todo, store)
-        floor = _medians(curves) if prune else {}
+        floor = _medians(curves) if how.prune else {}
         stopped = _make(missing, store, workers, len(todo) - len(missing), cluster, floor) if missing else {}
         done = table(todo, store=store)
         done["pruned"] = np.nan
-        for i, (job, run) in enumerate(zip(todo, done["run"], strict=True)):
+        for i, (each, run) in enumerate(zip(todo, done["run"], strict=True)):
             # A run finished by another sweep counts as if it had been stopped here: the store must not change a search.
-            fell = _fell(run.history.to_dict("records"), floor, job.config.steps) if run else stopped[_key(job)]
+            fell = _fell(run.history.to_dict("records"), floor, each.config.steps) if run else stopped[_key(each)]
             if fell:
                 done.loc[i, ["pruned", SCORE]] = fell
             else:
@@ -523,7 +535,7 @@ def _fell(records: Iterable[dict[str, float]], floor: Mapping[int, float], steps
 
 
 def _key(job: Job) -> str:
-    return fingerprint(run_inputs(job.task, job.labels, job.config))
+    return fingerprint(run_inputs(job))
 
 
 # --- making them
@@ -543,7 +555,7 @@ def _make(
     """
     began, errors, stopped = time.monotonic(), [], {}
     progress = _Progress(len(jobs), already)
-    calls = [(job, store, run_inputs(job.task, job.labels, job.config), dict(floor or {})) for job in jobs]
+    calls = [(job, store, run_inputs(job), dict(floor or {})) for job in jobs]
     made = _on_cluster(calls, cluster) if cluster else _in_processes(calls, min(_workers(workers), len(jobs)))
     enough = max(3, _workers(workers))
     try:
@@ -649,13 +661,13 @@ def _name(job: Job) -> str:
 def _one(job: Job, store: Store, inputs: dict, floor: dict[int, float]) -> Outcome:
     """Train one run in a worker; return what went wrong, as text: an exception would stop the other runs."""
     try:
-        mine = run_inputs(job.task, job.labels, job.config)
+        mine = run_inputs(job)
         if other := [name for name, value in inputs.items() if fingerprint([mine[name]]) != fingerprint([value])]:
             raise WorkbenchError(
                 f"the worker's {' and '.join(other)} differ from those of the process that asked: restart that process "
                 "after a change of code, and give every machine the same package, libraries and kind of device."
             )
-        records = train(job.task, job.labels, job.config, store=store)
+        records = train(job, store=store)
         if fell := _fell(records, floor, job.config.steps):
             records.close()
             return None, {fingerprint(inputs): fell}

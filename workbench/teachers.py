@@ -19,7 +19,7 @@ from workbench.errors import WorkbenchError, unknown
 from workbench.soft_labels import Teacher
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
-from workbench.training import Run, TrainConfig, find_run, train
+from workbench.training import Job, Run, TrainConfig, find_run, train
 
 MINILM = "all-MiniLM-L6-v2"
 # The rate is ten times the usual one for BERT: there are a hundred steps, not thousands.
@@ -149,9 +149,10 @@ def from_run(run: Run, task: Task, name: str) -> Classifier:
 
 
 def _finetuned(task: Task, config: TrainConfig, name: str, store: Store | None) -> Classifier:
-    for _ in train(task, None, config, store=store):
+    job = Job(task, None, config)
+    for _ in train(job, store=store):
         pass
-    return from_run(find_run(task, None, config, store), task, name)
+    return from_run(find_run(job, store), task, name)
 
 
 def _minilm_encoder():

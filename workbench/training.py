@@ -11,7 +11,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, singledispatch
 from importlib import import_module
 from pathlib import Path
@@ -33,16 +33,16 @@ from workbench.errors import (
     TEMPERATURE,
     Choice,
     Number,
-    Switch,
     Text,
     WorkbenchError,
+    checks,
     number,
-    settle,
+    setting,
     shown,
     strings,
     unknown,
 )
-from workbench.losses import LOSSES, SMOOTHING, WEIGHT, combine, find_loss, temperature_factor
+from workbench.losses import LOSSES, Objective, combine
 from workbench.soft_labels import SoftLabels
 from workbench.store import Entry, Store, code_fingerprint, versions
 from workbench.tasks import Task
@@ -51,28 +51,18 @@ from workbench.turns import Own
 LONGEST_SMALL = 25_000  # tokens: its tokenizer counts to 100,000 characters
 
 
-def _setting(default: object, check: Number | Choice | Switch | Text) -> Any:
-    """A field of `TrainConfig` that carries what its values may be: `CHECKS` has it for panels and sweeps."""
-    return field(default=default, metadata={"check": check})
-
-
 _COUNT = Number(1, MANY, whole=True, unit="steps")
 _SHARE = Number(least=0, below=1)
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """All that decides a run, beside its task and soft labels. What each value may be stands with the fields.
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Objective):
+    """All that decides a run, beside its task and soft labels: the objective, and how it is climbed down.
+
+    What each value may be stands with the fields.
 
     Attributes:
         student: see `workbench.students`: ``"2x64"``, ``"minilm-2"``, a hub name or a path.
-        loss: the distillation term, a name in `workbench.losses.LOSSES`.
-        loss_options: its own options, such as ``{"beta": 0.3}`` of ``"jsd"``; see `workbench.losses`.
-        temperature: softens teacher and student in that term.
-        kd_weight: weight of the distillation term, a mean over all rows.
-        ce_weight: weight of the cross-entropy to true labels, a mean over labelled rows.
-        label_smoothing: of the cross-entropy.
-        scale_by_temperature: multiply the distillation term by T², see `workbench.losses.combine`.
         labelled_fraction: share of each batch drawn from the labelled rows. None: 1 without a
             distillation term; a quarter where both terms count; otherwise rows as they come in the transfer set.
         steps: optimizer steps.
@@ -94,37 +84,29 @@ class TrainConfig:
         seed: of the student's new weights, the batches and the dropout.
     """
 
-    student: str = _setting("2x64", Text())
-    loss: str = _setting("forward_kl", Choice(tuple(LOSSES)))
-    loss_options: dict[str, float | bool] = field(default_factory=dict, hash=False)
-    temperature: float = _setting(2.0, TEMPERATURE)
-    kd_weight: float = _setting(1.0, WEIGHT)
-    ce_weight: float = _setting(0.0, WEIGHT)
-    label_smoothing: float = _setting(0.0, SMOOTHING)
-    scale_by_temperature: bool = _setting(True, Switch())
-    labelled_fraction: float | None = _setting(None, Number(0, 1, optional=True))
-    steps: int = _setting(200, Number(1, 10_000_000, whole=True))
-    batch_size: int = _setting(32, Number(1, 65_536, whole=True, unit="rows"))
-    accumulation: int = _setting(1, Number(1, 65_536, whole=True, unit="micro-batches"))
-    learning_rate: float = _setting(4e-3, Number(above=0))
-    warmup: float = _setting(0.1, _SHARE)
-    weight_decay: float = _setting(0.01, Number(0, 1000))
-    max_grad_norm: float = _setting(1.0, Number(above=0))
-    dropout: float = _setting(0.0, _SHARE)
-    max_length: int = _setting(128, Number(1, 1_048_576, whole=True, unit="tokens"))
-    eval_every: int = _setting(50, _COUNT)
-    stop_above: float | None = _setting(None, Number(above=0, most=1, optional=True))
-    log_every: int = _setting(10, _COUNT)
-    precision: str = _setting("auto", Choice(("auto", "float32", "bfloat16")))
-    threads: int = _setting(1, Number(1, 1024, whole=True))
-    seed: int = _setting(0, SEED)
+    student: str = setting("2x64", Text())
+    temperature: float = setting(2.0, TEMPERATURE)
+    labelled_fraction: float | None = setting(None, Number(0, 1, optional=True))
+    steps: int = setting(200, Number(1, 10_000_000, whole=True))
+    batch_size: int = setting(32, Number(1, 65_536, whole=True, unit="rows"))
+    accumulation: int = setting(1, Number(1, 65_536, whole=True, unit="micro-batches"))
+    learning_rate: float = setting(4e-3, Number(above=0))
+    warmup: float = setting(0.1, _SHARE)
+    weight_decay: float = setting(0.01, Number(0, 1000))
+    max_grad_norm: float = setting(1.0, Number(above=0))
+    dropout: float = setting(0.0, _SHARE)
+    max_length: int = setting(128, Number(1, 1_048_576, whole=True, unit="tokens"))
+    eval_every: int = setting(50, _COUNT)
+    stop_above: float | None = setting(None, Number(above=0, most=1, optional=True))
+    log_every: int = setting(10, _COUNT)
+    precision: str = setting("auto", Choice(("auto", "float32", "bfloat16")))
+    threads: int = setting(1, Number(1, 1024, whole=True))
+    seed: int = setting(0, SEED)
 
     def __post_init__(self) -> None:
         """Refuse values no run could mean; keep numpy's scalars as Python's."""
-        spec = find_loss(self.loss, self.loss_options)
-        options = {name: spec.options[name].check(name, value) for name, value in (self.loss_options or {}).items()}
-        object.__setattr__(self, "loss_options", options)  # a copy: `replace` would share the dict
-        settle(self, CHECKS)
+        super().__post_init__()
+        spec = LOSSES[self.loss]
         self._check_student()
         if self.kd_weight == 0 and self.ce_weight == 0:
             raise WorkbenchError("kd_weight and ce_weight are both 0: there is nothing to learn from; raise one.")
@@ -147,7 +129,7 @@ class TrainConfig:
             )
 
 
-CHECKS = {f.name: f.metadata["check"] for f in fields(TrainConfig) if "check" in f.metadata}
+CHECKS = checks(TrainConfig)
 
 
 @runtime_checkable
@@ -165,10 +147,38 @@ class AnyLabels(Protocol):
     fingerprint: str
 
 
-# What a config says of the loss, by the names that `combine` takes.
-_OF_LOSS = (
-    "loss", "loss_options", "temperature", "kd_weight", "ce_weight", "label_smoothing", "scale_by_temperature",
-)  # fmt: skip
+@dataclass(frozen=True)
+class Job:
+    """One run to make.
+
+    Attributes:
+        task: gives the rows, and the validation split that chooses the checkpoint.
+        labels: soft labels of the transfer set; None where kd_weight is 0.
+        config: see `TrainConfig`.
+        arm: its arm's name in tables and figures.
+        number: which of the arm's configs this is.
+    """
+
+    task: AnyTask
+    labels: AnyLabels | None
+    config: TrainConfig
+    arm: str = ""
+    number: int = 0
+
+    @property
+    def lesson(self) -> "type[Lesson]":
+        """The class that knows how to teach the task.
+
+        Raises:
+            WorkbenchError: no task, no config.
+        """
+        kind = lesson_of(self.task)
+        if kind is None or not isinstance(self.config, TrainConfig):
+            raise WorkbenchError(
+                f"A job has {shown(self.task)} and {shown(self.config)}: give a task, its soft labels or None, and a "
+                "TrainConfig."
+            )
+        return kind
 
 
 class Distiller(nn.Module):
@@ -191,8 +201,8 @@ class Distiller(nn.Module):
         logits = self.student(**read).logits
         if labels.ndim == 2:
             logits, labels = logits[labels >= 0], labels[labels >= 0]
-        how = {name: getattr(self.config, name) for name in _OF_LOSS}
-        loss, ce, kd = combine(logits, teacher_logits, labels, labelled_rows=labelled_rows, rows=rows, **how)
+        counts = {"labelled_rows": labelled_rows, "rows": rows}
+        loss, ce, kd = combine(logits, teacher_logits, labels, self.config, **counts)
         return loss, ce, kd, logits
 
 
@@ -267,8 +277,9 @@ def choose_device(precision: str = "auto") -> tuple[torch.device, torch.dtype, s
     return device, dtype, f"device={device} dtype={str(dtype).removeprefix('torch.')} ({why})"
 
 
-def run_inputs(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> dict:
+def run_inputs(job: Job) -> dict:
     """Everything a run's numbers depend on: the key it is stored under."""
+    task, labels, config = job.task, job.labels, job.config
     device, dtype, _ = choose_device(config.precision)
     library = versions()
     return {
@@ -276,31 +287,21 @@ def run_inputs(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> 
         "labels": labels.fingerprint if labels and config.kd_weight else None,
         "config": asdict(config),
         "source": students.source_fingerprint(config.student),
-        "code": code_fingerprint("training:train", *_lesson_of(task).code),
+        "code": code_fingerprint("training:train", *job.lesson.code),
         "device": device.type,
         "dtype": str(dtype),
         "libraries": {name: library[name] for name in ("torch", "transformers")},
     }
 
 
-def find_run(
-    task: AnyTask,
-    labels: AnyLabels | None,
-    config: TrainConfig,
-    store: Store | None = None,
-) -> Run | None:
-    """The finished run of these inputs, if there is one."""
-    entry = (store or Store()).find("runs", run_inputs(task, labels, config))
+def find_run(job: Job, store: Store | None = None) -> Run | None:
+    """The finished run of a job, if there is one."""
+    entry = (store or Store()).find("runs", run_inputs(job))
     return Run(entry) if entry else None
 
 
 def train(
-    task: AnyTask,
-    labels: AnyLabels | None,
-    config: TrainConfig,
-    *,
-    store: Store | None = None,
-    checkpoint_seconds: float = 60.0,
+    job: Job, *, store: Store | None = None, checkpoint_seconds: float = 60.0
 ) -> Iterator[dict[str, float]]:
     """Train one student; yield a record every `log_every` steps.
 
@@ -319,9 +320,7 @@ def train(
     A killed run resumes from its last checkpoint and ends bit for bit where it would have ended (on a CPU).
 
     Args:
-        task: gives the rows, and the validation split that chooses the checkpoint.
-        labels: soft labels of the transfer set; None where kd_weight is 0.
-        config: see `TrainConfig`.
+        job: task, soft labels and config.
         store: where the run goes.
         checkpoint_seconds: how much work a kill may cost; 0 keeps a checkpoint of every step.
 
@@ -330,16 +329,16 @@ def train(
             finite. A run that fails before its first checkpoint leaves nothing in the store.
     """
     checkpoint_seconds = number("checkpoint_seconds", checkpoint_seconds, 0)
-    _check_rows(task, labels, config)
-    store = store or Store()
-    with store.claim("runs", run_inputs(task, labels, config), keep=True) as claim:
+    _check_rows(job)
+    config, store = job.config, store or Store()
+    with store.claim("runs", run_inputs(job), keep=True) as claim:
         if claim.entry:
             yield from Run(claim.entry).history.to_dict("records")
             return
         own = Own(config.threads)
         try:
             with own.turn():
-                trainer = _Trainer(task, labels, config, claim.folder)
+                trainer = Trainer(job, claim.folder)
             given, saved = 0, time.monotonic()
             while True:
                 for record in trainer.history[given:]:  # a resumed run gives its earlier records again
@@ -366,13 +365,9 @@ def train(
                 shutil.rmtree(claim.folder, ignore_errors=True)  # nothing to go on from
 
 
-def _check_rows(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> None:
+def _check_rows(job: Job) -> None:
     """Refuse, before anything is made, what has nothing to learn from."""
-    kind = _lesson_of(task)
-    if kind is None or not isinstance(config, TrainConfig):
-        raise WorkbenchError(
-            f"train got {shown(task)} and {shown(config)}: give a task, its soft labels or None, and a TrainConfig."
-        )
+    kind, task, labels, config = job.lesson, job.task, job.labels, job.config
     if config.kd_weight and labels is None:
         raise WorkbenchError(f"kd_weight is {config.kd_weight} but labels is None: pass soft_labels(teacher, task).")
     if config.kd_weight and not (hasattr(labels, kind.reads) and hasattr(labels, "fingerprint")):
@@ -427,7 +422,7 @@ class Lesson(ABC):
         """(score, nll, logits) on validation."""
 
     @abstractmethod
-    def finish(self, run: "_Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
+    def finish(self, run: "Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
         """Scores of the best student, what else its record says, and texts, to weigh one of median length."""
 
 
@@ -440,7 +435,7 @@ def lesson(task: AnyTask, labels: AnyLabels | None, config: TrainConfig) -> Less
     raise NotImplementedError
 
 
-def _lesson_of(task: AnyTask) -> type[Lesson] | None:
+def lesson_of(task: AnyTask) -> type[Lesson] | None:
     """The class that its kind has registered; None if that is no task."""
     if module := getattr(type(task), "lessons", None):
         import_module(module)
@@ -499,7 +494,7 @@ class ClassifierLesson(Lesson):
         """The student's logits ``[N, C]`` on a split."""
         return students.predict(self.distiller.student, self.tokenizer, getattr(self.task, split)["text"][:])
 
-    def finish(self, run: "_Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
+    def finish(self, run: "Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
         """Keeps the logits on validation and test."""
         logits = {"validation": run.best_logits.numpy(), "test": self.predict("test")}
         save_numpy(logits, run.folder / "logits.safetensors")
@@ -512,15 +507,17 @@ class ClassifierLesson(Lesson):
         return scored, about, self.task.test["text"][:]
 
 
-class _Trainer:
+class Trainer:
     """The state of one run; `train` drives it."""
 
-    def __init__(self, task: AnyTask, labels: AnyLabels | None, config: TrainConfig, folder: Path):
-        self.task, self.config, self.folder = task, config, folder
+    def __init__(self, job: Job, folder: Path):
+        """Begin, or go on from the folder's checkpoint."""
+        self.task, self.config, self.folder = job.task, job.config, folder
+        config = job.config
         torch.manual_seed(config.seed)
-        self.lesson = lesson(task, labels, config)
+        self.lesson = lesson(job.task, job.labels, config)
         self.student = self.lesson.distiller.student
-        self.batches = _Batches(*self.lesson.rows, config)
+        self.batches = Batches(*self.lesson.rows, config)
         parameters = list(self.lesson.distiller.parameters())
         matrices, others = ([p for p in parameters if (p.ndim >= 2) == two] for two in (True, False))
         self.optimizer = torch.optim.AdamW(
@@ -548,6 +545,7 @@ class _Trainer:
         return self.step == self.config.steps or enough is not None and self.best_score[0] >= enough
 
     def learning_rate(self) -> float:
+        """Of the next step: rising over the warm-up, then falling linearly to 0."""
         c = self.config
         warm = max(1, round(c.warmup * c.steps))
         falling = (c.steps - self.step) / max(1, c.steps - warm)
@@ -589,8 +587,7 @@ class _Trainer:
             self.best_logits = torch.from_numpy(logits)
         ce, kd = (square**0.5 for square in squares)
         c = self.config
-        weight = c.kd_weight * temperature_factor(c.loss, c.temperature, c.scale_by_temperature)
-        ratio = weight * kd / (c.ce_weight * ce) if ce else float("nan")
+        ratio = c.kd_weight * c.factor * kd / (c.ce_weight * ce) if ce else float("nan")
         self.evaluation = {"validation": score, "validation_nll": nll, "grad_ratio": ratio}
 
     def record(self) -> None:
@@ -637,6 +634,7 @@ class _Trainer:
         os.replace(path.with_name("next"), path)
 
     def load_checkpoint(self) -> None:
+        """Go on from it."""
         path = _checkpoint(self.folder)
         with safe_open(path, framework="pt") as file:
             scalars = json.loads(file.metadata()["state"])
@@ -676,7 +674,7 @@ class _Trainer:
 _SCALARS = ("step", "seconds", "history", "best_score", "steps_since_record", "evaluation")
 
 
-class _Batches:
+class Batches:
     """The rows of each step, a function of the step alone: resuming needs no iterator to be wound forward.
 
     Labelled rows come first in the transfer set. Each stream is walked in random order, all of it before any row

@@ -1,9 +1,7 @@
 """How a verdict is reached: which arm is better, by how much, and how sure that is.
 
-An arm is one way to train (labels only, hard pseudo-labels, distilled, …). Everywhere, correct maps an arm's
-name to its hits [S, N] on the same N test items with the same S seeds (bool, or floats in [0, 1]); labels [N]
-are the classes of the items and groups [N] their templates (any hashable; None: each item is its own
-template).
+An arm is one way to train (labels only, hard pseudo-labels, distilled, …); `Results` hold what every arm got right on
+the same items with the same seeds.
 
 Estimated is the class-balanced mean of template means. Arms are paired by seed and item, so that all that is
 inferred concerns a difference d [S, G] over seeds and templates:
@@ -14,10 +12,11 @@ with a t-interval on Satterthwaite's degrees of freedom. Template-by-seed noise 
 little too large (5 % where arms differ by template; at most √2 where there is no other noise). Subtracting
 its estimate would win little: in simulation, between −2 and 3 points of power, for lost degrees of freedom.
 Items within a template are not independent, hence no McNemar test; five seeds are too few for a percentile
-bootstrap.
+bootstrap. The variance over templates is that of a bootstrap of templates within their class, in closed form.
 """
 
 from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from workbench.errors import SEED, Switch, WorkbenchError, number, sequence, shown, unknown, whole
+from workbench.errors import Switch, WorkbenchError, number, sequence, shown, unknown, whole
 from workbench.metrics import template_ids
 
 ALPHA = 0.05
@@ -33,20 +32,65 @@ BUDGETS = ("laptop", "gpu")  # the only ones whose runs are long enough to judge
 SMOKE = "no verdict (smoke run)"
 DIFFERS = "differs between draws"
 SMALLEST_STRATUM = 5  # templates; fewer say too little about the spread within their class
-LARGEST_BOOTSTRAP = 1000  # templates in a class; above, resampling takes seconds and adds only noise
+
+
+@dataclass(frozen=True)
+class Results:
+    """Which items each arm got right.
+
+    Attributes:
+        correct: arm -> hits ``[S, N]`` on the same N items with the same S seeds, or ``[N]`` of one: bool, or floats in
+            [0, 1].
+        labels: classes of the items, ``[N]``.
+        groups: their templates, ``[N]``, any hashable; None: each item is its own.
+
+    Raises:
+        WorkbenchError: when it is used: no arms, unequal items, hits outside [0, 1], groups that span classes.
+    """
+
+    correct: Mapping[str, ArrayLike]
+    labels: ArrayLike
+    groups: ArrayLike | None = None
+
+    @classmethod
+    def of(cls, logits: Mapping[str, ArrayLike], labels: ArrayLike, groups: ArrayLike | None = None) -> "Results":
+        """From arm -> logits ``[S, N, C]`` or ``[N, C]``, whose largest is the answer."""
+        return cls({arm: np.asarray(z).argmax(-1) == labels for arm, z in logits.items()}, labels, groups)
+
+    def add(self, logits: Mapping[str, ArrayLike]) -> "Results":
+        """With more arms: their logits ``[S, N, C]`` or ``[N, C]``."""
+        return replace(self, correct={**self.correct, **Results.of(logits, self.labels).correct})
+
+    def only(self, *arms: str) -> "Results":
+        """Of these arms, in this order."""
+        for arm in arms:
+            self.check_arm(arm)
+        return replace(self, correct={arm: self.correct[arm] for arm in arms})
+
+    def at(self, items: ArrayLike) -> "Results":
+        """On these items: numbers, or a mask ``[N]``."""
+        items = np.asarray(items)
+        inside = {arm: np.asarray(hits)[..., items] for arm, hits in self.correct.items()}
+        groups = None if self.groups is None else np.asarray(self.groups)[items]
+        return Results(inside, np.asarray(self.labels)[items], groups)
+
+    def check_arm(self, name: object) -> None:
+        """Refuse a name that is no arm."""
+        if not isinstance(self.correct, Mapping) or not self.correct:
+            raise WorkbenchError(
+                f"The hits are {shown(self.correct)}: give a dict of arms with their hits [seeds, items] each."
+            )
+        if not isinstance(name, Hashable) or name not in self.correct:
+            raise unknown("arm", name, map(str, self.correct))
 
 
 def compare(
-    correct: dict[str, ArrayLike],
-    labels: ArrayLike,
-    groups: ArrayLike | None = None,
-    *,
+    results: Results,
     declared: list[tuple[str, str]],
+    *,
+    teacher: str | None = None,
     margin: float = 0.01,
     replace_margin: float = 0.02,
-    teacher: str | None = None,
-    bootstraps: int = 10_000,
-    seed: int = 0,
     budget: str = "laptop",
     pool_seeds: bool = False,
 ) -> pd.DataFrame:
@@ -67,33 +111,27 @@ def compare(
       verdict for others. inf: only more seeds would do, or the estimate sits on the margin; NaN: settled.
     - n_seeds: with 1, nothing is known about the variance between seeds, and the interval takes it as 0.
 
-    Only the teacher may have one seed where others have more; it is then compared with each. Templates are
-    resampled bootstraps times, the same resamples for every pair; 0, and any class of more than 1,000
-    templates, takes the closed form that this converges to.
+    Only the teacher may have one seed where others have more; it is then compared with each.
 
     pool_seeds, for sweeps of many settings with two or three seeds: the variance between seeds is taken to be the
     same in all arms and estimated from all of them (the residual of arm × seed, K·(S − 1) degrees of freedom for K
     pairs that share their baseline). One setting that fails in some seeds then widens all intervals.
-    Raises WorkbenchError for unknown arms, unequal seeds or items, hits outside [0, 1], groups that span
-    classes.
+    Raises WorkbenchError for unknown arms, unequal seeds, and for what `Results` refuse.
     """
     declared = sequence("declared", declared, "(arm, baseline) pairs")
     if not declared:
         raise WorkbenchError("No pairs are declared: name the (arm, baseline) pairs to be tested.")
-    _arms(correct)
     if wrong := [pair for pair in declared if not (isinstance(pair, tuple | list) and len(pair) == 2)]:
         raise WorkbenchError(f"declared holds {shown(wrong[0])}: give (arm, baseline) pairs.")
     for name in [*(arm for pair in declared for arm in pair), *([teacher] if teacher is not None else [])]:
-        if not isinstance(name, Hashable) or name not in correct:
-            raise unknown("arm", name, map(str, correct))
+        results.check_arm(name)
     margin, replace_margin = _margin("margin", margin), _margin("replace_margin", replace_margin)
-    bootstraps, seed = whole("bootstraps", bootstraps, 0, 10_000_000), SEED.check("seed", seed)
     pool_seeds = Switch().check("pool_seeds", pool_seeds)
-    hits, template_class = _template_means(correct, labels, groups)
+    hits, template_class = _template_means(results)
     differences = [_difference(hits, arm, baseline, teacher) for arm, baseline in declared]
     if pool_seeds and len({baseline for _, baseline in declared}) > 1:
         raise WorkbenchError("pool_seeds needs pairs with one baseline: compare each group of them apart.")
-    found = _estimate(differences, template_class, bootstraps, seed, pool_seeds)
+    found = _estimate(differences, template_class, pool_seeds)
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(found.value) / found.se, found.dof)
     p = np.where(found.se > 0, p, np.where(found.value == 0, 1.0, 0.0))  # the same hits everywhere: p = 1
@@ -154,14 +192,12 @@ def decision(found: pd.Series, n_items: int, replace_margin: float = 0.02) -> tu
     return "NOT SHOWN TO REPLACE", settle
 
 
-def arm_estimates(
-    correct: dict[str, ArrayLike], labels: ArrayLike, groups: ArrayLike | None = None
-) -> pd.DataFrame:
+def arm_estimates(results: Results) -> pd.DataFrame:
     """One row an arm: arm, estimate, low, high (95 %, cut to [0, 1]), item_accuracy, n_templates, n_seeds.
 
     Description, not a test: overlapping intervals of two arms say nothing about their paired difference.
     """
-    hits, template_class = _template_means(correct, labels, groups)
+    hits, template_class = _template_means(results)
     found = _estimate(list(hits.values()), template_class)
     half = stats.t.isf(ALPHA / 2, found.dof) * found.se
     return pd.DataFrame({
@@ -169,36 +205,27 @@ def arm_estimates(
         "estimate": found.value,
         "low": np.clip(found.value - half, 0, 1),
         "high": np.clip(found.value + half, 0, 1),
-        "item_accuracy": [float(np.mean(correct[arm])) for arm in hits],
+        "item_accuracy": [float(np.mean(results.correct[arm])) for arm in hits],
         "n_templates": len(template_class),
         "n_seeds": [len(d) for d in hits.values()],
     })  # fmt: skip
 
 
-def by_slice(
-    correct: dict[str, ArrayLike],
-    slices: pd.Categorical,
-    labels: ArrayLike,
-    groups: ArrayLike | None = None,
-) -> pd.DataFrame:
+def by_slice(results: Results, slices: pd.Categorical) -> pd.DataFrame:
     """`arm_estimates` within each slice [N] of the items, in the order of its categories: slice, arm, ….
 
     Each slice balances the classes it holds, so slices differ in their mix of classes. A slice of fewer than
     two templates has no interval and is left out.
     """
-    labels, tables = np.asarray(labels), []
-    groups = None if groups is None else np.asarray(groups)
+    tables = []
     for name in slices.categories:
-        of = np.flatnonzero(slices == name)
-        inside = {arm: np.atleast_2d(values)[:, of] for arm, values in correct.items()}
-        kept = None if groups is None else groups[of]
-        if len(of) and len(template_ids(labels[of], kept)[1]) > 1:
-            table = arm_estimates(inside, labels[of], kept)
-            table.insert(0, "slice", name)
-            tables.append(table)
+        inside = results.at(np.flatnonzero(slices == name))
+        if len(inside.labels) and len(template_ids(inside.labels, inside.groups)[1]) > 1:
+            tables.append(arm_estimates(inside).assign(slice=name))
     if not tables:
         raise WorkbenchError("No slice holds two templates: cut the items into fewer slices.")
-    return pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
+    return table[["slice", *table.columns.drop("slice")]]
 
 
 def across_draws(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -229,14 +256,7 @@ def across_draws(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return result
 
 
-def share_of_gap(
-    correct: dict[str, ArrayLike],
-    student: str,
-    baseline: str,
-    teacher: str,
-    labels: ArrayLike,
-    groups: ArrayLike | None = None,
-) -> dict[str, float]:
+def share_of_gap(results: Results, student: str, baseline: str, teacher: str) -> dict[str, float]:
     """Share of the way from baseline to teacher that the student covers: estimate, low, high (95 %).
 
     (student − baseline) / (teacher − baseline); 0: no better than the baseline, 1: as good as the teacher.
@@ -245,11 +265,9 @@ def share_of_gap(
     own standard error breaks down: when the teacher's lead cannot be told from 0 it is (−inf, inf), and no
     share should be quoted. The estimate is NaN when the teacher does not lead at all.
     """
-    _arms(correct)
     for name in (student, baseline, teacher):
-        if not isinstance(name, Hashable) or name not in correct:
-            raise unknown("arm", name, map(str, correct))
-    hits, template_class = _template_means(correct, labels, groups)
+        results.check_arm(name)
+    hits, template_class = _template_means(results)
     gain = _difference(hits, student, baseline, teacher)
     lead = _difference(hits, teacher, baseline, teacher)
     a, b = (_estimate([d], template_class).value[0] for d in (gain, lead))
@@ -301,11 +319,6 @@ def _margin(name: str, value: float) -> float:
     return number(name, value, above=0, below=1, unit="one point is 0.01")
 
 
-def _arms(correct: Mapping[str, ArrayLike]) -> None:
-    if not isinstance(correct, Mapping) or not correct:
-        raise WorkbenchError(f"The hits are {shown(correct)}: give a dict of arms with their hits [seeds, items] each.")
-
-
 class _Estimate(NamedTuple):
     """P quantities, each field [P]; floor: the part of se² that no number of templates would remove."""
 
@@ -318,8 +331,6 @@ class _Estimate(NamedTuple):
 def _estimate(
     values: list[np.ndarray],
     template_class: np.ndarray,
-    bootstraps: int = 0,
-    seed: int = 0,
     pool_seeds: bool = False,
 ) -> _Estimate:
     """Estimates from P arrays [S, G] of values over seeds and templates; S may differ between them."""
@@ -335,13 +346,12 @@ def _estimate(
         rest_of_seeds = np.full(len(values), rest.sum())
         seeds = np.full(len(values), 2 * (residual**2).sum() / rest.sum() / arms.shape[1])
     mean = np.stack([v.mean(0) for v in values])  # [P, G]
-    rng = np.random.default_rng(seed)
     templates, noise, spread = np.zeros(len(values)), np.zeros(len(values)), seeds**2 / rest_of_seeds
     for stratum in _strata(template_class):
         n, w, x = len(stratum), weight[stratum], mean[:, stratum]
         parts = w * (x - (x @ w / w.sum())[:, None])  # [P, n]: what each template adds to the error
-        # A bootstrap divides by n where n - 1 is due: with five templates its variance is a fifth too small.
-        variance = _bootstrap_variance(parts, bootstraps, rng) * n / (n - 1)
+        # A bootstrap, whose variance of the sum is Σ parts², divides by n where n - 1 is due.
+        variance = (parts**2).sum(1) * n / (n - 1)
         templates += variance
         spread += variance**2 / (n - 1)
         for i, v in enumerate(values):  # template-by-seed noise, the part of seeds that templates average out
@@ -352,15 +362,6 @@ def _estimate(
         dof = np.where(spread > 0, (templates + seeds) ** 2 / spread, np.inf)
     value = np.array([v.mean() for v in by_seed])
     return _Estimate(value, np.sqrt(templates + seeds), dof, np.maximum(seeds - noise, 0))
-
-
-def _bootstrap_variance(parts: np.ndarray, bootstraps: int, rng: np.random.Generator) -> np.ndarray:
-    """Variance [P] of the sum of n resampled centred parts [P, n]; exactly Σ parts² as bootstraps → ∞."""
-    n = parts.shape[1]
-    if not bootstraps or n > LARGEST_BOOTSTRAP:
-        return (parts**2).sum(1)
-    counts = rng.multinomial(n, np.full(n, 1 / n), size=bootstraps)
-    return ((parts @ counts.T) ** 2).mean(1)
 
 
 def _strata(template_class: np.ndarray) -> list[np.ndarray]:
@@ -374,11 +375,10 @@ def _strata(template_class: np.ndarray) -> list[np.ndarray]:
     return strata + ([np.flatnonzero(pooled[template_class])] if pooled.any() else [])
 
 
-def _template_means(
-    correct: dict[str, ArrayLike], labels: ArrayLike, groups: ArrayLike | None
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _template_means(results: Results) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Means [S, G] of each arm's hits over the items of each template, and the class [G] of each template."""
-    _arms(correct)
+    correct, labels, groups = results.correct, results.labels, results.groups
+    results.check_arm(next(iter(correct), None) if isinstance(correct, Mapping) else None)
     template, template_class = template_ids(labels, groups)
     if groups is not None and len(template_class) > pd.Series(list(groups), dtype=object).nunique():
         raise WorkbenchError("Some groups hold items of several classes, so they cannot be resampled in one: "

@@ -17,15 +17,15 @@ from workbench.speed import measure
 from workbench.students import describe, load, predict
 from workbench.tasks import load_task
 from workbench.teachers import load_teacher
-from workbench.training import TrainConfig, find_run, train
+from workbench.training import Job, TrainConfig, find_run, train
 
 task = load_task("voice-commands")
 teacher = load_teacher("minilm-finetuned", task)
 labels = soft_labels(teacher, task)
 config = TrainConfig(steps=20)
-for _ in train(task, labels, config):
+for _ in train(Job(task, labels, config)):
     pass
-student, tokenizer = load(find_run(task, labels, config).path)
+student, tokenizer = load(find_run(Job(task, labels, config)).path)
 
 models = {"teacher": (teacher.model, teacher.tokenizer), "student": (student, tokenizer)}
 arms = {name: lambda texts, pair=pair: predict(*pair, texts) for name, pair in models.items()}

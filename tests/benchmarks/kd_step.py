@@ -37,7 +37,7 @@ from workbench import students
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
 from workbench.tasks import load_task
-from workbench.training import TrainConfig, train
+from workbench.training import Job, TrainConfig, train
 
 ROWS = 1_000_000
 ROUNDS = 30
@@ -157,8 +157,8 @@ with tempfile.TemporaryDirectory() as folder:
     _, tokenizer = students.build(CONFIG.student, task.label_names, texts)
     longest = max(map(len, students.encode(tokenizer, texts)))
     arms = {
-        "kd": train(task, Scattered(stored), CONFIG, store=store),
-        "plain": train(task, None, replace(CONFIG, kd_weight=0.0, ce_weight=1.0), store=store),
+        "kd": train(Job(task, Scattered(stored), CONFIG), store=store),
+        "plain": train(Job(task, None, replace(CONFIG, kd_weight=0.0, ce_weight=1.0)), store=store),
         "bare": bare(),
         "naive": bare(dropout=0.1, fused=False, width=longest),
         "in_loop": bare(teacher=teacher),

@@ -18,13 +18,13 @@ from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
 from workbench.speed import footprint, grid, measure
 from workbench.students import load, predict
 from workbench.tasks import load_task
-from workbench.training import TrainConfig, find_run, train
+from workbench.training import Job, TrainConfig, find_run, train
 
 task = load_task("voice-commands", labels_per_class=None)
 config = TrainConfig(kd_weight=0.0, ce_weight=1.0)
-for _ in train(task, None, config):
+for _ in train(Job(task, None, config)):
     pass
-folder = find_run(task, None, config).path
+folder = find_run(Job(task, None, config)).path
 exported = to_onnx(folder, task.test["text"][:], task.test["label"][:])
 student = load(folder)
 texts = random.Random(0).sample(task.test["text"][:], len(task.test))

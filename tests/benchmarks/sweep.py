@@ -20,7 +20,7 @@ from workbench.store import Store
 from workbench.sweeps import run_all
 from workbench.tasks import Task, load_task
 from workbench.teachers import load_teacher
-from workbench.training import TrainConfig, train
+from workbench.training import Job, TrainConfig, train
 
 TEACHER = "minilm-finetuned"
 
@@ -49,9 +49,9 @@ def sweep(configs: list[TrainConfig], task: Task, labels: SoftLabels | InTheLoop
     """Seconds to make all of them in an empty store, with workers that have already imported everything."""
     with tempfile.TemporaryDirectory() as folder:
         warm = [replace(configs[0], steps=1, seed=1000 + i) for i in range(workers)]
-        run_all(warm, task, labels, workers=workers, store=Store(folder))
+        run_all([Job(task, labels, config) for config in warm], workers=workers, store=Store(folder))
         began = time.perf_counter()
-        run_all(configs, task, labels, workers=workers, store=Store(folder))
+        run_all([Job(task, labels, config) for config in configs], workers=workers, store=Store(folder))
         return time.perf_counter() - began
 
 
@@ -59,7 +59,7 @@ def step(config: TrainConfig, task: Task, labels: SoftLabels | InTheLoop) -> flo
     """Median seconds of a training step, looks at validation left out."""
     with tempfile.TemporaryDirectory() as folder:
         config = replace(config, steps=31, log_every=1, eval_every=31)
-        seconds = [record["seconds"] for record in train(task, labels, config, store=Store(folder))]
+        seconds = [record["seconds"] for record in train(Job(task, labels, config), store=Store(folder))]
     return float(np.median(np.diff(seconds)[:-1]))
 
 

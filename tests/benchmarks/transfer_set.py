@@ -9,11 +9,9 @@ import json
 import time
 from dataclasses import replace
 
-import numpy as np
-
 from workbench.language.texts import augmented, written
 from workbench.soft_labels import soft_labels
-from workbench.sweeps import hits, jobs, run_all
+from workbench.sweeps import jobs, results, run_all
 from workbench.tasks import load_task
 from workbench.teachers import load_teacher
 from workbench.training import TrainConfig
@@ -34,15 +32,14 @@ labels_only = replace(distilled, kd_weight=0.0, ce_weight=1.0)
 todo = jobs({"labels only": labels_only}, none, None, SEEDS)
 for arm, task in tasks.items():
     todo += jobs({arm: distilled}, task, soft_labels(teacher, task), SEEDS)
-correct = hits(run_all(todo, workers=1), real)
-truth, groups = np.array(real.test["label"]), np.array(real.test["group"])
 texts = list(real.test["text"])
-correct["teacher"] = (soft_labels(teacher, real, texts=texts).logits(texts).argmax(1) == truth)[None]
+found = results(run_all(todo, workers=1), real)
+found = found.add({"teacher": soft_labels(teacher, real, texts=texts).logits(texts)})
 
 declared = [("noisy copies", "labelled texts only"), ("written by SmolLM2", "labelled texts only")]
 declared += [("written by SmolLM2", "noisy copies"), ("real", "written by SmolLM2")]
-estimates = arm_estimates(correct, truth, groups).set_index("arm")
-verdicts = compare(correct, truth, groups, declared=declared)
+estimates = arm_estimates(found).set_index("arm")
+verdicts = compare(found, declared)
 print(estimates[["estimate", "low", "high"]].round(3))
 print(verdicts[["arm", "baseline", "estimate", "low", "high", "verdict"]].round(3))
 shares = {f"{v.arm} - {v.baseline}": [v.estimate, v.low, v.high, v.verdict] for v in verdicts.itertuples()}

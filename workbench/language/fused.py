@@ -22,9 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from workbench.errors import WorkbenchError, shown, whole
-from workbench.losses import Options, check_temperature, find_loss, standardise
+from workbench.losses import LOSSES, Objective, standardise
 
 CHUNK = 512  # rows whose logits exist at once
+PLAIN = Objective()  # forward KL at temperature 1
 BLOCK = 8  # of them are worked on together on a CPU: what fits into its caches
 
 
@@ -147,9 +148,7 @@ def fused_loss(
     ce_weight: Tensor | None = None,
     target: Target | None = None,
     kd_weight: Tensor | None = None,
-    loss: str = "forward_kl",
-    loss_options: Options | None = None,
-    temperature: float = 1.0,
+    objective: Objective = PLAIN,
     chunk: int = CHUNK,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``sum(ce_weight · CE + kd_weight · KD)`` over rows; its gradients reach `hidden` and the head's parameters.
@@ -164,9 +163,8 @@ def fused_loss(
         ce_weight: ``[N]`` ≥ 0, or None without cross-entropy.
         target: what the teacher says of the same positions; needed where kd_weight is above 0.
         kd_weight: ``[N]`` ≥ 0, or None without distillation.
-        loss: a name in `workbench.losses.LOSSES` whose rows are independent; `TopK` and `Sampled` take forward_kl.
-        loss_options: the loss's own.
-        temperature: > 0; of the distillation term.
+        objective: gives loss, options and temperature; its weights are those of the rows here. A loss whose rows are
+            independent; `TopK` and `Sampled` take forward_kl.
         chunk: rows whose logits exist at once: memory grows by 2 · chunk · V numbers.
 
     Returns:
@@ -176,52 +174,10 @@ def fused_loss(
     Raises:
         WorkbenchError: shapes or vocabularies that differ, a loss the target can't give, or a second backward.
     """
-    check_temperature(temperature)
     chunk = whole("chunk", chunk)
-    _check(hidden, head, labels, ce_weight, target, kd_weight, loss, loss_options, temperature)
-    walk = _Walk(
-        head, labels, ce_weight, target, kd_weight, loss, dict(loss_options or {}), temperature, chunk,
-        torch.is_grad_enabled(),
-    )  # fmt: skip
+    walk = _Walk(head, labels, ce_weight, target, kd_weight, objective, chunk, torch.is_grad_enabled())
+    walk.check(hidden)
     return _Fused.apply(hidden, head.weight, head.bias, walk)
-
-
-def _check(hidden, head, labels, ce_weight, target, kd_weight, loss, loss_options, temperature) -> None:
-    if kd_weight is None and ce_weight is None:
-        raise WorkbenchError("There are neither ce_weight nor kd_weight: give the rows' weights of at least one term.")
-    if (ce_weight is not None and labels is None) or (kd_weight is not None and target is None):
-        raise WorkbenchError("A term has row weights but no labels or target: give both, or neither.")
-    arrays = {"labels": labels, "ce_weight": ce_weight, "kd_weight": kd_weight}
-    if target is not None and not isinstance(target, Target):
-        raise WorkbenchError(f"target is {shown(target)}: give one of Hidden, Dense, TopK and Sampled.")
-    arrays |= {k: v for k, v in vars(target).items() if isinstance(v, Tensor)} if target else {}
-    for name, array in {"hidden": hidden, **arrays}.items():
-        if array is not None and not (isinstance(array, Tensor) and array.ndim):
-            raise WorkbenchError(f"{name} is {shown(array)}: give a tensor with a row a position.")
-        if array is not None and len(array) != len(hidden):
-            raise WorkbenchError(f"hidden has {len(hidden)} rows but {name} {len(array)}: give one a position.")
-    if kd_weight is None:
-        return
-    if find_loss(loss, loss_options).whole_batch:
-        raise WorkbenchError(f"Loss {loss!r} compares the rows of a batch, which are never together here: use another.")
-    if isinstance(target, TopK | Sampled):
-        if loss != "forward_kl" or loss_options:
-            raise WorkbenchError(
-                f"{type(target).__name__} labels give the forward KL without options, not {loss!r} with "
-                f"{dict(loss_options or {})}: use hidden labels for that."
-            )
-        if target.temperature != temperature:
-            raise WorkbenchError(
-                f"{type(target).__name__} labels made at temperature {target.temperature:g} can't be used at "
-                f"{temperature:g}: the tokens left out are unknown there; label again, or use hidden labels."
-            )
-    else:
-        width = len(target.head) if isinstance(target, Hidden) else target.logits.shape[-1]
-        if width != len(head):
-            raise WorkbenchError(
-                f"The teacher has {width} tokens and the student {len(head)}: give both heads the number of real ids "
-                "of their common tokenizer as `vocabulary`."
-            )
 
 
 @dataclass
@@ -233,11 +189,49 @@ class _Walk:
     ce_weight: Tensor | None
     target: Target | None
     kd_weight: Tensor | None
-    loss: str
-    options: dict[str, Any]
-    temperature: float
+    objective: Objective
     chunk: int
     gradients: bool
+
+    def check(self, hidden: Tensor) -> None:
+        """Refuse shapes or vocabularies that differ, and a loss that the target can't give."""
+        labels, ce_weight, target, kd_weight = self.labels, self.ce_weight, self.target, self.kd_weight
+        loss, options, temperature = self.objective.loss, self.objective.loss_options, self.objective.temperature
+        if kd_weight is None and ce_weight is None:
+            raise WorkbenchError("There are neither ce_weight nor kd_weight: give rows' weights of at least one term.")
+        if (ce_weight is not None and labels is None) or (kd_weight is not None and target is None):
+            raise WorkbenchError("A term has row weights but no labels or target: give both, or neither.")
+        arrays = {"labels": labels, "ce_weight": ce_weight, "kd_weight": kd_weight}
+        if target is not None and not isinstance(target, Target):
+            raise WorkbenchError(f"target is {shown(target)}: give one of Hidden, Dense, TopK and Sampled.")
+        arrays |= {k: v for k, v in vars(target).items() if isinstance(v, Tensor)} if target else {}
+        for name, array in {"hidden": hidden, **arrays}.items():
+            if array is not None and not (isinstance(array, Tensor) and array.ndim):
+                raise WorkbenchError(f"{name} is {shown(array)}: give a tensor with a row a position.")
+            if array is not None and len(array) != len(hidden):
+                raise WorkbenchError(f"hidden has {len(hidden)} rows but {name} {len(array)}: give one a position.")
+        if kd_weight is None:
+            return
+        if LOSSES[loss].whole_batch:
+            raise WorkbenchError(f"Loss {loss!r} compares the rows of a batch, never together here: use another.")
+        if isinstance(target, TopK | Sampled):
+            if loss != "forward_kl" or options:
+                raise WorkbenchError(
+                    f"{type(target).__name__} labels give the forward KL without options, not {loss!r} with "
+                    f"{options}: use hidden labels for that."
+                )
+            if target.temperature != temperature:
+                raise WorkbenchError(
+                    f"{type(target).__name__} labels made at temperature {target.temperature:g} can't be used at "
+                    f"{temperature:g}: the tokens left out are unknown there; label again, or use hidden labels."
+                )
+        else:
+            width = len(target.head) if isinstance(target, Hidden) else target.logits.shape[-1]
+            if width != len(self.head):
+                raise WorkbenchError(
+                    f"The teacher has {width} tokens and the student {len(self.head)}: give both heads the number of "
+                    "real ids of their common tokenizer as `vocabulary`."
+                )
 
     def run(
         self, hidden: Tensor, dtype: torch.dtype, needs: Sequence[bool]
@@ -315,8 +309,8 @@ class _Walk:
 
     def _distil(self, s: Tensor, target: Target, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Values ``[N]`` of the distillation term and their gradient on the logits `s`, which are written over."""
-        t = self.temperature
-        if isinstance(target, Dense) and (self.loss != "forward_kl" or self.options):
+        t = self.objective.temperature
+        if isinstance(target, Dense) and (self.objective.loss != "forward_kl" or self.objective.loss_options):
             return self._any_divergence(s, target.logits.to(s.dtype), labels)
         s = s if t == 1 else s.div_(t)
         if isinstance(target, Dense):
@@ -332,7 +326,7 @@ class _Walk:
 
     def _any_divergence(self, s: Tensor, teacher: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """By autograd, on the few rows of a block: every loss that has no form of its own here."""
-        spec, options = find_loss(self.loss), dict(self.options)
+        spec, options = LOSSES[self.objective.loss], dict(self.objective.loss_options)
         with torch.set_grad_enabled(self.gradients):
             leaf = s.detach().requires_grad_(self.gradients)
             pair = (leaf, teacher)
@@ -340,7 +334,7 @@ class _Walk:
                 pair = tuple(map(standardise, pair))
             if spec.takes_labels:
                 options["labels"] = labels
-            values = spec.function(*pair, self.temperature, **options)
+            values = spec.function(*pair, self.objective.temperature, **options)
             g = torch.autograd.grad(values.sum(), leaf)[0] if self.gradients else None
         return values.detach(), g
 

@@ -25,11 +25,11 @@ from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from workbench.errors import SEED, Choice, Number, WorkbenchError, number, settle, shown, unknown
+from workbench.errors import SEED, Choice, Number, WorkbenchError, number, setting, settle, shown, unknown
 from workbench.language.blocks import TextTask
 from workbench.language.causal import BATCH, LanguageModel, write
 from workbench.language.fused import Head, Hidden, Sampled, Target, TopK, fused_loss
-from workbench.losses import check_temperature
+from workbench.losses import Objective, check_temperature
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, code_fingerprint, fingerprint
 
@@ -56,18 +56,17 @@ class LabelOptions:
     """
 
     kind: str = "hidden"
-    k: int = 64
+    k: int = setting(64, Number(1, 10_000_000, whole=True))
     temperature: float = 1.0
-    seed: int = 0
-    dtype: str = "float16"
+    seed: int = setting(0, SEED)
+    dtype: str = setting("float16", Choice(("float16", "bfloat16")))
 
     def __post_init__(self) -> None:
         """Refuse values that can't be meant."""
         if not isinstance(self.kind, str) or self.kind not in ARRAYS:
             raise unknown("kind of soft labels", self.kind, ARRAYS)
         object.__setattr__(self, "temperature", check_temperature(self.temperature, or_zero=self.kind == "text"))
-        checks = {"k": Number(1, 10_000_000, whole=True), "seed": SEED, "dtype": Choice(("float16", "bfloat16"))}
-        settle(self, checks)
+        settle(self)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -404,7 +403,8 @@ def gradient_fidelity(
 
     def gradient(target: Target, at: float) -> list[Tensor]:
         hidden = student.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
-        total, _, _ = fused_loss(hidden, student.head, target=target, kd_weight=weight, temperature=at)
+        how = {"kd_weight": weight, "objective": Objective(temperature=at)}
+        total, _, _ = fused_loss(hidden, student.head, target=target, **how)
         return torch.autograd.grad(total, parameters)
 
     def dot(a: list[Tensor], b: list[Tensor]) -> float:

@@ -16,8 +16,7 @@ from workbench.language.fused import Head, Target, fused_loss
 from workbench.language.labels import TextLabels
 from workbench.language.problems import TraceTask
 from workbench.language.traces import SoftTraces
-from workbench.losses import temperature_factor
-from workbench.training import Distiller, Lesson, TrainConfig, _Trainer, lesson
+from workbench.training import Distiller, Lesson, TrainConfig, Trainer, lesson
 
 
 class TextDistiller(nn.Module):
@@ -49,12 +48,8 @@ class TextDistiller(nn.Module):
             labels=labels,
             ce_weight=c.ce_weight * counted if c.ce_weight else None,
             target=target,
-            kd_weight=c.kd_weight * temperature_factor(c.loss, c.temperature, c.scale_by_temperature) * counted
-            if c.kd_weight
-            else None,
-            loss=c.loss,
-            loss_options=c.loss_options,
-            temperature=c.temperature,
+            kd_weight=c.kd_weight * c.factor * counted if c.kd_weight else None,
+            objective=c,
         )
         if torch.distributed.is_initialized():  # wrappers average over processes; the loss is a sum over them
             total = total * torch.distributed.get_world_size()
@@ -141,7 +136,7 @@ class TraceLesson(Lesson):
         student.train()
         return hits / len(self.validation), nll / tokens, np.zeros(0, np.float32)
 
-    def finish(self, run: _Trainer) -> tuple[dict[str, float], dict[str, Any], list[str]]:
+    def finish(self, run: Trainer) -> tuple[dict[str, float], dict[str, Any], list[str]]:
         """Counts the tokens read, prompts included and padding left out."""
         tokens = sum(len(self.pairs[i][0]) for step in range(run.step) for i in run.batches.rows(step))
         exact, nll = run.best_score
@@ -190,7 +185,7 @@ class TextLesson(Lesson):
         """Mean over the predicted tokens of a split."""
         return float(evaluate(self.model, getattr(self.task, split))["nll"].mean())
 
-    def finish(self, run: _Trainer) -> tuple[dict[str, float], dict[str, Any], list[str]]:
+    def finish(self, run: Trainer) -> tuple[dict[str, float], dict[str, Any], list[str]]:
         """Judges on test, too."""
         scored = {"validation.nll": -run.best_score[1], "test.nll": self.nll("test")}
         scored |= {name.replace("nll", "perplexity"): math.exp(value) for name, value in scored.items()}

@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from workbench import students, weights
-from workbench.errors import SEED, Number, Text, WorkbenchError, sequence, settle, shown, strings, whole
+from workbench.errors import SEED, Number, Text, WorkbenchError, sequence, setting, settle, shown, strings, whole
 from workbench.language import causal
 from workbench.language.problems import Problem, TraceTask, Verdict, verify
 from workbench.losses import check_temperature
@@ -51,14 +51,14 @@ class Sampling:
     """
 
     temperature: float = 1.0
-    max_new_tokens: int = 128
+    max_new_tokens: int = setting(128, Number(1, 1_048_576, whole=True))
     stop: tuple[str, ...] = ()
-    seed: int = 0
+    seed: int = setting(0, SEED)
 
     def __post_init__(self) -> None:
         """Refuse values that mean nothing."""
         object.__setattr__(self, "temperature", check_temperature(self.temperature, or_zero=True))
-        settle(self, {"max_new_tokens": Number(1, 1_048_576, whole=True), "seed": SEED})
+        settle(self)
         object.__setattr__(self, "stop", tuple(strings("stop", self.stop)))
         if "" in self.stop:
             raise WorkbenchError(f"stop is {shown(self.stop)}: give strings that are not empty.")
@@ -84,13 +84,13 @@ class Local:
     """
 
     model: str | Path
-    threads: int = 1
+    threads: int = setting(1, Number(1, 1024, whole=True))
 
     def __post_init__(self) -> None:
         """Refuse a name or a number of threads that means nothing."""
         if not isinstance(self.model, Path):
             Text().check("model", self.model)
-        settle(self, {"threads": Number(1, 1024, whole=True)})
+        settle(self)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -20,7 +20,7 @@ from workbench.soft_labels import KINDS, Teacher, soft_labels
 from workbench.store import Entry, Store
 from workbench.tasks import Task
 from workbench.training import Run
-from workbench.verdicts import arm_estimates
+from workbench.verdicts import Results, arm_estimates
 
 WORST = 5  # classes named in the card
 
@@ -133,7 +133,7 @@ def _card(
         teacher=teacher,
         terms=terms,
         checks=checks.reset_index(),
-        estimates=arm_estimates({name: found.argmax(-1) == labels for name, found in logits.items()}, labels, groups),
+        estimates=arm_estimates(Results.of(logits, labels, groups)),
         scores=scores,
         more=pd.DataFrame([(name, scores[name]) for name in kept if name in scores], columns=["metric", "value"]),
         verdicts=verdicts,
@@ -162,12 +162,12 @@ def _slices(
         for row in worst.itertuples()
     ]  # fmt: skip
     words = np.array([len(text.split()) for text in texts])
+    results = Results.of({"student": logits}, labels, groups)
     middle = int(np.median(words))
     for name, chosen in ((f"up to {middle} words", words <= middle), (f"over {middle} words", words > middle)):
-        inside = [group for group, c in zip(groups, chosen, strict=True) if c]
-        if len(set(inside)) > 1:
-            right = {name: (logits.argmax(-1) == labels)[chosen]}
-            found = arm_estimates(right, labels[chosen], inside).iloc[0]
+        inside = results.at(chosen)
+        if len(set(inside.groups)) > 1:
+            found = arm_estimates(inside).iloc[0]
             rows.append((name, found["estimate"], found["low"], found["high"], found["n_templates"]))
     return pd.DataFrame(rows, columns=["slice", "accuracy", "low", "high", "templates"])
 

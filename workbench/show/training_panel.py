@@ -112,9 +112,9 @@ class TrainingPanel(widgets.Panel):
             return
         (task, labels), text = self.data[self.case.value], "Ready."
         if isinstance(config, training.TrainConfig) and isinstance(task, training.AnyTask):
-            if training.find_run(task, labels, config):
+            if training.find_run(job := training.Job(task, labels, config)):
                 text = "These settings have been trained: Train shows that run again."
-            elif Store().unfinished("runs", training.run_inputs(task, labels, config)):
+            elif Store().unfinished("runs", training.run_inputs(job)):
                 text = "A run of these settings was interrupted: Train goes on from its last checkpoint."
         self.status.value = widgets.said(text)
 
