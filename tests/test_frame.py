@@ -133,7 +133,8 @@ SENT = """
 import pickle, sys
 from workbench import training
 for task in pickle.load(sys.stdin.buffer):
-    assert training.run_inputs(task, None, training.TrainConfig(student="llama-1x32"))["task"] == task.fingerprint
+    job = training.Job(task, None, training.TrainConfig(student="llama-1x32"))
+    assert training.run_inputs(job)["task"] == task.fingerprint
     print(training.lesson_of(task).__name__)
 """
 

@@ -284,7 +284,7 @@ def test_nothing_given_is_changed():
 def test_refusals_are_one_sentence():
     problem = Problem()
     hidden, head, weight = problem.hidden, problem.head, problem.kd_weight
-    dense, top_k = problem.targets()["dense"], problem.top_k(3)
+    dense, top_k, warm = problem.targets()["dense"], problem.top_k(3), Objective(temperature=2.0)
     for words, arguments in {
         "neither ce_weight nor kd_weight": {},
         "no labels or target": {"kd_weight": weight},

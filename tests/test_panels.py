@@ -273,7 +273,7 @@ def test_twenty_rapid_clicks_leave_a_consistent_panel_and_no_thread(task, labels
 def test_an_interrupted_run_is_reported_and_goes_on(task, labels):
     panel = training_panel(task, labels)
     panel.settings["steps"].value = 31
-    records = panel.train_function(task, labels, panel.config)
+    records = panel.train_function(Job(task, labels, panel.config))
     for _ in range(3):
         next(records)
     records.close()
@@ -286,7 +286,7 @@ def test_an_interrupted_run_is_reported_and_goes_on(task, labels):
 
 
 def test_a_failing_run_shows_its_text_and_train_is_enabled_again(task, labels):
-    def fail(task, labels, config):
+    def fail(job):
         yield {"step": 1, "loss": 1.0}
         raise ValueError("a <bad> value")
 
@@ -309,8 +309,8 @@ def test_a_config_of_another_type_gets_controls_for_what_it_shares():
         temperature: float = 1.0
         rank: int = 4
 
-    def train(task, labels, config):
-        for step in range(1, config.steps + 1):
+    def train(job):
+        for step in range(1, job.config.steps + 1):
             yield {"step": step, "loss": 1.0}
 
     panel = panels.TrainingPanel({"problems": (None, None)}, Other(), train=train)

@@ -30,7 +30,7 @@ from workbench.publish import onnx
 from workbench.errors import WorkbenchError
 from workbench.language.traces import Sampling
 from workbench.store import Store
-from workbench.training import TrainConfig, train
+from workbench.training import Job, TrainConfig, train
 
 root, marker = Path(sys.argv[1]), Path(sys.argv[1]) / "MARKER"
 os.environ["WORKBENCH_DATA"] = str(root / "data")
@@ -184,7 +184,7 @@ TRICKS = [own_code, own_code_unknown_type, own_code_no_type, own_model_of_an_ima
 
 def run(model):
     config = TrainConfig(student=str(model), kd_weight=0.0, ce_weight=1.0, steps=1, batch_size=2)
-    for _ in train(task, None, config, store=store):
+    for _ in train(Job(task, None, config), store=store):
         pass
 
 

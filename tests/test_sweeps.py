@@ -273,12 +273,12 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_sweeps import many
-from tiny import make_labels, make_task
+from tiny import each, make_labels, make_task
 from workbench.store import Store
 from workbench.sweeps import run_all
 
 task = make_task(Path(sys.argv[2]))
-run_all(many(), task, make_labels(task), workers=2, store=Store(sys.argv[3]))
+run_all(each(many(), task, make_labels(task)), workers=2, store=Store(sys.argv[3]))
 """
 
 

@@ -61,6 +61,9 @@ class Results:
         """With more arms: their logits ``[S, N, C]`` or ``[N, C]``."""
         return replace(self, correct={**self.correct, **Results.of(logits, self.labels).correct})
 
+    def __or__(self, other: "Results") -> "Results":
+        return replace(self, correct={**self.correct, **other.correct})
+
     def only(self, *arms: str) -> "Results":
         """Of these arms, in this order."""
         for arm in arms:

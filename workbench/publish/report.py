@@ -47,7 +47,17 @@ class Answer:
         return {"text/plain": plain, "text/markdown": shown, nb_.ANSWER: self.content}
 
 
-def answer(text: str, table: pandas.DataFrame | None = None) -> Answer:
+def start(budget: str, **settings: object) -> None:
+    """Print on what device a notebook runs, with which budget and settings, and what a smoke run is not."""
+    from workbench.training import choose_device  # torch takes a second to import
+
+    told = "".join(f" {name}={value}" for name, value in settings.items())
+    print(choose_device()[2], f"budget={budget}{told}")
+    if budget == "quick":
+        print("Smoke run: the numbers below are not findings, and no verdict is given.")
+
+
+def answer(text: str, table: pandas.DataFrame | None = None, *, smoke: bool = False) -> Answer:
     """What a notebook found, as the value of its last cell.
 
     Args:
@@ -55,7 +65,9 @@ def answer(text: str, table: pandas.DataFrame | None = None) -> Answer:
             classes, teachers and tasks may stand there as they are.
         table: the numbers behind it. A named index becomes the first columns; floats are shown with three
             decimals and NaN as a dash, so give counts as integers and anything else as text.
+        smoke: say first that a smoke run finds nothing.
     """
+    text = f"Smoke run, not a finding. {text}" if smoke else text
     if table is None:
         return Answer(text, [], [])
     if any(name is not None for name in table.index.names):

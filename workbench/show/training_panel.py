@@ -17,7 +17,7 @@ from workbench.losses import LOSSES
 from workbench.show import style, widgets
 from workbench.store import Store
 
-Train = Callable[[Any, Any, Any], Iterator[dict[str, float]]]
+Train = Callable[[training.Job], Iterator[dict[str, float]]]
 TERMS = {"kd": "distillation", "ce": "cross-entropy", "loss": "loss"}
 
 
@@ -41,7 +41,7 @@ class TrainingPanel(widgets.Panel):
             data: name -> (task, its soft labels), such as ``{"5 labels a class": (task, labels)}``.
             base: a `TrainConfig` with the values to start from and of all that has no control.
             students: sizes to choose from, beside the base's.
-            train: makes the generator of records of (task, labels, config); default `training.train`. A config of
+            train: makes the generator of records of a `Job`; default `training.train`. A config of
                 another type than `TrainConfig` gets controls for the fields it shares with it.
         """
         about = "Loss terms and validation accuracy of a run, and of finished runs to compare it with"
@@ -180,7 +180,7 @@ class TrainingPanel(widgets.Panel):
         self._live_name = f"{case}, {_changes(config, self.base) or 'as given'}"
         drawn, pause, text, ended = 0.0, self.STEP_SECONDS, "", False
         try:
-            records = self.train_function(*self.data[case], config)
+            records = self.train_function(training.Job(*self.data[case], config))
             try:
                 for record in records:
                     history.append(record)
