@@ -229,9 +229,9 @@ class Slow:
     def __init__(self) -> None:
         self.go, self.closed = threading.Semaphore(0), 0
 
-    def __call__(self, task, labels, config):
+    def __call__(self, job):
         try:
-            for step in range(1, config.steps + 1):
+            for step in range(1, job.config.steps + 1):
                 assert self.go.acquire(timeout=30)
                 yield {"step": step, "loss": 1 / step, "kd": 1 / step, "seconds": step / 100, "validation": 0.5}
         finally:
