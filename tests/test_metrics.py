@@ -124,6 +124,9 @@ def test_confusions_by_hand():
         {"label": 0, "predicted": 1, "share": 3 / 8, "example": 1}
     ]
     assert metrics.confusions(labels, labels).empty
+    beside = metrics.confusions([1, 1, 2, 0, 0, 1], labels, teacher=[1, 0, 0, 0, 1, 2])
+    assert beside["teacher_share"].tolist() == [0.25, 0, 0]  # of 0 as 1, 1 as 0, 0 as 2
+    assert beside.drop(columns="teacher_share").equals(table)
 
 
 def test_confusions_are_those_of_scikit_learn(data):
@@ -151,6 +154,26 @@ def test_disagreements_name_the_flips(data):
     assert metrics.disagreements(labels, labels, labels).empty
 
 
+def test_disagreements_show_one_item_of_a_template_and_kind():
+    labels, teacher, student = [0, 0, 0, 0], [0, 0, 0, 1], [1, 1, 1, 0]
+    table = metrics.disagreements(student, teacher, labels, groups=["a", "a", "b", "a"])
+    assert table[["item", "kind"]].to_numpy().tolist() == [
+        [0, "negative flip"], [2, "negative flip"], [3, "positive flip"]
+    ]  # fmt: skip
+    assert metrics.disagreements(labels, labels, labels, groups=[1, 1, 1, 1]).empty
+
+
+def test_tables_in_words():
+    names, texts = ("on", "off"), ["zero", "one", "two"]
+    table = metrics.in_words(metrics.confusions([0, 0, 1], [0, 1, 1]), names, texts)
+    assert table.to_dict("records") == [{"label": "off", "predicted": "on", "share": 0.5, "text": "one"}]
+    table = metrics.in_words(metrics.disagreements([0, 1, 1], [0, 0, 1], [0, 0, 1]), names, texts)
+    assert table[["text", "label", "teacher", "student"]].to_numpy().tolist() == [["one", "on", "on", "off"]]
+    assert metrics.in_words(metrics.confusions([0], [0]), names, texts).empty
+    with refused("example holds 1 and there are 1 words"):
+        metrics.in_words(metrics.confusions([0, 0, 1], [0, 1, 1]), names, texts[:1])
+
+
 def test_slices_hold_equal_shares_and_never_tear_equal_values():
     cut = metrics.slices(np.random.default_rng(0).random(400))
     assert len(cut.categories) == 4 and (np.bincount(cut.codes) == 100).all()
@@ -174,6 +197,46 @@ def test_refusal_threshold_bounds_the_share_refused():
     assert metrics.refusal_threshold(np.full(100, 0.7), 0.1) == 0.7  # refuses nothing: none is below
     with refused("refused is 10"):
         metrics.refusal_threshold(confidence, 10)
+
+
+def test_calibration_of_many_arms(data):
+    seeds = np.stack([data["student"], 2 * data["student"]])
+    logits, labels = {"student": seeds, "teacher": data["teacher"][None]}, data["labels"]
+    found = metrics.temperatures(logits, labels)
+    assert found["student"].shape == (2,) and found["student"][0] == metrics.fit_temperature(seeds[0], labels)
+    assert found["student"][1] == pytest.approx(2 * found["student"][0], rel=1e-3)
+    table = metrics.calibration(logits, labels, found)
+    assert table.loc["student", "T"] == found["student"].mean()
+    for name, of in {"nll": metrics.nll, "brier": metrics.brier, "ece": metrics.ece}.items():
+        before, after = [
+            [of(z if name == "nll" else metrics.softmax(z), labels) for z in some]
+            for some in (seeds, [z / t for z, t in zip(seeds, found["student"], strict=True)])
+        ]
+        row = table.loc["student"]
+        assert (row[name], row[f"{name}_after"]) == pytest.approx((np.mean(before), np.mean(after)))
+    sure = metrics.confidences(logits, found)
+    assert sure["student"].shape == (2, 400) and sure["student"][0] == pytest.approx(sure["student"][1], rel=1e-3)
+    assert sure["teacher"][0] == pytest.approx(metrics.softmax(data["teacher"], found["teacher"][0]).max(1))
+    limits = metrics.refusal_thresholds(sure, 0.1, data["groups"])
+    assert {arm: of.shape for arm, of in limits.items()} == {"student": (2,), "teacher": (1,)}
+    assert limits["teacher"][0] == metrics.refusal_threshold(sure["teacher"][0], 0.1, data["groups"])
+
+
+@pytest.mark.parametrize(
+    ("logits", "temperature", "sentence"),
+    [
+        ([[1.0, 2.0]], [1.0], "give \\[seeds, items, classes\\]"),
+        ([[[1.0, 2.0]]], None, "Unknown arm 'arm'"),
+        ([[[1.0, 2.0]]], [1.0, 2.0], "1 seeds and 2 temperatures"),
+        ([[[1.0, 2.0]]], [0.0], "temperature is 0"),
+    ],
+)
+def test_arms_need_a_temperature_a_seed(logits, temperature, sentence):
+    given = {"teacher": [1.0]} if temperature is None else {"arm": temperature}
+    for call in (lambda: metrics.calibration({"arm": logits}, [1], given),
+                 lambda: metrics.confidences({"arm": logits}, given)):  # fmt: skip
+        with pytest.raises(WorkbenchError, match=sentence):
+            call()
 
 
 def test_refusal_threshold_keeps_its_promise():
@@ -227,6 +290,10 @@ def test_entropy_and_auroc():
     assert metrics.auroc([1.0], [1.0]) == 0.5
     with refused("NaN"):
         metrics.auroc([1.0], [np.nan])
+    seeds = np.stack([inside, -inside]), np.stack([outside, -outside])
+    assert metrics.auroc(*seeds) == pytest.approx(0.5)  # a mean of a and 1 - a
+    with refused("2 seeds and 1 out-of-scope rows"):
+        metrics.auroc(seeds[0], seeds[1][:1])
 
 
 def test_scores_has_them_all_and_does_not_depend_on_row_order(data):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from refusal import refused
 from test_training import kill
 from transformers import PreTrainedTokenizerFast
 
@@ -24,6 +25,10 @@ from workbench.language.traces import (
     Written,
     chat_pair,
     chat_prompt,
+    graded,
+    kept_by_filter,
+    learning_curve,
+    price,
     sample,
     sample_all,
     trace_task,
@@ -276,3 +281,42 @@ def test_without_vllm_the_way_to_get_it_is_told(monkeypatch):
 def test_an_unknown_character_is_no_crash():
     tokenizer = causal.build_causal("llama-1x32")[1]
     assert tokenizer.decode(tokenizer("1é2")["input_ids"]) == "1[UNK]2"
+
+
+def table_of_traces(verified: bool = True) -> pd.DataFrame:
+    """Two traces of each of three problems: cut, then right; right twice; wrong, then empty."""
+    rows = [(0, 0, "p0", "a", False, False), (0, 1, "p0", "b", True, True), (1, 0, "p1", "c", True, True),
+            (1, 1, "p1", "d", True, True), (2, 0, "p2", "e", True, False), (2, 1, "p2", "", True, False)]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["problem", "draw", "prompt", "text", "finished", "verified"])
+    return table.assign(verified=table["verified"] & verified)
+
+
+def test_traces_are_kept_by_filter():
+    assert kept_by_filter(table_of_traces()) == {
+        "unfiltered": [("p1", "c"), ("p2", "e")],
+        "verified": [("p0", "b"), ("p1", "c")],
+        "several": [("p0", "b"), ("p1", "c"), ("p1", "d")],
+    }
+    with refused("None of 6 traces is verified"):
+        kept_by_filter(table_of_traces(verified=False))
+    assert len(kept_by_filter(table_of_traces(verified=False), or_all=True)["several"]) == 4  # ended, and not empty
+
+
+def test_papers_are_graded_by_arm_and_difficulty():
+    rows = [("b #1", "b", 0, 3, True), ("b #1", "b", 1, 4, False), ("b #0", "b", 1, 4, True), ("b #0", "b", 0, 3, True)]
+    found = graded(pd.DataFrame(rows, columns=["writer", "arm", "problem", "difficulty", "answer_right"]))
+    assert found.labels.tolist() == [3, 4] and found.correct["b"].tolist() == [[True, True], [True, False]]
+
+
+def test_the_price_of_a_student_is_what_it_had_read_by_then():
+    history = pd.DataFrame({"step": [5, 10, 20], "validation": [0.2, np.nan, 0.9]})
+    run = types.SimpleNamespace(
+        history=history, config=types.SimpleNamespace(steps=20),
+        entry=types.SimpleNamespace(record={"train_tokens": 1000, "parameters": 3}),
+    )  # fmt: skip
+    runs = pd.DataFrame({"arm": ["a", "a"], "run": [run, run]})
+    assert price(runs, 0.2).loc["a"].tolist() == [250, 6 * 3 * 250, 2, 2]
+    assert price(runs, 0.5).loc["a", "tokens"] == 1000 and np.isnan(price(runs, 0.95).loc["a", "tokens"])
+    assert traces.flops(run, written=10) == 3 * (6 * 1000 + 2 * 10)
+    curve = learning_curve(runs)
+    assert curve["tokens"].tolist() == [250, 1000] and curve["estimate"].tolist() == [0.2, 0.9]

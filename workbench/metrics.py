@@ -9,7 +9,7 @@ NaN or infinity, and labels out of range. Accuracy and fidelity are different ax
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -141,11 +141,12 @@ def flip_table(
     return table.sort_values("negative", ascending=False, kind="stable", ignore_index=True)
 
 
-def confusions(predictions: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
+def confusions(predictions: ArrayLike, labels: ArrayLike, teacher: ArrayLike | None = None) -> pd.DataFrame:
     """Errors by kind, the commonest first: label, predicted, share, example; a row for each kind that occurs.
 
     share is the fraction of the label's items that are answered so, averaged over seeds where predictions are
     logits [S, N, C] of S seeds, else [N, C] or [N]; example is the row of the item that most seeds answer so.
+    With a teacher, [N, C] or [N], there is also teacher_share, its share of the same error.
     """
     predicted = _by_seed(predictions)
     labels = _labels(labels, predicted[0])
@@ -157,15 +158,23 @@ def confusions(predictions: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
     share = of_kind["share"].sum().to_numpy()
     table = of_kind.first().reset_index()[["label", "predicted", "share", "example"]]
     table["share"] = share / len(predicted) / np.bincount(labels)[table["label"]]
-    return table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+    table = table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+    if teacher is not None:
+        own = confusions(teacher, labels).set_index(["label", "predicted"])["share"]
+        kinds = pd.MultiIndex.from_frame(table[["label", "predicted"]])
+        table.insert(3, "teacher_share", own.reindex(kinds, fill_value=0.0).to_numpy())
+    return table
 
 
-def disagreements(student: ArrayLike, teacher: ArrayLike, labels: ArrayLike) -> pd.DataFrame:
+def disagreements(
+    student: ArrayLike, teacher: ArrayLike, labels: ArrayLike, groups: ArrayLike | None = None
+) -> pd.DataFrame:
     """Items that the student answers otherwise than its teacher: item, label, teacher, student, share, kind.
 
     share is the fraction of the seeds (student may be logits [S, N, C]) that differ from the teacher, most
     first; student is the answer that most of these give. kind: "negative flip" (the teacher is right),
-    "positive flip" (that answer is right) or "both wrong".
+    "positive flip" (that answer is right) or "both wrong". With groups [N], only the first item of each template and
+    kind.
     """
     labels = _labels(labels, teacher)
     student, teacher = _by_seed(student), _predicted(teacher)
@@ -179,7 +188,26 @@ def disagreements(student: ArrayLike, teacher: ArrayLike, labels: ArrayLike) -> 
         "share": differs.mean(0)[items],
         "kind": np.select(right, ["negative flip", "positive flip"], "both wrong"),
     })  # fmt: skip
-    return table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+    table = table.sort_values("share", ascending=False, kind="stable", ignore_index=True)
+    template = template_ids(labels, groups)[0][table["item"]]
+    return table[~table.assign(template=template).duplicated(["kind", "template"])].reset_index(drop=True)
+
+
+def in_words(table: pd.DataFrame, label_names: Sequence[str], texts: Sequence[str]) -> pd.DataFrame:
+    """A table of `confusions` or `disagreements` to read: names [C] for class ids, texts [N] for item numbers.
+
+    The columns label, predicted, teacher and student are put in words; item or example becomes text. Raises
+    WorkbenchError where the names or texts are too few.
+    """
+    numbered = {"label": label_names, "predicted": label_names, "teacher": label_names, "student": label_names,
+                "item": texts, "example": texts}  # fmt: skip
+    words = {}
+    for column in table.columns.intersection(list(numbered)):
+        names, numbers = numbered[column], table[column]
+        if len(numbers) and numbers.max() >= len(names):
+            raise WorkbenchError(f"{column} holds {numbers.max()} and there are {len(names)} words: give one for each.")
+        words[column] = [names[number] for number in numbers]
+    return table.assign(**words).rename(columns={"item": "text", "example": "text"})
 
 
 def slices(values: ArrayLike, count: int = 4, unit: str = "") -> pd.Categorical:
@@ -260,7 +288,13 @@ def entropy(probabilities: ArrayLike) -> float:
 
 
 def auroc(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
-    """Probability that an in-scope item's score (say, confidence) tops an out-of-scope one's, ties half."""
+    """Probability that an in-scope item's score (say, confidence) tops an out-of-scope one's, ties half.
+
+    Scores are [N] and [M], or [S, N] and [S, M] of S seeds, of which it is the mean.
+    """
+    if np.ndim(in_scores) == np.ndim(out_scores) == 2:
+        _one_a_seed("out-of-scope rows", len(in_scores), len(out_scores))
+        return float(np.mean([auroc(*pair) for pair in zip(in_scores, out_scores, strict=True)]))
     inside, outside = _numbers(in_scores, "in_scores"), _numbers(out_scores, "out_scores")
     n_in, n_out = len(inside), len(outside)
     scores = np.concatenate([inside, outside])
@@ -302,6 +336,51 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         lambda log_t: nll(logits / np.exp(log_t), labels), bounds=np.log([0.05, 20.0]), method="bounded"
     )
     return float(np.exp(found.x))
+
+
+# Of many arms, by name: logits [S, N, C] of S seeds each.
+
+
+def temperatures(logits: Mapping[str, ArrayLike], labels: ArrayLike) -> dict[str, np.ndarray]:
+    """`fit_temperature` of every arm and seed: arm -> temperatures [S]. Labels [N] of a split of its own."""
+    return {arm: np.array([fit_temperature(z, labels) for z in _seeds(arm, of_arm)]) for arm, of_arm in logits.items()}
+
+
+def calibration(
+    logits: Mapping[str, ArrayLike], labels: ArrayLike, temperature: Mapping[str, ArrayLike]
+) -> pd.DataFrame:
+    """How far each arm's probabilities can be believed before and after temperature scaling, means over seeds.
+
+    A row an arm: T, nll, brier, ece, and nll_after, brier_after, ece_after of logits / T. Labels [N]; temperatures [S]
+    of each arm as `temperatures` fits them on another split. Raises WorkbenchError where they miss an arm or a seed.
+    """
+    before = {"nll": lambda z: nll(z, labels), "brier": lambda z: brier(softmax(z), labels)}
+    before["ece"] = lambda z: ece(softmax(z), labels)
+    rows = {}
+    for arm, of_arm in logits.items():
+        of_arm, t = _seeds(arm, of_arm), _of_arm(arm, of_arm, temperature)
+        rows[arm] = {"T": t.mean()} | {name: np.mean([f(z) for z in of_arm]) for name, f in before.items()}
+        scaled = of_arm / t[:, None, None]
+        rows[arm] |= {f"{name}_after": np.mean([f(z) for z in scaled]) for name, f in before.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
+
+
+def confidences(logits: Mapping[str, ArrayLike], temperature: Mapping[str, ArrayLike]) -> dict[str, np.ndarray]:
+    """Largest probability of each item at the temperatures [S] of each arm: arm -> [S, N]."""
+    return {
+        arm: np.stack([softmax(z, t).max(1) for z, t in zip(of, _of_arm(arm, of, temperature), strict=True)])
+        for arm, of in ((arm, _seeds(arm, z)) for arm, z in logits.items())
+    }
+
+
+def refusal_thresholds(
+    confidence: Mapping[str, ArrayLike], refused: float, groups: ArrayLike | None = None, level: float = 0.95
+) -> dict[str, np.ndarray]:
+    """`refusal_threshold` of every arm and seed: arm -> thresholds [S] of its confidences [S, N]."""
+    return {
+        arm: np.array([refusal_threshold(one, refused, groups, level) for one in np.atleast_2d(of_arm)])
+        for arm, of_arm in confidence.items()
+    }
 
 
 # Every metric of one model by its logits [N, C]: functions of (logits, labels, groups, teacher_logits).
@@ -435,6 +514,28 @@ def _by_seed(predictions: ArrayLike) -> np.ndarray:
     """Class ids [S, N] of logits [S, N, C], or [1, N] of logits [N, C] or class ids [N]."""
     several = np.ndim(predictions) == 3
     return np.stack([_predicted(one) for one in (predictions if several else [predictions])])
+
+
+def _seeds(arm: str, logits: ArrayLike) -> np.ndarray:
+    """Logits [S, N, C] of an arm."""
+    logits = _array(logits, f"Arm {arm!r}")
+    if logits.ndim != 3 or not len(logits):
+        raise WorkbenchError(f"Arm {arm!r} has logits of shape {list(logits.shape)}: give [seeds, items, classes].")
+    return logits
+
+
+def _of_arm(arm: str, logits: np.ndarray, temperature: Mapping[str, ArrayLike]) -> np.ndarray:
+    """Temperatures [S] of an arm with logits [S, N, C]."""
+    if arm not in temperature:
+        raise unknown("arm", arm, temperature)
+    found = np.atleast_1d(temperature[arm])
+    _one_a_seed("temperatures", len(logits), len(found))
+    return np.array([TEMPERATURE.check("temperature", float(t)) for t in found])
+
+
+def _one_a_seed(what: str, wanted: int, given: int) -> None:
+    if wanted != given:
+        raise WorkbenchError(f"There are {wanted} seeds and {given} {what}: give one for each.")
 
 
 def _labels(values: ArrayLike, predictions: ArrayLike) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import joblib
 import numpy as np
@@ -25,6 +25,10 @@ from workbench.language import causal
 from workbench.language.problems import Problem, TraceTask, Verdict, verify
 from workbench.losses import check_temperature
 from workbench.store import Hold, Store, code_fingerprint, fingerprint, write_atomic
+from workbench.verdicts import Results
+
+if TYPE_CHECKING:
+    from workbench.training import Run
 
 SHARD = 256  # texts written in one go
 _THINK = "<think>"
@@ -331,6 +335,90 @@ def sample_all(
         tables = parallel(joblib.delayed(sample)(w, problems, how, store=store, **options) for w in writers.values())
     named = [table.assign(writer=name) for name, table in zip(writers, tables, strict=True)]
     return pd.concat(named, ignore_index=True)[["writer", *tables[0].columns]]
+
+
+def kept_by_filter(traces: pd.DataFrame, *, or_all: bool = False) -> dict[str, list[tuple[str, str]]]:
+    """What one writer's traces can teach, by how they are filtered: (prompt, text) pairs.
+
+    "unfiltered": the first trace of each problem, as it came, if it came to an end; "verified": of each problem the
+    first trace that the verifier let through; "several": every such trace.
+
+    Args:
+        traces: one writer's rows of `sample`.
+        or_all: where no trace is verified, take all: only a smoke run may.
+
+    Raises:
+        WorkbenchError: no trace is verified.
+    """
+    ended = traces[traces["finished"]] if traces["finished"].any() else traces
+    good = traces[traces["verified"]]
+    if good.empty and not or_all:
+        raise WorkbenchError(f"None of {len(traces)} traces is verified: train their writer longer.")
+    good = ended if good.empty else good
+    kinds = {"unfiltered": ended[ended["draw"] == 0], "verified": good.drop_duplicates("problem"), "several": good}
+    return {
+        kind: [pair for pair in zip(rows["prompt"], rows["text"], strict=True) if pair[1]]
+        for kind, rows in kinds.items()
+    }
+
+
+def graded(papers: pd.DataFrame, column: str = "answer_right") -> Results:
+    """Which problems each arm's writers got right; labels are their difficulties, so that each counts the same.
+
+    Args:
+        papers: rows of `sample_all`, one text per writer and problem, and a column arm beside.
+        column: ``"answer_right"``, or ``"verified"``, which asks for every step, too.
+    """
+    wide = {"index": "writer", "columns": "problem", "values": column}
+    hits = {arm: rows.pivot(**wide).to_numpy() for arm, rows in papers.groupby("arm", sort=False)}
+    return Results(hits, papers.groupby("problem")["difficulty"].first().to_numpy())
+
+
+def _looks(run: "Run") -> pd.DataFrame:
+    """Looks at validation of a trace student: validation, and the tokens read by then."""
+    looks = run.history.dropna(subset=["validation"])
+    return looks.assign(tokens=looks["step"] * run.entry.record["train_tokens"] / run.config.steps)
+
+
+def flops(run: "Run", read: float | None = None, written: float = 0.0) -> float:
+    """Floating-point operations of a run, by the usual estimate: 6 per parameter and token read, 2 per token written.
+
+    Args:
+        run: a language model's.
+        read: tokens that it was trained on; None: all that it read.
+        written: tokens that it wrote since.
+    """
+    record = run.entry.record
+    return record["parameters"] * (6 * (record["train_tokens"] if read is None else read) + 2 * written)
+
+
+def price(runs: pd.DataFrame, target: float) -> pd.DataFrame:
+    """What it took each arm until a look at validation found `target` or more: one row an arm.
+
+    Columns: tokens read and flops, medians over the seeds that got there (NaN if none did); reached, of: how many did.
+
+    Args:
+        runs: columns arm and run.
+        target: share of the validation completions written without a fault.
+    """
+    rows = []
+    for row in runs.itertuples():
+        looks = _looks(row.run)
+        tokens = float(looks["tokens"][looks["validation"] >= target].min())
+        rows.append({"arm": row.arm, "tokens": tokens, "flops": flops(row.run, tokens)})
+    by_arm = pd.DataFrame(rows).groupby("arm", sort=False)
+    return by_arm[["tokens", "flops"]].median().assign(reached=by_arm["tokens"].count(), of=by_arm.size())
+
+
+def learning_curve(runs: pd.DataFrame) -> pd.DataFrame:
+    """Validation against tokens read, a mean over seeds: arm, tokens, estimate, low and high (NaN), for `lines_by`.
+
+    Args:
+        runs: columns arm and run; the runs of an arm took the same steps.
+    """
+    looks = pd.concat([_looks(row.run).assign(arm=row.arm) for row in runs.itertuples()])
+    means = looks.groupby(["arm", "step"], sort=False, as_index=False)[["tokens", "validation"]].mean()
+    return means.rename(columns={"validation": "estimate"}).assign(low=np.nan, high=np.nan)
 
 
 def trace_task(
