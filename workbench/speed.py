@@ -11,7 +11,7 @@ How times are taken, here and in every table made from it:
 - **Ratio**: how many times as fast as the reference: the median over turns of reference's time / arm's time in the same
   turn, with a 95 % interval from 2,000 bootstraps of the turns. It is about this machine in this hour, nothing more.
 
-Floating-point work and parameters don't need a clock: see `workbench.students.describe`.
+Floating-point work and parameters don't need a clock: see `workbench.reading.describe`.
 """
 
 import json
@@ -223,7 +223,8 @@ def _ratio(reference: list[float], arm: list[float]) -> dict[str, float]:
 
 _EAGER = """
 import torch
-from workbench.students import load, predict
+from workbench.reading import predict
+from workbench.students import load
 torch.set_num_threads({threads})
 _pair = load({path!r})
 classify = lambda texts: predict(*_pair, texts)
