@@ -19,7 +19,7 @@ import hashlib, json, resource, sys
 import numpy as np
 from workbench.tasks import load_task
 from workbench.soft_labels import soft_labels
-from workbench.training import TrainConfig, train
+from workbench.training import Job, TrainConfig, train
 
 def peak():  # MB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -34,7 +34,7 @@ before = peak()
 task = load_task(f"csv:{sys.argv[1]}", labels_per_class=50)
 labels = soft_labels(Teacher(), task)
 config = TrainConfig(student="1x16", steps=4, log_every=4, eval_every=4, max_length=16, ce_weight=1.0)
-(last,) = train(task, labels, config)
+(last,) = train(Job(task, labels, config))
 print(json.dumps({"added": peak() - before, "rows": len(task.transfer_texts), "loss": last["loss"]}))
 """
 

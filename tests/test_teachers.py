@@ -22,11 +22,6 @@ TEXTS = ["the cat near a mango", "a saw"]
 
 
 @pytest.fixture(scope="module")
-def task(tmp_path_factory) -> Task:
-    return make_task(tmp_path_factory.mktemp("task"))
-
-
-@pytest.fixture(scope="module")
 def redrawn(tmp_path_factory) -> Task:
     """The same rows, other labels seen."""
     return make_task(tmp_path_factory.mktemp("redrawn"), label_draw=1)
