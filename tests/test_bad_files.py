@@ -26,6 +26,8 @@ from datasets import Dataset, DatasetDict
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from tiny import make_labels, make_task
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from workbench.__main__ import main
 from workbench.errors import WorkbenchError
@@ -130,26 +132,9 @@ def text_pipe(folder: Path) -> None:
 
 
 LABELS = '{"id2label": {"0": "a", "1": "b"}}'
-TOKENS = json.dumps(
-    {
-        "version": "1.0",
-        "padding": {
-            "strategy": "BatchLongest",
-            "direction": "Right",
-            "pad_to_multiple_of": None,
-            "pad_id": 0,
-            "pad_type_id": 0,
-            "pad_token": "[PAD]",
-        },
-        "truncation": None,
-        "added_tokens": [],
-        "normalizer": None,
-        "pre_tokenizer": None,
-        "post_processor": None,
-        "decoder": None,
-        "model": {"type": "WordLevel", "vocab": {"[PAD]": 0}, "unk_token": "[PAD]"},
-    }
-)
+PADDED = Tokenizer(WordLevel({"[PAD]": 0}, unk_token="[PAD]"))
+PADDED.enable_padding()
+TOKENS = PADDED.to_str()
 
 
 def onnx(config: str = LABELS, tokens: str = TOKENS, model: bytes = b"junk", threads: object = 1) -> Try:

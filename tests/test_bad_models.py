@@ -125,7 +125,7 @@ BROKEN = [
 ]  # fmt: skip
 
 # A name, and what the sentence says.
-SPECS = [
+STUDENTS = [
     ("0x64", "1 layer or more"),
     ("2x0", "divisible by 32"),
     ("2x65", "divisible by 32"),
@@ -147,6 +147,7 @@ CAUSAL = [
     ("llama-999999x64", "at most 256 layers"),
     ("llama-2x99999968", "parameters"),
 ]
+SPECS = [(build, *row) for row in STUDENTS] + [(causal.build_causal, *row) for row in CAUSAL]
 NAMES = [None, 7, 1.5, [], b"bytes", "", " ", "a name with spaces", "..", "/", "no/such/model", "\0", "~", "a" * 5000]
 WAYS = {
     "build": build,
@@ -197,14 +198,11 @@ def test_a_broken_model(what, edit, way, says, whole, tmp_path):
         way(folder)
 
 
-@pytest.mark.parametrize(("spec", "says"), SPECS, ids=[spec[:20] for spec, _ in SPECS])
-def test_a_student_that_cannot_be(spec, says):
-    sentence(lambda: build(spec), says)
-
-
-@pytest.mark.parametrize(("spec", "says"), CAUSAL)
-def test_a_language_model_that_cannot_be(spec, says):
-    sentence(lambda: causal.build_causal(spec), says)
+@pytest.mark.parametrize(
+    ("way", "spec", "says"), SPECS, ids=[f"{spec[:20]} {i}" for i, (_, spec, _) in enumerate(SPECS)]
+)
+def test_a_student_or_a_language_model_that_cannot_be(way, spec, says):
+    sentence(lambda: way(spec), says)
 
 
 @pytest.mark.parametrize("name", NAMES, ids=[repr(name)[:20] for name in NAMES])

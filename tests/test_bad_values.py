@@ -479,12 +479,12 @@ def test_a_run_that_fails_after_a_checkpoint_keeps_it(task, labels, store):
 
 
 def test_predicted_texts_with_half_a_surrogate_pair_are_named(task):
-    from workbench import students
+    from workbench import reading, students
 
     torch.manual_seed(0)
     student, tokenizer = students.build("1x32", task.label_names, task.transfer_texts)
     for asked, at in ((["a", HALF], 1), ([None], 0)):
-        assert sentence(lambda asked=asked: students.predict(student, tokenizer, asked)).startswith(f"texts[{at}] is ")
+        assert sentence(lambda asked=asked: reading.predict(student, tokenizer, asked)).startswith(f"texts[{at}] is ")
 
 
 def test_a_pruned_run_says_so(task, labels, store):

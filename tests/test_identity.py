@@ -90,7 +90,8 @@ MODULES = {
     "language.lessons": {TRACES, TEXT},
     "losses": {"texts.written", "traces.sample", "labels._fill", *RUNS},
     "metrics": {CLASSIFIER},
-    "students": LOADED,
+    "reading": LOADED - {"students._learn_tokenizer", "texts.written"},
+    "students": LOADED - {"teachers.FrozenProbe"},
     "language.problems": {"traces.sample", TRACES},
     "soft_labels": {"soft_labels.derive", "labels._fill"},
     "teachers": {"teachers.BagOfWords", "teachers.Classifier", "teachers.FrozenProbe"},
@@ -123,7 +124,7 @@ def test_a_module_moves_the_keys_of_what_it_makes_and_no_other(moved, module):
 
 EDITS = [
     ("metrics", "def nll(", "def nll(more, ", {CLASSIFIER}, "it picks checkpoints and stands in what is stored"),
-    ("students", "def embed(", "def embed(more, ", {"teachers.FrozenProbe"}, "only the probe embeds"),
+    ("reading", "def embed(", "def embed(more, ", {"teachers.FrozenProbe"}, "only the probe embeds"),
     ("language.causal", "3 * width", "4 * width", {*WRITERS, "traces.trace_labels", "zero_shot.ZeroShot", TRACES, TEXT},
      "a Llama's width"),
     ("students", "VOCABULARY = 1000", "VOCABULARY = 900", {"students._learn_tokenizer", CLASSIFIER},
@@ -147,8 +148,8 @@ def test_one_line_moves_what_depends_on_it(moved, module, before, after, expecte
 
 
 def test_a_key_follows_names_through_modules_and_stops_at_the_ground(moved):
-    assert store._code("teachers").uses["FrozenProbe"].count(("students", "embed")) == 1
-    assert ("students", "_over_batches") in store._code("students").uses["embed"]
+    assert store._code("teachers").uses["FrozenProbe"].count(("reading", "embed")) == 1
+    assert ("reading", "_over_batches") in store._code("reading").uses["embed"]
     assert moved("errors", other_definitions) == moved("escape", other_definitions) == set()
 
 

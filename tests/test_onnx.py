@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny import PLAIN
 
-from workbench import students
+from workbench import reading, students
 from workbench.errors import WorkbenchError
 from workbench.publish import onnx
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
@@ -41,7 +41,7 @@ def exported(student, task, tmp_path_factory):
 
 def test_fp32_gives_the_logits_of_the_student_for_any_text(exported, student, task):
     texts = [*task.test["text"], *AWKWARD]
-    wanted = students.predict(*students.load(student), texts, size=4)
+    wanted = reading.predict(*students.load(student), texts, size=4)
     onnx = OnnxClassifier(exported.path / "model.onnx")
     assert onnx.label_names == task.label_names
     for size in (1, 4, 64):
@@ -51,7 +51,7 @@ def test_fp32_gives_the_logits_of_the_student_for_any_text(exported, student, ta
 
 def test_the_record_says_what_int8_changed(exported, student, task):
     labels, texts = np.array(task.test["label"]), task.test["text"][:]
-    wanted = students.predict(*students.load(student), texts).argmax(-1)
+    wanted = reading.predict(*students.load(student), texts).argmax(-1)
     checks = exported.record["checks"]
     for name, file in FILES.items():
         found = OnnxClassifier(exported.path / file).logits(texts).argmax(-1)
@@ -125,7 +125,7 @@ def test_a_cut_of_a_larger_model_exports_too(task, store, tmp_path):
     for part in students.build("minilm-2", task.label_names, []):
         part.save_pretrained(tmp_path)
     made = to_onnx(tmp_path, task.test["text"][:], store=store)
-    wanted = students.predict(*students.load(tmp_path), AWKWARD, size=4)
+    wanted = reading.predict(*students.load(tmp_path), AWKWARD, size=4)
     np.testing.assert_allclose(OnnxClassifier(made.path / "model.onnx").logits(AWKWARD, 4), wanted, atol=1e-4)
 
 

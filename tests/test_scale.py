@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_tasks import write
 
-from workbench import students
+from workbench import reading
 from workbench.tasks import SPLITS, load_task
 from workbench.training import Job, TrainConfig, train
 
@@ -19,7 +19,7 @@ import hashlib, json, resource, sys
 import numpy as np
 from workbench.tasks import load_task
 from workbench.soft_labels import soft_labels
-from workbench.training import TrainConfig, train
+from workbench.training import Job, TrainConfig, train
 
 def peak():  # MB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
@@ -34,7 +34,7 @@ before = peak()
 task = load_task(f"csv:{sys.argv[1]}", labels_per_class=50)
 labels = soft_labels(Teacher(), task)
 config = TrainConfig(student="1x16", steps=4, log_every=4, eval_every=4, max_length=16, ce_weight=1.0)
-(last,) = train(task, labels, config)
+(last,) = train(Job(task, labels, config))
 print(json.dumps({"added": peak() - before, "rows": len(task.transfer_texts), "loss": last["loss"]}))
 """
 
@@ -70,11 +70,11 @@ def test_long_texts_are_read_few_at_a_time():
     """A padded batch of 64 texts of 8,000 tokens has attention masks of 16 gigabytes."""
     lengths = np.random.default_rng(0).permutation([10] * 100 + [700] * 40 + [2000] * 9 + [8000] * 3)
     rows = [[1] * length for length in lengths]
-    batches = list(students.batches(rows, 0, size=64))
+    batches = list(reading.batches(rows, 0, size=64))
     assert sorted(np.concatenate([chosen for chosen, _, _ in batches])) == list(range(len(rows)))
     shapes = [tuple(ids.shape) for _, ids, _ in batches]
     assert shapes[0] == (64, 10) and (1, 8000) in shapes  # short ones as ever
-    assert max(count * width**2 for count, width in shapes) <= students.ATTENTION
+    assert max(count * width**2 for count, width in shapes) <= reading.ATTENTION
     for chosen, ids, mask in batches:
         assert mask.sum(1).tolist() == lengths[chosen].tolist() and ids.shape == mask.shape
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 import torch
 
-from workbench import students
+from workbench import reading, students
 
 pytestmark = pytest.mark.slow
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", 600))
@@ -133,7 +133,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_it_answers_like_the_student(server, made, task):
     texts = [*task.test["text"][:10], "", LONG, "é\u0000\U0001f600", *task.test["text"][:100]]
-    wanted = torch.tensor(students.predict(*students.load(made.folder), texts)).softmax(-1)
+    wanted = torch.tensor(reading.predict(*students.load(made.folder), texts)).softmax(-1)
     status, _, answers = server.post(texts)
     assert status == 200
     np.testing.assert_allclose([a["score"] for a in answers], wanted.amax(-1), atol=0.05)  # int8

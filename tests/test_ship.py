@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from tiny import make_task
 from transformers import pipeline
 
-from workbench import students
+from workbench import reading, students
 from workbench.errors import WorkbenchError
 from workbench.publish import ship
 from workbench.teachers import BagOfWords
@@ -40,7 +40,7 @@ def store(made):
 
 def test_a_plain_pipeline_loads_the_folder(shipped, run, task):
     texts = [*task.test["text"][:10], LONG]
-    wanted = torch.tensor(students.predict(*students.load(run.path), texts)).softmax(-1).amax(-1)
+    wanted = torch.tensor(reading.predict(*students.load(run.path), texts)).softmax(-1).amax(-1)
     found = pipeline("text-classification", str(shipped))(texts)
     np.testing.assert_allclose([answer["score"] for answer in found], wanted, atol=1e-5)
 

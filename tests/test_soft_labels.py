@@ -93,28 +93,19 @@ def test_rows_are_found_by_content_not_by_position(task, store, small_shards):
 
 
 def test_nothing_is_asked_twice(task, store, small_shards):
-    soft_labels(FakeTeacher(), task, texts=TEXTS, store=store)
+    teacher = FakeTeacher()
+    labels = soft_labels(teacher, task, texts=[*TEXTS, *TEXTS[:5]], store=store)
+    assert teacher.asked == TEXTS and labels.rows_labelled == len(labels) == 100  # copies once
+    assert labels.bytes == 100 * 3 * 4 + 4 * 128  # float32, a header a shard
     again = FakeTeacher()
     labels = soft_labels(again, task, texts=TEXTS[::-1], store=store)  # another order is no new row
     assert again.asked == [] and labels.rows_labelled == 0 and len(labels) == 100
 
 
-def test_copies_are_asked_once(task, store):
-    teacher = FakeTeacher()
-    labels = soft_labels(teacher, task, texts=[*TEXTS[:5], *TEXTS[:5]], store=store)
-    assert teacher.asked == TEXTS[:5] and labels.rows_labelled == len(labels) == 5
-
-
 def test_only_new_rows_are_asked(task, store, small_shards):
     soft_labels(FakeTeacher(), task, texts=TEXTS[:70], store=store)
-    teacher, progress = FakeTeacher(), []
-    labels = soft_labels(
-        teacher,
-        task,
-        texts=["a new first row", *TEXTS],
-        store=store,
-        progress=lambda done, todo: progress.append((done, todo)),
-    )
+    teacher, progress, texts = FakeTeacher(), [], ["a new first row", *TEXTS]
+    labels = soft_labels(teacher, task, texts=texts, store=store, progress=lambda *told: progress.append(told))
     assert teacher.asked == ["a new first row", *TEXTS[70:]] and labels.rows_labelled == 31
     assert progress == [(30, 31), (31, 31)]
     np.testing.assert_array_equal(labels.logits(TEXTS), right(TEXTS))
@@ -139,21 +130,13 @@ def test_another_teacher_has_labels_of_its_own(task, store):
     assert soft_labels(FakeTeacher(), task, store=store).fingerprint == first.fingerprint
 
 
-def test_size_on_disk(task, store):
-    labels = soft_labels(FakeTeacher(), task, texts=TEXTS, store=store)
-    assert labels.bytes == 100 * 3 * 4 + 128  # float32, one header
-
-
 def test_text_of_any_kind(task, store):
     texts = ["", " ", "\u6e2f\u706f \U0001f600", "a\nb", "x" * 10_000, "caf\u00e9", "cafe\u0301"]
-    np.testing.assert_array_equal(
-        soft_labels(FakeTeacher(), task, texts=texts, store=store).logits(texts), right(texts)
-    )
     # numpy drops the trailing zero bytes of a byte string: a key that ends in one must be found all the same
     zero = next(t for t in map(str, range(10_000)) if hashlib.blake2b(t.encode(), digest_size=16).digest()[-1] == 0)
-    np.testing.assert_array_equal(
-        soft_labels(FakeTeacher(), task, texts=[zero], store=store).logits([zero]), right([zero])
-    )
+    for some in (texts, [zero]):
+        labels = soft_labels(FakeTeacher(), task, texts=some, store=store)
+        np.testing.assert_array_equal(labels.logits(some), right(some))
 
 
 # Damage

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,6 @@ import pytest
 from refusal import refused
 
 from workbench import store as module
-from workbench.errors import WorkbenchError
 from workbench.store import Store, data_dir, fingerprint, sha256_file, write_atomic
 
 REPO = Path(__file__).resolve().parents[1]
@@ -84,9 +84,8 @@ def test_equal_inputs_share_a_key_and_different_ones_do_not():
     ],
 )
 def test_fingerprint_names_what_it_refuses(inputs, place):
-    with pytest.raises(WorkbenchError) as error:
+    with refused(place):
         fingerprint(inputs)
-    assert str(error.value).startswith(place) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["", "/x", "../x", "a/../b", ".partial", "a//b", "a+b", "csv:x", "a/"])
@@ -372,32 +371,23 @@ def fill_with_safetensors(folder: Path) -> None:
     save_file({"logits": np.zeros(1 << 20, np.float32)}, folder / "big.safetensors")
 
 
-@pytest.mark.parametrize("fill", [fill_with_bytes, fill_with_safetensors])
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk, fill):
+def fill_to_the_last_page(folder: Path) -> None:
+    """The build ends well and run.json does not fit."""
+    with suppress(OSError), open(folder / "big", "wb", buffering=0) as file:
+        while file.write(bytes(4096)) == 4096:
+            pass
+
+
+@pytest.mark.parametrize(
+    ("fill", "free"), [(fill_with_bytes, " bytes free"), (fill_with_safetensors, " bytes free"),
+                       (fill_to_the_last_page, "(0 bytes free")]
+)  # fmt: skip
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk, fill, free):
     store = Store(small_disk / "store")
-    with refused("The disk is full (", " bytes free)", str(store.root)):
+    with refused("The disk is full (", f"{free})", str(store.root)):
         store.make("soft_labels", {"a": 1}, fill)
     assert folders(store.root) == [] and store.list() == []
     assert store.make("soft_labels", {"a": 1}, write())
-
-
-def test_a_full_disk_while_committing_leaves_nothing(small_disk):
-    store = Store(small_disk / "store")
-
-    def build(folder):
-        with open(folder / "big", "wb", buffering=0) as file:
-            while file.write(bytes(4096)) == 4096:
-                pass
-
-    def fill(folder):
-        try:
-            build(folder)
-        except OSError:  # full to the last page: the build ends well and run.json does not fit
-            pass
-
-    with refused("The disk is full (0 bytes free)"):
-        store.make("soft_labels", {"a": 1}, fill)
-    assert folders(store.root) == [] and store.list() == []
 
 
 def test_an_unwritable_root_is_one_sentence(tmp_path):

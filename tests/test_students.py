@@ -12,7 +12,7 @@ import torch
 from refusal import refused
 from transformers import BertConfig, BertForSequenceClassification
 
-from workbench import students, weights
+from workbench import reading, students, weights
 from workbench.tasks import Task, load_task
 
 REPO = Path(__file__).resolve().parents[1]
@@ -111,7 +111,7 @@ def test_a_plain_pipeline_gives_the_same_answers(task, small, cut, tmp_path):
     for name, (model, tokenizer) in {"small": small, "cut": cut}.items():
         model.save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
-        wanted.append(torch.tensor(students.predict(model, tokenizer, texts, size=4)).softmax(-1).numpy())
+        wanted.append(torch.tensor(reading.predict(model, tokenizer, texts, size=4)).softmax(-1).numpy())
     printed = elsewhere(PIPELINE_ELSEWHERE, tmp_path / "texts.json", tmp_path / "small", tmp_path / "cut")
     for probabilities, answers in zip(wanted, json.loads(printed), strict=True):
         found = [{answer["label"]: answer["score"] for answer in of_text} for of_text in answers]
@@ -128,8 +128,8 @@ def test_saved_and_loaded_it_answers_the_same(student, task, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     loaded, their_tokenizer = students.load(tmp_path)
     texts = [*task.test["text"][:20], *AWKWARD, LONG]
-    assert students.encode(their_tokenizer, texts) == students.encode(tokenizer, texts)
-    theirs, ours = (students.predict(*pair, texts, size=4) for pair in ((loaded, their_tokenizer), student))
+    assert reading.encode(their_tokenizer, texts) == reading.encode(tokenizer, texts)
+    theirs, ours = (reading.predict(*pair, texts, size=4) for pair in ((loaded, their_tokenizer), student))
     np.testing.assert_allclose(theirs, ours, atol=1e-6)  # mapped files lie otherwise in memory, so sums may round
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
     assert not loaded.training and not list(tmp_path.glob("*.bin"))
@@ -146,7 +146,7 @@ def test_the_seed_decides_the_weights(task):
 
 def test_ids_are_framed_and_nothing_is_unknown(small, task):
     tokenizer = small[1]
-    rows = students.encode(tokenizer, [*task.test["text"], *AWKWARD])
+    rows = reading.encode(tokenizer, [*task.test["text"], *AWKWARD])
     assert all(row[0] == tokenizer.cls_token_id and row[-1] == tokenizer.sep_token_id for row in rows)
     assert not any(tokenizer.unk_token_id in row for row in rows)  # byte-level: every text can be spelt
     assert len(tokenizer) == students.VOCABULARY
@@ -158,8 +158,8 @@ def test_a_small_student_reads_the_first_characters(task, max_length):
     tokenizer = seeded("1x32", LABELS, task.transfer_texts, max_length=max_length)[1]
     limit = 4 * max_length
     for text in ("turn on the light and " * 200, "line\n" * 1000, "\U0001f600" * 1000):
-        assert students.encode(tokenizer, [text]) == students.encode(tokenizer, [text[:limit]])
-        assert students.encode(tokenizer, [text]) != students.encode(tokenizer, [text[: limit - 1]])
+        assert reading.encode(tokenizer, [text]) == reading.encode(tokenizer, [text[:limit]])
+        assert reading.encode(tokenizer, [text]) != reading.encode(tokenizer, [text[: limit - 1]])
     for text in (LONG, HANGUL, NOTES):  # never cut a second time, which a pipeline would not do
         assert len(tokenizer(text)["input_ids"]) <= tokenizer.model_max_length
 
@@ -169,18 +169,18 @@ def test_a_cut_student_never_runs_out_of_positions(cut):
     assert len(tokenizer("a?" * 5000)["input_ids"]) == model.config.max_position_embeddings  # one token a character
     for text in ("a?" * 5000, HANGUL, NOTES, LONG):
         assert len(tokenizer(text)["input_ids"]) <= model.config.max_position_embeddings
-        assert students.predict(model, tokenizer, [text]).shape == (1, 19)
+        assert reading.predict(model, tokenizer, [text]).shape == (1, 19)
 
 
 def test_pad():
-    ids, mask = students.pad([[5, 6, 7], [8]], pad_token_id=1)
+    ids, mask = reading.pad([[5, 6, 7], [8]], pad_token_id=1)
     assert ids.tolist() == [[5, 6, 7], [8, 1, 1]] and mask.tolist() == [[1, 1, 1], [1, 0, 0]]
 
 
 def test_batches_hold_every_row_once_and_little_padding():
     rows = [[1] * length for length in (9, 2, 5, 2, 7, 1, 3)]
     seen = []
-    for chosen, ids, mask in students.batches(rows, 0, size=3):
+    for chosen, ids, mask in reading.batches(rows, 0, size=3):
         assert len(chosen) <= 3 and mask.sum(1).tolist() == [len(rows[i]) for i in chosen]
         assert ids.shape[1] == max(len(rows[i]) for i in chosen)
         seen += chosen.tolist()
@@ -193,13 +193,13 @@ def test_batches_hold_every_row_once_and_little_padding():
 def test_predictions_do_not_depend_on_company_or_order(student, task):
     model, tokenizer = student
     texts = task.test["text"][:60]
-    wanted = students.predict(model, tokenizer, texts)
+    wanted = reading.predict(model, tokenizer, texts)
     assert wanted.shape == (60, 19) and wanted.dtype == np.float32
     order = np.random.default_rng(0).permutation(60)
     shuffled = np.empty_like(wanted)
-    shuffled[order] = students.predict(model, tokenizer, [texts[i] for i in order])
-    in_sevens = students.predict(model, tokenizer, texts, size=7)
-    for other in (shuffled, in_sevens, students.predict(model, tokenizer, texts, size=1)):
+    shuffled[order] = reading.predict(model, tokenizer, [texts[i] for i in order])
+    in_sevens = reading.predict(model, tokenizer, texts, size=7)
+    for other in (shuffled, in_sevens, reading.predict(model, tokenizer, texts, size=1)):
         np.testing.assert_allclose(other, wanted, atol=1e-5)
         assert (other.argmax(-1) == wanted.argmax(-1)).all()
     assert np.abs(wanted - wanted[0]).max() > 1e-3  # rows do differ
@@ -209,29 +209,29 @@ def test_predictions_do_not_depend_on_company_or_order(student, task):
 def test_predicting_turns_dropout_off_and_the_mode_back(spec, task):
     model, tokenizer = seeded(spec, LABELS, task.transfer_texts, dropout=0.5)
     texts = task.test["text"][:8]
-    ids, mask = students.pad(students.encode(tokenizer, texts), tokenizer.pad_token_id)
+    ids, mask = reading.pad(reading.encode(tokenizer, texts), tokenizer.pad_token_id)
 
     model.train()
     with torch.no_grad():
         assert not torch.equal(model(ids, mask).logits, model(ids, mask).logits)  # dropout is really there
-    while_training = students.predict(model, tokenizer, texts)
+    while_training = reading.predict(model, tokenizer, texts)
     assert model.training and all(module.training for module in model.modules())
     model.eval()
-    np.testing.assert_array_equal(students.predict(model, tokenizer, texts), while_training)
+    np.testing.assert_array_equal(reading.predict(model, tokenizer, texts), while_training)
     assert not model.training
 
 
 def test_no_texts_are_refused(small):
     with refused("There are no texts to read: give at least one."):
-        students.predict(*small, [])
+        reading.predict(*small, [])
 
 
 def test_embeddings_have_length_one_and_ignore_padding(small, task):
     encoder, tokenizer = small[0].base_model, small[1]
     texts = [*task.test["text"][:10], LONG]
-    together = students.embed(encoder, tokenizer, texts)
+    together = reading.embed(encoder, tokenizer, texts)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(together, students.embed(encoder, tokenizer, texts, size=1), atol=1e-5)
+    np.testing.assert_allclose(together, reading.embed(encoder, tokenizer, texts, size=1), atol=1e-5)
 
 
 # What it weighs
@@ -240,23 +240,23 @@ def test_embeddings_have_length_one_and_ignore_padding(small, task):
 def test_describe_counts(small):
     model, tokenizer = small
     texts = ["on", "turn on the kitchen light please", LONG]
-    tokens = len(students.encode(tokenizer, texts[1:2])[0])  # the median
+    tokens = len(reading.encode(tokenizer, texts[1:2])[0])  # the median
     width, inner = 64, 128
     layer = width * 3 * width + width * width + width * 2 * inner + inner * width  # qkv, out, gated in, out
     head = width * width + width * 19
     attention = 2 * tokens * tokens * width  # scores and weighted sum
     norms = 7 * width - width  # embeddings, two a layer less the first layer's, final, head
-    found = students.describe(model, tokenizer, texts)
+    found = reading.describe(model, tokenizer, texts)
     assert found["parameters"] == 1000 * width + 2 * layer + head + norms + 19
     assert found["bytes"] == 4 * found["parameters"]
     assert found["flops"] == 2 * (2 * (tokens * layer + attention) + head)
-    assert students.describe(model, tokenizer, texts[::-1]) == found
+    assert reading.describe(model, tokenizer, texts[::-1]) == found
 
 
 def test_describe_counts_half_precision(task):
     model, tokenizer = seeded("1x32", LABELS, task.transfer_texts)
-    whole = students.describe(model, tokenizer, ["turn on the light"])
-    half = students.describe(model.to(torch.bfloat16), tokenizer, ["turn on the light"])
+    whole = reading.describe(model, tokenizer, ["turn on the light"])
+    half = reading.describe(model.to(torch.bfloat16), tokenizer, ["turn on the light"])
     assert half == whole | {"bytes": whole["bytes"] // 2}
 
 
@@ -285,13 +285,13 @@ def test_a_local_classifier_is_a_student(saved_bert, small):
     original = students.load(saved_bert)[0]
     assert all(torch.equal(value, original.state_dict()[name]) for name, value in model.state_dict().items())
     assert model.config.id2label == {0: "no", 1: "yes"}
-    assert tokenizer.model_max_length == 20 and len(students.encode(tokenizer, [LONG])[0]) == 20
+    assert tokenizer.model_max_length == 20 and len(reading.encode(tokenizer, [LONG])[0]) == 20
 
 
 def test_a_local_classifier_gets_a_head_for_other_classes(saved_bert):
     model, tokenizer = seeded(str(saved_bert), LABELS)
     assert model.config.id2label == dict(enumerate(LABELS))
-    assert students.predict(model, tokenizer, ["turn on"]).shape == (1, 3)
+    assert reading.predict(model, tokenizer, ["turn on"]).shape == (1, 3)
     body = students.load(saved_bert)[0].bert.state_dict()
     assert all(torch.equal(value, body[name]) for name, value in model.bert.state_dict().items())
 

@@ -12,18 +12,13 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as token_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from workbench import students, teachers, weights
+from workbench import reading, students, teachers, weights
 from workbench.language.zero_shot import SMOLLM, ZeroShot
 from workbench.store import Store
 from workbench.tasks import Task, load_task
 from workbench.teachers import load_teacher
 
 TEXTS = ["the cat near a mango", "a saw"]
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory) -> Task:
-    return make_task(tmp_path_factory.mktemp("task"))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +66,7 @@ def test_two_classes_have_two_columns(name, tmp_path):
 def _features(teacher, texts: list[str]):
     if isinstance(teacher, teachers.BagOfWords):
         return teacher.vectoriser.transform(texts)
-    return students.embed(teacher.model, teacher.tokenizer, texts)
+    return reading.embed(teacher.model, teacher.tokenizer, texts)
 
 
 def test_a_class_without_a_labelled_row_is_refused(task):
@@ -108,7 +103,7 @@ def test_a_local_classifier_is_put_in_the_tasks_order(task, tmp_path):
     assert task.label_names == ("animal", "fruit", "tool")
     folder = save_classifier(tmp_path, ("Tool", "animal", "vehicle", "FRUIT"))
     teacher = load_teacher(folder, task)
-    raw = students.predict(*students.load(folder), TEXTS)
+    raw = reading.predict(*students.load(folder), TEXTS)
     assert (teacher.logits(TEXTS) == raw[:, [1, 3, 0]]).all()
     assert load_teacher(folder, task).fingerprint == teacher.fingerprint
     fewer = replace(task, label_names=("animal", "tool"))

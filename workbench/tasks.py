@@ -43,6 +43,7 @@ TASKS = ("voice-commands", "csv:<path>", "hub:<dataset>[/<config>]")
 PAIR = " || "
 ROWS = 10_000  # read at a time
 WHOLE = Number(whole=True)
+PER_CLASS = Number(1, whole=True, optional=True)
 pd.set_option("display.html.use_mathjax", False)  # a text in a table is no formula, whatever JupyterLab reads into it
 
 
@@ -153,13 +154,8 @@ def load_task(
     Warns:
         UserWarning: labels that look alike (case, spaces, Unicode form, invisible characters); they stay apart.
     """
-    if labels_per_class is not None and not (WHOLE.holds(labels_per_class) and labels_per_class >= 1):
-        raise WorkbenchError(
-            f"labels_per_class is {shown(labels_per_class)}: give a whole number of at least 1, or None for every "
-            "label."
-        )
-    if not WHOLE.holds(label_draw):
-        raise WorkbenchError(f"label_draw is {shown(label_draw)}: give a whole number.")
+    labels_per_class = PER_CLASS.check("labels_per_class", labels_per_class)
+    label_draw = WHOLE.check("label_draw", label_draw)
     for column, value in {"label": label, "group": group}.items():
         if not (isinstance(value, str) and value) and not (column == "group" and value is None):
             raise WorkbenchError(f"{column} is {value!r}: give the name of a column.")
@@ -184,15 +180,8 @@ def load_task(
     drawn = (train["label"] >= 0).to_numpy() & (rank < (labels_per_class or len(train)))
     rows["labelled"], rows["unlabelled"] = train[drawn], train[~drawn].assign(label=-1)
     splits = {s: _dataset(rows.get(s)) for s in SPLITS}
-    return Task(
-        title,
-        tuple(names),
-        **splits,
-        source=source,
-        licence=licence,
-        labels_per_class=labels_per_class,
-        label_draw=label_draw,
-    )
+    about = {"source": source, "licence": licence, "labels_per_class": labels_per_class, "label_draw": label_draw}
+    return Task(title, tuple(names), **splits, **about)
 
 
 def check_name(what: str, name: object) -> None:
@@ -305,20 +294,11 @@ def _read_csv(
             )
     if table[label].str.fullmatch(r"\[.*\]").all():
         raise _several_labels(path, label)
-    names = sorted(table[label].unique())
+    names, labels = _classes(table[label])
     if len(names) < 2:
         raise WorkbenchError(f"{path} has one class ({names[0]!r} in column {label!r}): add rows of another.")
     _warn_of_lookalikes(path, names)
-    # The same text in two splits would leak: identical texts are one group, or stay only in the first of their groups.
-    joined = _join(table, texts)
-    frame = pd.DataFrame(
-        {
-            "text": joined,
-            "label": table[label].map({n: i for i, n in enumerate(names)}).astype(int),
-            "group": table[group] if group else _own_groups(joined),
-        }
-    )
-    return names, _split(path, _without_copies(path, frame), names, HELD_OUT)
+    return names, _split(path, _without_copies(path, _rows(table, texts, labels, group)), names, HELD_OUT)
 
 
 def _check_content(path: Path) -> None:
@@ -362,12 +342,19 @@ def _look(name: str) -> str:
     return " ".join("".join(seen).split())
 
 
-def _join(table: pd.DataFrame, texts: list[str]) -> pd.Series:
-    return table[texts[0]] if len(texts) == 1 else table[texts[0]] + PAIR + table[texts[1]]
+def _classes(cells: pd.Series, names: Sequence[str] | None = None) -> tuple[list[str], pd.Series]:
+    """Class names and each row's index among them, -1 without a label; where `names` are known, cells are indices."""
+    if names:
+        return list(names), cells.fillna(-1).astype(int)
+    values = sorted(cells.dropna().unique())
+    return [str(v) for v in values], cells.map({v: i for i, v in enumerate(values)}).fillna(-1).astype(int)
 
 
-def _own_groups(texts: pd.Series) -> pd.Series:
-    return "row " + texts.groupby(texts, sort=False).ngroup().astype(str)
+def _rows(table: pd.DataFrame, texts: list[str], labels: pd.Series, group: str | None) -> pd.DataFrame:
+    """Text, label and group of each row; without a column of groups identical texts are one, or they would leak."""
+    joined = table[texts[0]] if len(texts) == 1 else table[texts[0]] + PAIR + table[texts[1]]
+    groups = table[group] if group else joined.groupby(joined, sort=False).ngroup().astype(str).radd("row ")
+    return pd.DataFrame({"text": joined, "label": labels, "group": groups.astype(str)})
 
 
 def _without_copies(where: object, frame: pd.DataFrame) -> pd.DataFrame:
@@ -494,22 +481,14 @@ def _read_hub(
     except Exception as error:  # files are read only now
         raise WorkbenchError(f"{title} can't be read ({_reason(error)}): make its files again.") from None
     table = pd.concat(tables, ignore_index=True)
-    if known := getattr(features[label], "names", None):
-        names = list(known)
-        table[label] = table[label].fillna(-1).astype(int)
-    else:
-        values = sorted(table[label].dropna().unique())
-        names = [str(value) for value in values]
-        table[label] = table[label].map({v: i for i, v in enumerate(values)}).fillna(-1).astype(int)
+    names, labels = _classes(table[label], getattr(features[label], "names", None))
     if len(names) < 2:
         raise WorkbenchError(f"{title} has {len(names)} class(es) in column {label!r}: it needs at least two.")
     _warn_of_lookalikes(title, names)
     if group and table[group].isna().any():
         raise WorkbenchError(f"{title}: column {group!r} is empty in {table[group].isna().sum()} rows: fill it in.")
 
-    frame = pd.DataFrame({"text": _join(table, texts), "label": table[label], "split": table["split"]})
-    frame["split"] = frame["split"].replace("unsupervised", "train")
-    frame["group"] = table[group].astype(str) if group else _own_groups(frame["text"])
+    frame = _rows(table, texts, labels, group).assign(split=table["split"].replace("unsupervised", "train"))
     blank = frame["text"].isna() | (frame["text"].str.strip() == "")
     frame = _leave_out(title, frame, blank, "without a text")
     unlabelled = (frame["split"] != "train") & (frame["label"] < 0)

@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoTokenizer
 
-from workbench import students, weights
+from workbench import reading, students, weights
 from workbench.errors import WorkbenchError, unknown
 from workbench.soft_labels import Teacher
 from workbench.store import Store, code_fingerprint, fingerprint
@@ -68,7 +68,7 @@ class FrozenProbe:
         """Embed the labelled rows and fit the head."""
         self.label_names = task.label_names
         self.model, self.tokenizer = _minilm_encoder()
-        embedded = students.embed(self.model, self.tokenizer, list(task.labelled["text"]))
+        embedded = reading.embed(self.model, self.tokenizer, list(task.labelled["text"]))
         self.head = _fit_head(embedded, task, self.name, inverse_regularisation)
         self.fingerprint = _head_fingerprint(
             code_fingerprint("teachers:FrozenProbe"), weights.WEIGHTS[MINILM].sha256, task, inverse_regularisation
@@ -76,11 +76,11 @@ class FrozenProbe:
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """``[N, C]``."""
-        return _head_logits(self.head, students.embed(self.model, self.tokenizer, texts))
+        return _head_logits(self.head, reading.embed(self.model, self.tokenizer, texts))
 
     def describe(self, texts: list[str]) -> dict[str, int]:
         """Of the encoder and the head."""
-        return students.describe(self.model, self.tokenizer, texts)
+        return reading.describe(self.model, self.tokenizer, texts)
 
 
 class Classifier:
@@ -100,11 +100,11 @@ class Classifier:
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """``[N, C]``."""
-        return students.predict(self.model, self.tokenizer, texts)[:, self.columns]
+        return reading.predict(self.model, self.tokenizer, texts)[:, self.columns]
 
     def describe(self, texts: list[str]) -> dict[str, int]:
         """Parameters, bytes, FLOPs of a text of median length."""
-        return students.describe(self.model, self.tokenizer, texts)
+        return reading.describe(self.model, self.tokenizer, texts)
 
 
 TEACHERS = {

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from workbench import metrics, students
+from workbench import metrics, reading, students
 from workbench.errors import (
     MANY,
     SEED,
@@ -457,7 +457,7 @@ class ClassifierLesson(Lesson):
             config.student, task.label_names, texts, dropout=config.dropout, max_length=config.max_length
         )
         self.distiller = Distiller(student, config).to(self.device).train()
-        self.token_ids = students.encode(self.tokenizer, texts)
+        self.token_ids = reading.encode(self.tokenizer, texts)
         known = np.concatenate([rows.with_format("numpy")["label"][:] for rows in (task.labelled, task.unlabelled)])
         self.labels = torch.from_numpy(known.astype(np.int64))
         self.soft, self.soft_rows = None, None
@@ -476,7 +476,7 @@ class ClassifierLesson(Lesson):
 
     def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Lesson`."""
-        ids, mask = students.pad([self.token_ids[i] for i in rows], self.tokenizer.pad_token_id)
+        ids, mask = reading.pad([self.token_ids[i] for i in rows], self.tokenizer.pad_token_id)
         soft = None
         if self.soft is not None:
             soft = torch.from_numpy(self.soft.take(self.soft_rows[rows])).to(self.device)
@@ -492,7 +492,7 @@ class ClassifierLesson(Lesson):
 
     def predict(self, split: str) -> np.ndarray:
         """The student's logits ``[N, C]`` on a split."""
-        return students.predict(self.distiller.student, self.tokenizer, getattr(self.task, split)["text"][:])
+        return reading.predict(self.distiller.student, self.tokenizer, getattr(self.task, split)["text"][:])
 
     def finish(self, run: "Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
         """Keeps the logits on validation and test."""
@@ -667,7 +667,7 @@ class Trainer:
         self.student.save_pretrained(self.folder / "student")
         self.lesson.tokenizer.save_pretrained(self.folder / "student")
         scored, about, texts = self.lesson.finish(self)
-        sizes = students.describe(self.student, self.lesson.tokenizer, texts)
+        sizes = reading.describe(self.student, self.lesson.tokenizer, texts)
         return {"metrics": scored, "seconds": round(self.seconds, 3), **sizes, "task_name": self.task.name, **about}
 
 

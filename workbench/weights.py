@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -247,9 +248,7 @@ def fetch(name: str, source: Path | None = None) -> Path:
             if weights.file.endswith(".gguf"):
                 _convert_gguf(Path(temporary) / "model", weights.file, folder)
             else:
-                for file in (Path(temporary) / "model").iterdir():
-                    if file.is_file():
-                        (folder / file.name).write_bytes(file.read_bytes())
+                shutil.copytree(Path(temporary) / "model", folder, dirs_exist_ok=True)
         return {"licence": weights.licence, "note": weights.note}
 
     return cache().make("weights", inputs, build).path
@@ -261,16 +260,8 @@ def status() -> list[dict[str, object]]:
     records = []
     for name, weights in WEIGHTS.items():
         entry = store.find("weights", _inputs(name))
-        records.append(
-            {
-                "name": name,
-                "package": weights.package,
-                "megabytes": weights.megabytes,
-                "licence": weights.licence,
-                "note": weights.note,
-                "path": entry.path if entry else None,
-            }
-        )
+        told = {field: getattr(weights, field) for field in ("package", "megabytes", "licence", "note")}
+        records.append({"name": name, **told, "path": entry.path if entry else None})
     return records
 
 

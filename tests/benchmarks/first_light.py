@@ -12,9 +12,10 @@ import random
 import pandas as pd
 import torch
 
+from workbench.reading import describe, predict
 from workbench.soft_labels import soft_labels
 from workbench.speed import measure
-from workbench.students import describe, load, predict
+from workbench.students import load
 from workbench.tasks import load_task
 from workbench.teachers import load_teacher
 from workbench.training import Job, TrainConfig, find_run, train

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from workbench import students
+from workbench import reading, students
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
 from workbench.tasks import load_task
@@ -92,10 +92,10 @@ def bare(dropout: float = 0.0, fused: bool = True, width: int = 0, teacher: tupl
     """
     torch.manual_seed(0)
     student, tokenizer = students.build(CONFIG.student, task.label_names, texts, dropout=dropout)
-    tokens = [torch.tensor(row) for row in students.encode(tokenizer, texts)]
+    tokens = [torch.tensor(row) for row in reading.encode(tokenizer, texts)]
     soft = torch.from_numpy(RandomTeacher().logits(texts))
     if teacher:
-        teacher_tokens = students.encode(teacher[1], texts)
+        teacher_tokens = reading.encode(teacher[1], texts)
     if fused:
         groups = [
             {"params": [p for p in student.parameters() if p.ndim >= 2], "weight_decay": CONFIG.weight_decay},
@@ -113,7 +113,7 @@ def bare(dropout: float = 0.0, fused: bool = True, width: int = 0, teacher: tupl
         ids = F.pad(ids, (0, max(0, width - ids.shape[1])), value=tokenizer.pad_token_id)
         target = soft[rows]
         if teacher:
-            padded, mask = students.pad([teacher_tokens[i] for i in rows], teacher[1].pad_token_id)
+            padded, mask = reading.pad([teacher_tokens[i] for i in rows], teacher[1].pad_token_id)
             with torch.no_grad():
                 target = teacher[0](input_ids=padded, attention_mask=mask).logits
         logits = student(input_ids=ids, attention_mask=(ids != tokenizer.pad_token_id).long()).logits
@@ -155,7 +155,7 @@ with tempfile.TemporaryDirectory() as folder:
     teacher = students.build("minilm", task.label_names, texts)
     teacher[0].eval()
     _, tokenizer = students.build(CONFIG.student, task.label_names, texts)
-    longest = max(map(len, students.encode(tokenizer, texts)))
+    longest = max(map(len, reading.encode(tokenizer, texts)))
     arms = {
         "kd": train(Job(task, Scattered(stored), CONFIG), store=store),
         "plain": train(Job(task, None, replace(CONFIG, kd_weight=0.0, ce_weight=1.0)), store=store),

@@ -1,4 +1,4 @@
-"""What sorting texts by length saves a teacher: `students.predict` against padded batches in arrival order.
+"""What sorting texts by length saves a teacher: `reading.predict` against padded batches in arrival order.
 
 Run it on an idle machine: `python tests/benchmarks/labelling.py`. It labels a part of voice-commands' transfer set with
 MiniLM (untrained head: speed does not depend on it), both ways in turns on one thread. The last line is JSON.
@@ -12,7 +12,7 @@ import random
 import numpy as np
 import torch
 
-from workbench import students
+from workbench import reading, students
 from workbench.speed import measure
 from workbench.tasks import load_task
 
@@ -31,17 +31,17 @@ def padded(texts: list[str]) -> np.ndarray:
     model.eval()
     logits = []
     for start in range(0, len(texts), SIZE):
-        ids, mask = students.pad(students.encode(tokenizer, texts[start : start + SIZE]), tokenizer.pad_token_id)
+        ids, mask = reading.pad(reading.encode(tokenizer, texts[start : start + SIZE]), tokenizer.pad_token_id)
         logits.append(model(input_ids=ids, attention_mask=mask).logits.float().numpy())
     return np.concatenate(logits)
 
 
 def bucketed(texts: list[str]) -> np.ndarray:
-    return students.predict(model, tokenizer, texts, SIZE)
+    return reading.predict(model, tokenizer, texts, SIZE)
 
 
 np.testing.assert_allclose(bucketed(texts), padded(texts), atol=1e-4)
-lengths = np.array([len(row) for row in students.encode(tokenizer, texts)])
+lengths = np.array([len(row) for row in reading.encode(tokenizer, texts)])
 arrival = sum(len(part) * part.max() for part in np.split(lengths, range(SIZE, ROWS, SIZE)))
 by_length = sum(len(part) * part.max() for part in np.split(np.sort(lengths), range(SIZE, ROWS, SIZE)))
 table = measure({"padded": padded, "bucketed": bucketed}, texts, repeats=5, batch_size=ROWS, reference="padded")

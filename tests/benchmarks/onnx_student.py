@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
+from workbench.reading import predict
 from workbench.speed import footprint, grid, measure
-from workbench.students import load, predict
+from workbench.students import load
 from workbench.tasks import load_task
 from workbench.training import Job, TrainConfig, find_run, train
 

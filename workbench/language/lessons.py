@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench import students
+from workbench import reading
 from workbench.errors import WorkbenchError
 from workbench.language.blocks import TextTask
 from workbench.language.causal import LanguageModel, build_causal, encode_pair, evaluate
@@ -108,7 +108,7 @@ class TraceLesson(Lesson):
         lines = [rows[line] for line in pack([len(self.pairs[i][0]) for i in rows])]
 
         def lay(row_of: Callable[[int], Iterable[int]], filler: int) -> Tensor:
-            return students.pad([[x for i in line for x in row_of(i)] for line in lines], filler)[0].to(self.device)
+            return reading.pad([[x for i in line for x in row_of(i)] for line in lines], filler)[0].to(self.device)
 
         read = {
             "input_ids": lay(lambda i: self.pairs[i][0], self.tokenizer.pad_token_id),
@@ -125,8 +125,8 @@ class TraceLesson(Lesson):
     def look(self) -> tuple[float, float, np.ndarray]:
         """(share of completions whose every token is the top choice, nll a token, nothing to keep)."""
         student, hits, nll, tokens = self.distiller.student.eval(), 0, 0.0, 0
-        for chosen, ids, mask in students.batches([ids for ids, _ in self.validation], self.tokenizer.pad_token_id):
-            targets = students.pad([self.validation[i][1] for i in chosen], -1)[0].to(self.device)
+        for chosen, ids, mask in reading.batches([ids for ids, _ in self.validation], self.tokenizer.pad_token_id):
+            targets = reading.pad([self.validation[i][1] for i in chosen], -1)[0].to(self.device)
             with self.autocast():
                 logits = student(input_ids=ids.to(self.device), attention_mask=mask.to(self.device)).logits.float()
             counts = targets >= 0

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from workbench import students, weights
+from workbench import reading, students, weights
 from workbench.errors import SEED, Number, Text, WorkbenchError, sequence, setting, settle, shown, strings, whole
 from workbench.language import causal
 from workbench.language.problems import Problem, TraceTask, Verdict, verify
@@ -118,7 +118,7 @@ class Local:
         prompts = [chat_prompt(tokenizer, q) for q in questions]
         rows = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
         reversed_rows = [row[::-1] for row in rows]  # padding on the left, where no text grows
-        ids, mask = (t.flip(1).to(model.device) for t in students.pad(reversed_rows, tokenizer.pad_token_id))
+        ids, mask = (t.flip(1).to(model.device) for t in reading.pad(reversed_rows, tokenizer.pad_token_id))
         out = causal.generate(
             model,
             ids,
@@ -474,7 +474,7 @@ def trace_labels(model: str | Path, task: TraceTask, *, store: Store | None = No
         teacher, tokenizer = causal.load_causal(model)
         pairs = [causal.encode_pair(tokenizer, p, c) for p, c in zip(task.prompts, task.completions, strict=True)]
         found: list[np.ndarray] = [np.empty(0)] * len(pairs)
-        for chosen, ids, mask in students.batches([a + b for a, b in pairs], tokenizer.pad_token_id):
+        for chosen, ids, mask in reading.batches([a + b for a, b in pairs], tokenizer.pad_token_id):
             logits = teacher(input_ids=ids, attention_mask=mask).logits.float().numpy()
             for row, i in zip(logits, chosen, strict=True):
                 start = len(pairs[i][0]) - 1  # position t tells of token t + 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from workbench import students, weights
+from workbench import reading, students, weights
 from workbench.language.causal import load_causal
 from workbench.store import code_fingerprint, fingerprint
 from workbench.tasks import Task
@@ -70,7 +70,7 @@ class ZeroShot:
         depth = torch.tensor([d for branch in branches for d in range(len(branch))])
         same = (owner[:, None] == owner) & (depth[:, None] >= depth)  # a class sees itself, not its neighbours
         out: list[np.ndarray | None] = [None] * len(texts)
-        for chosen, ids, mask in students.batches(self._prompts(texts), 0, size):
+        for chosen, ids, mask in reading.batches(self._prompts(texts), 0, size):
             rows, width = ids.shape
             seen = torch.cat([torch.ones(rows, begun, dtype=torch.bool), mask.bool()], 1)
             length = begun + width

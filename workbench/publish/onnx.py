@@ -138,7 +138,7 @@ def to_onnx(
         WorkbenchError: the fp32 file gives one of the texts another label, the model can't be exported, or the counts
             of texts and labels differ.
     """
-    from workbench import students
+    from workbench import reading, students
 
     if not len(texts) or (labels is not None and len(labels) != len(texts)):
         given = "no" if labels is None else len(labels)
@@ -152,12 +152,12 @@ def to_onnx(
     }
 
     def build(made: Path) -> dict:
-        example = students.encode(tokenizer, ["two texts", "of two lengths"])
-        _trace(student, students.pad(example, 0), made / FILES["fp32"])
+        example = reading.encode(tokenizer, ["two texts", "of two lengths"])
+        _trace(student, reading.pad(example, 0), made / FILES["fp32"])
         _quantise(made / FILES["fp32"], made / FILES["int8"])
         student.config.save_pretrained(made)
         _save_tokenizer(tokenizer, made / "tokenizer.json")
-        wanted = students.predict(student, tokenizer, list(texts))
+        wanted = reading.predict(student, tokenizer, list(texts))
         found = {name: OnnxClassifier(made / file).logits(texts) for name, file in FILES.items()}
         changed = wanted.argmax(-1) != found["fp32"].argmax(-1)
         if changed.any():
