@@ -50,7 +50,7 @@ def test_augmented_is_seeded_and_without_copies(task):
 
 def test_held_out_texts_are_dropped_whatever_their_case_and_spaces(task):
     held_out = [getattr(task, s)["text"][0].upper() + "  " for s in ("validation", "calibration", "test")]
-    made = texts._with_texts(task, [*held_out, "new", "NEW ", "", task.labelled["text"][0]], "how")
+    made = texts.with_texts(task, [*held_out, "new", "NEW ", "", task.labelled["text"][0]], "how")
     assert list(made.unlabelled["text"]) == ["new"]
 
 

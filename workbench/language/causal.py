@@ -1,4 +1,9 @@
-"""Causal language models: teachers, students cut from them, and how good and how fast they are on held-out text."""
+"""Causal language models: teachers, students cut from them, and how good and how fast they are on held-out text.
+
+A `LanguageModel` is a model of `transformers` and its tokenizer under one fingerprint; every model is loaded by
+`load_causal` and writes by `generate`, as a `Sampling` says. Next to read: `workbench.language.labels`, which stores
+what a teacher says of each token, and `workbench.language.traces`, which stores what it writes.
+"""
 
 import copy
 import hashlib

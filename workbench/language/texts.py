@@ -2,6 +2,9 @@
 
 Both return the task with another ``unlabelled`` split. The teacher labels what it finds there, so a written text needs
 no right label; what counts is that it looks like the texts to come. `tests/benchmarks/transfer_set.py` measures it.
+
+`noisy` is not `workbench.noise.noisy`: that one hits the same words at every rate, for comparing rates; this one draws
+copy after copy, and the results in data/README.md were measured on its draws. Next to read: `workbench.soft_labels`.
 """
 
 import json
@@ -72,7 +75,7 @@ def augmented(task: Task, *, copies: int = 20, rate: float = 0.2, seed: int = 0)
     seed = SEED.check("seed", seed)
     rng = random.Random(f"noise {seed}")
     made = [noisy(text, rate, rng) for text in task.labelled["text"] for _ in range(copies)]
-    return _with_texts(task, made, f"transfer set: its labelled texts made noisy ({copies} copies, rate {rate})")
+    return with_texts(task, made, f"transfer set: its labelled texts made noisy ({copies} copies, rate {rate})")
 
 
 def written(
@@ -141,7 +144,7 @@ def written(
         texts += json.loads((entry.path / "texts.json").read_text(encoding="utf-8"))
         if progress:
             progress(label + 1, len(task.label_names))
-    return _with_texts(task, texts, f"transfer set: written by {model}")
+    return with_texts(task, texts, f"transfer set: written by {model}")
 
 
 @torch.inference_mode()
@@ -159,7 +162,7 @@ def _continue(
     return [text.strip() if ended else "" for text, ended in map(how.cut, tails)]
 
 
-def _with_texts(task: Task, texts: list[str], how: str) -> Task:
+def with_texts(task: Task, texts: list[str], how: str) -> Task:
     """`task` with `texts` for unlabelled ones: each once, and none that is labelled or held out."""
     seen = {_plain(text) for split in SPLITS if split != "unlabelled" for text in getattr(task, split)["text"]}
     kept = []

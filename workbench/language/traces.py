@@ -2,7 +2,8 @@
 
 A **writer** is anything with a `fingerprint` and `write`. `Local` runs a causal language model of `transformers`;
 `VLLM` the same models under vLLM, the engine for hub-scale teachers on a GPU (``pip install workbench[vllm]``).
-`sample` asks in shards, each with a seed of its own, so that a killed call resumes to the same texts.
+`sample` asks in shards, each with a seed of its own, so that a killed call resumes to the same texts. Next to read:
+`workbench.language.lessons`, where a `trace_task` of such texts teaches a student.
 """
 
 import json
@@ -62,7 +63,6 @@ class Local:
     threads: int = setting(1, Number(1, 1024, whole=True))
 
     def __post_init__(self) -> None:
-        """Refuse a name or a number of threads that means nothing."""
         if not isinstance(self.model, Path):
             Text().check("model", self.model)
         settle(self)
@@ -92,12 +92,13 @@ class Local:
         out = causal.generate(model, tokenizer, ids, mask, how, threads=self.threads)
         ends = np.atleast_1d(model.generation_config.eos_token_id or tokenizer.eos_token_id)
         new = out[:, ids.shape[1] :].tolist()
-        return [_written(tokenizer, p, row, how, ends) for p, row in zip(prompts, new, strict=True)]
+        return [read_back(tokenizer, p, row, how, ends) for p, row in zip(prompts, new, strict=True)]
 
 
-def _written(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, row: list[int], how: Sampling, ends: np.ndarray
+def read_back(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, row: list[int], how: Sampling, ends: Sequence[int] | np.ndarray
 ) -> Written:
+    """What the tokens `row` say that a model wrote after `prompt`; `ends` are the tokens that end a text."""
     end = next((i for i, token in enumerate(row) if token in ends), None)
     ids = row if end is None else row[:end]
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
