@@ -187,9 +187,7 @@ ROWS = [
            "give a whole number from 1 to 1,000,000."),
     *wrong("examples", lambda v: texts.written(a_task(), examples=v), [0, None],
            "give a whole number from 1 to 10,000."),
-    *wrong("max_new_tokens", lambda v: texts.written(a_task(), max_new_tokens=v), [0, "24"],
-           "give a whole number from 1 to 100,000."),
-    *wrong("temperature", lambda v: texts.written(a_task(), temperature=v), [0, INF, "1"], TEMPERATURES),
+    *wrong("temperature", lambda v: texts.written(a_task(), how=Sampling(v)), [0.0], TEMPERATURES),
     *wrong("The model", lambda v: texts.written(a_task(), v), ["", None, 3],
            "give a folder with a saved model, or a hub name."),
     # --- sampled text

@@ -85,8 +85,8 @@ MODULES = {
     "publish.onnx": {"onnx.to_onnx"},
     "language.fused": {"labels._fill", TEXT},
     "language.traces": {"traces.Local", "traces.sample", "traces.trace_labels"},
-    "language.causal": {"traces.trace_labels", "causal.prune_depth", "zero_shot.ZeroShot", "labels._fill"}
-    | WRITERS | {TRACES, TEXT},
+    "language.causal": {"traces.trace_labels", "traces.sample", "causal.prune_depth", "zero_shot.ZeroShot"}
+    | WRITERS | {"labels._fill", TRACES, TEXT},
     "language.lessons": {TRACES, TEXT},
     "losses": {"texts.written", "traces.sample", "labels._fill", *RUNS},
     "metrics": {CLASSIFIER},

@@ -4,8 +4,8 @@ import random
 import sys
 
 import pytest
+from refusal import refused
 
-from workbench.errors import WorkbenchError
 from workbench.language.problems import MARK, SPLITS, Problem, TraceTask, final_answer, problems, trace_view, verify
 
 FAMILIES = ("sums", "reduce")
@@ -92,9 +92,7 @@ def test_what_a_completion_is_worth(problem, text, verdict, first_wrong):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_splits_share_no_prompt_and_a_seed_repeats(family):
-    splits = {
-        s: {p.prompt for p in problems(family, [2, 3], 60, split=s, seed=int(s == "test"))} for s in SPLITS
-    }
+    splits = {s: {p.prompt for p in problems(family, [2, 3], 60, split=s, seed=int(s == "test"))} for s in SPLITS}
     assert len(set().union(*splits.values())) == 360
     assert problems(family, [3], 20) == problems(family, [3], 20)
     assert problems(family, [3], 20) != problems(family, [3], 20, seed=1)
@@ -107,7 +105,6 @@ def test_splits_share_no_prompt_and_a_seed_repeats(family):
         (lambda: problems("gym:chain_sums", [2], 5), "did you mean 'chain_sum'?"),
         (lambda: problems("web:gsm8k", [2], 5), "Unknown family 'web:gsm8k'"),
         (lambda: problems("sums", [2], 5, split="tests"), "Unknown split 'tests': did you mean 'test'?"),
-        (lambda: problems("sums", [1], 5), "A difficulty of 1 makes no sums problem: start at 2."),
         (lambda: problems("reduce", [1], 500, split="test"), "ask for fewer"),
         (lambda: trace_view([SUM], {"teacher": []}), "teacher wrote 0 completions of 1 problems"),
         (lambda: TraceTask("t", ("a",), (), (("a", "b"),)), "t has 1 prompts and 0 completions"),
@@ -116,9 +113,8 @@ def test_splits_share_no_prompt_and_a_seed_repeats(family):
     ],
 )
 def test_bad_input_is_one_sentence(call, told):
-    with pytest.raises(WorkbenchError) as error:
+    with refused(told):
         call()
-    assert told in str(error.value) and "\n" not in str(error.value) and str(error.value).endswith(".")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +154,7 @@ def test_reasoning_gym_stands_behind_the_same_interface():
 
 def test_without_reasoning_gym_the_way_to_get_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    with pytest.raises(WorkbenchError, match=r"pip install 'workbench\[reasoning\]'"):
+    with refused("pip install 'workbench[reasoning]'"):
         problems("gym:chain_sum", [2], 1)
 
 

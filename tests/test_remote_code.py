@@ -210,7 +210,7 @@ WAYS = {
         "language.load_causal": causal.load_causal,
         "ZeroShot": lambda m: zero_shot.ZeroShot("x", Path(m), task, ""),
         "load_language_model": causal.load_language_model,
-        "augment.written": lambda m: texts.written(task, model=m, per_class=1, max_new_tokens=2, store=store),
+        "augment.written": lambda m: texts.written(task, m, per_class=1, how=Sampling(1.0, 2), store=store),
         "Local.write": lambda m: traces.Local(m).write(["Why?"], Sampling(max_new_tokens=2)),
         "VLLM": engine,
     },

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workbench.errors import WorkbenchError
 from workbench.language import texts
+from workbench.language.causal import Sampling
 from workbench.language.texts import augmented, noisy, written
 from workbench.tasks import SPLITS
 
@@ -49,7 +50,7 @@ def test_augmented_is_seeded_and_without_copies(task):
 
 def test_held_out_texts_are_dropped_whatever_their_case_and_spaces(task):
     held_out = [getattr(task, s)["text"][0].upper() + "  " for s in ("validation", "calibration", "test")]
-    made = texts._with_texts(task, [*held_out, "new", "NEW ", "", task.labelled["text"][0]], "how")
+    made = texts.with_texts(task, [*held_out, "new", "NEW ", "", task.labelled["text"][0]], "how")
     assert list(made.unlabelled["text"]) == ["new"]
 
 
@@ -73,7 +74,8 @@ def writer(tmp_path_factory, task) -> str:
 
 
 def test_written_texts_are_seeded_stored_and_resumed(task, writer, store, monkeypatch):
-    options = {"per_class": 32, "max_new_tokens": 40, "store": store}
+    how = Sampling(max_new_tokens=40)
+    options = {"per_class": 32, "how": how, "store": store}
     told = []
     made = written(task, writer, **options, progress=lambda done, of: told.append((done, of)))
     texts = list(made.unlabelled["text"])
@@ -81,9 +83,9 @@ def test_written_texts_are_seeded_stored_and_resumed(task, writer, store, monkey
     assert texts and len(texts) == len(set(texts)) and not any("\n" in text for text in texts)
     assert set(made.unlabelled["label"]) == {-1} and f"written by {writer}" in made.source
 
-    other = list(written(task, writer, **options, seed=1).unlabelled["text"])
+    other = list(written(task, writer, **options | {"how": replace(how, seed=1)}).unlabelled["text"])
     assert other != texts
-    monkeypatch.setattr("workbench.language.texts._language_model", lambda source: pytest.fail("written again"))
+    monkeypatch.setattr("workbench.language.texts.load_causal", lambda source: pytest.fail("written again"))
     torch.manual_seed(5)
     before = torch.get_rng_state()
     assert list(written(task, writer, **options).unlabelled["text"]) == texts
@@ -95,4 +97,4 @@ def test_no_such_writer_and_no_example(task, writer, store):
         written(task, "nobody/nothing", store=store)
     lacking = replace(task, labelled=task.labelled.filter(lambda row: row["label"] != 1))
     with refused("Class 'fruit' has no labelled text to show the language model"):
-        written(lacking, writer, per_class=1, max_new_tokens=2, store=store)
+        written(lacking, writer, per_class=1, how=Sampling(max_new_tokens=2), store=store)

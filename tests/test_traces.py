@@ -15,13 +15,12 @@ from test_training import kill
 from transformers import PreTrainedTokenizerFast
 
 from workbench import students
-from workbench.errors import WorkbenchError
 from workbench.language import causal, traces
+from workbench.language.causal import Sampling
 from workbench.language.problems import Problem, problems, verify
 from workbench.language.traces import (
     VLLM,
     Local,
-    Sampling,
     Written,
     chat_pair,
     chat_prompt,
@@ -173,18 +172,13 @@ def test_sampling_killed_at_random_moments_ends_with_the_same_texts(folder, some
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda: Sampling(temperature=-1), "temperature is -1"),
-        (lambda: Sampling(max_new_tokens=0), "max_new_tokens is 0"),
-        (lambda: Sampling(stop="x"), "stop is 'x'"),
-        (lambda: sample(Scripted({}), []), "nothing to write"),
         (lambda: sample(Scripted({}), problems("sums", [2], 1), Sampling(0.0), per_problem=2), "are all the same"),
         (lambda: trace_task("t", [], [("a", "b")]), "t has no rows"),
     ],
 )
 def test_bad_input_is_one_sentence(call, told):
-    with pytest.raises(WorkbenchError) as error:
+    with refused(told):
         call()
-    assert told in str(error.value) and "\n" not in str(error.value) and str(error.value).endswith(".")
 
 
 # --- chat templates
@@ -196,7 +190,7 @@ ENDS = {"qwen3": "<|im_end|>", "deepseek_r1": "<|end_of_sentence|>", "llama3": "
 def chat_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """A tokenizer with a template file and the special tokens it writes."""
     made = PreTrainedTokenizerFast(
-        tokenizer_object=causal._characters(128).backend_tokenizer,
+        tokenizer_object=causal.build_causal("llama-1x32")[1].backend_tokenizer,
         pad_token="[PAD]", unk_token="[UNK]", eos_token=ENDS[name], model_max_length=512,
     )  # fmt: skip
     made.add_tokens(["<think>", "</think>"])  # ordinary tokens there too: decoding keeps them
@@ -232,17 +226,16 @@ def test_a_text_of_a_chat_model_can_be_read_by_itself(name, folder):
     tokenizer = chat_tokenizer(name)
     prompt, completion = chat_pair(tokenizer, "What is 2 + 2?", TEXT)
     ids = causal.encode_pair(tokenizer, prompt, completion)[1]
-    written = traces._written(tokenizer, prompt, ids, Sampling(), np.array([tokenizer.eos_token_id]))
-    assert written == Written(TEXT, len(ids), True)
-    assert verify(Problem("hub:x", 1, "What is 2 + 2?", "4"), written.text).verified
-    cut = traces._written(tokenizer, prompt, ids[:12], Sampling(), np.array([tokenizer.eos_token_id]))
-    assert not cut.finished and verify(Problem("hub:x", 1, "What is 2 + 2?", "4"), cut.text).verdict == "no answer"
+    problem, ends = Problem("hub:x", 1, "What is 2 + 2?", "4"), [tokenizer.eos_token_id]
+    written, cut = (traces.read_back(tokenizer, prompt, row, Sampling(), ends) for row in (ids, ids[:12]))
+    assert written == Written(TEXT, len(ids), True) and verify(problem, written.text).verified
+    assert not cut.finished and verify(problem, cut.text).verdict == "no answer"
 
 
 def test_a_template_that_loses_the_answer_is_refused():
     tokenizer = chat_tokenizer("llama3")
     tokenizer.chat_template = "{{ messages[0]['content'] }}"
-    with pytest.raises(WorkbenchError, match="does not keep an assistant's answer"):
+    with refused("does not keep an assistant's answer"):
         chat_pair(tokenizer, "What is 2 + 2?", TEXT)
 
 
@@ -274,7 +267,7 @@ def test_vllm_is_told_what_to_read_and_asked_for_a_seed_a_text(monkeypatch, fold
 
 def test_without_vllm_the_way_to_get_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with pytest.raises(WorkbenchError, match=r"pip install 'workbench\[vllm\]'"):
+    with refused("pip install 'workbench[vllm]'"):
         VLLM("some/model")
 
 

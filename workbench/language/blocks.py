@@ -1,7 +1,8 @@
 """Text for language models: whole topics held out, tokens packed into blocks of one length.
 
 ``load_text("python-docs", tokenizer)`` is embedded: the language reference that ships with Python and the docstrings
-of its standard library. ``load_text("folder:path", tokenizer)`` reads ``.txt`` and ``.md`` files, each a topic.
+of its standard library. ``load_text("folder:path", tokenizer)`` reads ``.txt`` and ``.md`` files, each a topic. Next
+to read: `workbench.language.labels`, what a teacher says of the blocks.
 """
 
 import ast
@@ -102,12 +103,10 @@ def load_text(
     length, limit = whole("length", length, 2, 1_048_576), Number(1, MANY, whole=True, optional=True)
     max_blocks, max_held_out = limit.check("max_blocks", max_blocks), limit.check("max_held_out", max_held_out)
     limits = {"train": max_blocks, "validation": max_held_out, "test": max_held_out}
-    if not isinstance(name, str):
-        raise unknown("text", name, TEXTS)
     if name == "python-docs":
         documents, licence = _python_docs(), "PSF-2.0"
         source = f"pydoc_data.topics and docstrings of the standard library, Python {platform.python_version()}"
-    elif name.startswith("folder:"):
+    elif isinstance(name, str) and name.startswith("folder:"):
         documents, licence, source = _folder(name.removeprefix("folder:")), "yours", name
     else:
         raise unknown("text", name, TEXTS)

@@ -1,4 +1,9 @@
-"""Causal language models: teachers, students cut from them, and how good and how fast they are on held-out text."""
+"""Causal language models: teachers, students cut from them, and how good and how fast they are on held-out text.
+
+A `LanguageModel` is a model of `transformers` and its tokenizer under one fingerprint; every model is loaded by
+`load_causal` and writes by `generate`, as a `Sampling` says. Next to read: `workbench.language.labels`, which stores
+what a teacher says of each token, and `workbench.language.traces`, which stores what it writes.
+"""
 
 import copy
 import hashlib
@@ -25,7 +30,7 @@ from transformers import (
 )
 
 from workbench import students, weights
-from workbench.errors import SEED, Text, WorkbenchError, sequence, whole
+from workbench.errors import SEED, Number, Text, WorkbenchError, sequence, setting, settle, shown, strings, whole
 from workbench.language.blocks import TextTask, tokenizer_fingerprint
 from workbench.language.fused import Head
 from workbench.losses import check_temperature, forward_kl
@@ -77,10 +82,15 @@ def build_causal(
     return LlamaForCausalLM(config), tokenizer
 
 
-def load_causal(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_causal(folder: str | Path, device: str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A saved causal language model, or one by hub name, and its tokenizer, in eval mode."""
     model, tokenizer = build_causal(folder)
-    return model.eval(), tokenizer
+    return model.eval().to(device), tokenizer
+
+
+def default_device() -> str:
+    """Where models write and label: a GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> tuple[list[int], list[int]]:
@@ -93,39 +103,66 @@ def encode_pair(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str
     return prompt_ids, ids if tokenizer.eos_token_id in ids[-2:] else [*ids, tokenizer.eos_token_id]
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How a text is drawn.
+
+    Attributes:
+        temperature: 0 takes the most likely token; above 0 samples.
+        max_new_tokens: where a text is cut that has not ended.
+        stop: strings that end a text; they are no part of it.
+        seed: of the draws.
+    """
+
+    temperature: float = 1.0
+    max_new_tokens: int = setting(128, Number(1, 1_048_576, whole=True))
+    stop: tuple[str, ...] = ()
+    seed: int = setting(0, SEED)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "temperature", check_temperature(self.temperature, or_zero=True))
+        settle(self)
+        object.__setattr__(self, "stop", tuple(strings("stop", self.stop)))
+        if "" in self.stop:
+            raise WorkbenchError(f"stop is {shown(self.stop)}: give strings that are not empty.")
+
+    def cut(self, text: str) -> tuple[str, bool]:
+        """(what stands before the first of `stop`, whether there is one)."""
+        ends = [text.index(s) for s in self.stop if s in text]
+        return text[: min(ends, default=None)], bool(ends)
+
+
 def generate(
     model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     ids: Tensor,
     mask: Tensor,
+    how: Sampling,
     *,
-    tokens: int,
-    temperature: float,
-    seed: int,
-    pad: int,
     threads: int | None = None,
     **options: object,
 ) -> Tensor:
-    """Continue ids ``[B, L]`` by up to `tokens` tokens: ``[B, L + tokens]`` or narrower.
+    """Continue ids ``[B, L]``: ``[B, L + how.max_new_tokens]`` or narrower, a text that has ended padded to the right.
 
     Args:
         model: as it is, on its own device.
+        tokenizer: its own.
         ids: padded on the left.
         mask: ``[B, L]``, 1 where `ids` are not padding.
-        tokens: written at most.
-        temperature: 0 takes the most likely token, above 0 samples from all of them.
-        seed: of the sampling.
-        pad: the id that follows what has ended.
+        how: above temperature 0 it samples from all tokens; `stop` ends a text and stands in it.
         threads: on the CPU; None leaves them alone.
         options: others of `transformers`, which win.
 
     Raises:
         WorkbenchError: its generation_config.json asks for what can't be had.
     """
-    drawn = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-    how = (drawn if temperature else {"do_sample": False}) | options
+    drawn = {"do_sample": True, "temperature": how.temperature, "top_k": 0, "top_p": 1.0}
+    asked = {"max_new_tokens": how.max_new_tokens, "pad_token_id": tokenizer.pad_token_id}
+    asked |= drawn if how.temperature else {"do_sample": False}
+    asked |= {"stop_strings": list(how.stop), "tokenizer": tokenizer} if how.stop else {}
     try:
-        with seeded(seed, threads):
-            return model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=pad, **how)
+        with seeded(how.seed, threads):
+            return model.generate(input_ids=ids, attention_mask=mask, **(asked | options))
     except (ValueError, TypeError, ImportError) as error:  # such as a way of writing that needs code of the hub
         name, why = model.name_or_path or "The model", weights.reason(error)
         raise WorkbenchError(f"{name} can't write ({why}): look at its generation_config.json.") from None
@@ -188,9 +225,9 @@ def load_language_model(name: str | Path) -> LanguageModel:
     if not isinstance(name, Path):
         name = Text().check("name", name)
     known = weights.WEIGHTS["SmolLM2-135M-Instruct"].sha256 if name == "smollm2" else students.source_fingerprint(name)
-    model, tokenizer = load_causal(weights.path("SmolLM2-135M-Instruct") if name == "smollm2" else name)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return LanguageModel(Path(name).name, model.to(device), tokenizer, f"{known} {model.dtype}")
+    source = weights.path("SmolLM2-135M-Instruct") if name == "smollm2" else name
+    model, tokenizer = load_causal(source, default_device())
+    return LanguageModel(Path(name).name, model, tokenizer, f"{known} {model.dtype}")
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
@@ -217,13 +254,14 @@ def layer_importance(teacher: LanguageModel, blocks: np.ndarray) -> np.ndarray:
         sums.append(float(1 - nn.functional.cosine_similarity(before.float(), after.float(), dim=-1).mean()))
 
     handles = [layer.register_forward_hook(watch, with_kwargs=True) for layer in layers]
+    batches = [blocks[start : start + BATCH] for start in range(0, len(blocks), BATCH)]
     try:
-        for start in range(0, len(blocks), BATCH):
-            teacher.hidden(blocks[start : start + BATCH])
+        for batch in batches:
+            teacher.hidden(batch)
     finally:
         for handle in handles:
             handle.remove()
-    shares = np.array([len(blocks[start : start + BATCH]) for start in range(0, len(blocks), BATCH)]) / len(blocks)
+    shares = np.array([len(batch) for batch in batches]) / len(blocks)
     return shares @ np.array(sums).reshape(-1, len(layers))
 
 
@@ -326,8 +364,7 @@ def speed(models: Sequence[LanguageModel], block: np.ndarray, *, tokens: int = 3
         decode_tokens_per_second, parameters, bytes (of the weights), cache_bytes (keys and values of prompt + tokens).
     """
     tokens, repeats = whole("tokens", tokens, 2, 1_048_576), whole("repeats", repeats, 1, 1_000_000)
-    if not (models := sequence("models", models, "language models")):
-        raise WorkbenchError("There are no models to time: give at least one.")
+    models = _some(models, "time")
     prompt = torch.from_numpy(np.asarray(block, dtype=np.int64))[None]
     times: dict[str, list[tuple[float, float]]] = {m.name: [] for m in models}
     cached: dict[str, int] = {}
@@ -366,19 +403,15 @@ def write(
     model: LanguageModel, blocks: np.ndarray, tokens: int, *, temperature: float = 0.0, seed: int = 0
 ) -> np.ndarray:
     """Continue each block ``[B, L]`` by `tokens` tokens: ids ``[B, L + tokens]``; greedy at temperature 0."""
-    tokens, temperature = whole("tokens", tokens, 1, 1_048_576), check_temperature(temperature, or_zero=True)
-    seed = SEED.check("seed", seed)
+    how = Sampling(temperature, whole("tokens", tokens, 1, 1_048_576), seed=seed)
     ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(model.device)
-    how = {"temperature": temperature, "seed": seed, "pad": model.tokenizer.eos_token_id}
-    out = generate(model.model, ids, torch.ones_like(ids), tokens=tokens, min_new_tokens=tokens, **how)
+    out = generate(model.model, model.tokenizer, ids, torch.ones_like(ids), how, min_new_tokens=tokens)
     return out.cpu().numpy().astype(np.int32)
 
 
 def next_tokens(models: Sequence[LanguageModel], text: str, *, temperature: float = 1.0, top: int = 8) -> pd.DataFrame:
     """What each model expects after `text`: a row for each of the first model's `top` tokens, a column a model."""
-    temperature, text = check_temperature(temperature), Text().check("text", text)
-    if not (models := sequence("models", models, "language models")):
-        raise WorkbenchError("There are no models to ask: give at least one.")
+    temperature, text, models = check_temperature(temperature), Text().check("text", text), _some(models, "ask")
     top, columns = whole("top", top, 1, len(models[0].head)), {}
     for m in models:
         ids = np.array([m.tokenizer(text, add_special_tokens=False)["input_ids"]])
@@ -386,6 +419,12 @@ def next_tokens(models: Sequence[LanguageModel], text: str, *, temperature: floa
     chosen = columns[models[0].name].topk(top).indices
     names = [models[0].tokenizer.decode([i]) for i in chosen.tolist()]
     return pd.DataFrame({name: p[chosen].numpy() for name, p in columns.items()}, index=pd.Index(names, name="token"))
+
+
+def _some(models: Sequence[LanguageModel], what: str) -> list[LanguageModel]:
+    if not (models := sequence("models", models, "language models")):
+        raise WorkbenchError(f"There are no models to {what}: give at least one.")
+    return models
 
 
 def _characters(max_length: int) -> PreTrainedTokenizerFast:

@@ -10,6 +10,8 @@ time and nothing is computed twice. What the teacher says comes as one of four t
 | `Dense`   | all logits                                              | all, at any T     |
 | `TopK`    | k ids, their log-probabilities, the rest's              | forward KL, own T |
 | `Sampled` | n ids drawn from the teacher, its entropy               | forward KL, own T |
+
+Next to read: `workbench.language.lessons`, which trains with it, and `workbench.language.labels`, which stores targets.
 """
 
 import math
@@ -135,8 +137,10 @@ class Sampled:
 Target = Hidden | Dense | TopK | Sampled
 
 
-def take(target: Target, rows: Tensor | slice) -> Target:
-    """The target of some rows."""
+def take(target: Target | Tensor, rows: Tensor | slice) -> Any:
+    """Some rows of a target or of an array."""
+    if isinstance(target, Tensor):
+        return target[rows]
     return replace(target, **{k: v[rows] for k, v in vars(target).items() if isinstance(v, Tensor)})
 
 
@@ -261,7 +265,7 @@ class _Walk:
                 target = Dense(teacher.logits(target.hidden, t_all[: len(h)]))
             parts = (None if a is None else self.labels[at], target, *(None if w is None else w[at] for w in (a, b)))
             values = [
-                self._block(z[i : i + block], wide, *(x if x is None else _rows(x, i, block) for x in parts))
+                self._block(z[i : i + block], wide, *(x if x is None else take(x, slice(i, i + block)) for x in parts))
                 for i in range(0, len(h), block)
             ]
             ce[at], kd[at] = (torch.cat(column) for column in zip(*values, strict=True))
@@ -351,11 +355,6 @@ def _room(name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.dev
         flat = torch.empty(needed, dtype=dtype)
         setattr(_kept, name, flat)
     return flat[:needed].view(*shape)
-
-
-def _rows(x: Tensor | Target, start: int, size: int) -> Any:
-    rows = slice(start, start + size)
-    return x[rows] if isinstance(x, Tensor) else take(x, rows)
 
 
 # Exponentials and sums are taken apart here: torch.softmax adds up 49,152 float32 in a row and is off by up to 2e-4 on

@@ -7,7 +7,8 @@
 | sampled | n ids drawn from the teacher, its entropy            | the same, unbiased                                |
 | text    | of each block, the teacher's own second half         | cross-entropy: other tokenizers, closed teachers  |
 
-Rows are blocks of token ids, keyed by their content and fetched by it; shards are memory-mapped.
+Rows are blocks of token ids, keyed by their content and fetched by it; shards are memory-mapped. They are filled by the
+one loop of `workbench.soft_labels`; what they become in a step is in `workbench.language.fused`.
 """
 
 import hashlib
@@ -41,6 +42,12 @@ ARRAYS = {
     "sampled": ("tokens", "entropy"),
     "text": ("tokens",),
 }
+USED = {  # options that a kind depends on
+    "hidden": ("dtype",),
+    "top_k": ("k", "temperature"),
+    "sampled": ("k", "temperature", "seed"),
+    "text": ("temperature", "seed"),
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,6 @@ class LabelOptions:
     dtype: str = setting("float16", Choice(("float16", "bfloat16")))
 
     def __post_init__(self) -> None:
-        """Refuse values that can't be meant."""
         if not isinstance(self.kind, str) or self.kind not in ARRAYS:
             raise unknown("kind of soft labels", self.kind, ARRAYS)
         object.__setattr__(self, "temperature", check_temperature(self.temperature, or_zero=self.kind == "text"))
@@ -71,9 +77,7 @@ class LabelOptions:
     @property
     def key(self) -> dict[str, Any]:
         """The options that this kind depends on."""
-        used = {"hidden": ("dtype",), "top_k": ("k", "temperature"), "sampled": ("k", "temperature", "seed")}
-        names = used.get(self.kind, ("temperature", "seed"))
-        return {"kind": self.kind, **{name: getattr(self, name) for name in names}}
+        return {name: getattr(self, name) for name in ("kind", *USED[self.kind])}
 
 
 class TextLabels(SoftLabels):
@@ -279,9 +283,8 @@ def _fill(
     kind = f"text_labels/{fingerprint([teacher[0], options.key, task.tokenizer, task.length, code])}"
     labels = TextLabels(kind, teacher[1], options, head, store)
     inputs = {"teacher": teacher[0], **options.key}
-    labels.fill(
-        block_ids(task.train), lambda rows: label(task.train[rows]), inputs, size=SHARD_BLOCKS, progress=progress
-    )
+    keys = block_ids(task.train)
+    labels.fill(keys, lambda rows: label(task.train[rows]), inputs, size=SHARD_BLOCKS, progress=progress)
     return labels
 
 
@@ -437,9 +440,8 @@ def _sparse(flat: Tensor, head: Head, options: LabelOptions, size: int) -> tuple
     for i, rows in enumerate(flat.split(size)):
         parts.append(_describe(rows, head, options, options.seed + i))
         p = (head.logits(rows).float() / options.temperature).softmax(-1)
-        seen = torch.zeros_like(p).scatter_(
-            -1, torch.from_numpy(parts[-1]["tokens"].astype(np.int64)).to(p.device), 1.0
-        )
+        tokens = torch.from_numpy(parts[-1]["tokens"].astype(np.int64)).to(p.device)
+        seen = torch.zeros_like(p).scatter_(-1, tokens, 1.0)
         held += float((p * seen).sum())
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, held / len(flat)
 

@@ -1,4 +1,8 @@
-"""Lessons of causal language models: completions of a `TraceTask`, blocks of a `TextTask`; see `training.Lesson`."""
+"""Lessons of causal language models: completions of a `TraceTask`, blocks of a `TextTask`; see `training.Lesson`.
+
+Both predict each token from those before it, and neither spends much on padding: completions are packed into lines,
+blocks are all of one length. Next to read: `workbench.training`, whose loop takes them.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -78,7 +82,6 @@ class TraceLesson(Lesson):
     code = ("language.lessons:TraceLesson",)
 
     def __init__(self, task: TraceTask, labels: SoftTraces | None, config: TrainConfig):
-        """See `Lesson`."""
         super().__init__(task, labels, config)
         student, self.tokenizer = build_causal(config.student, dropout=config.dropout, max_length=config.max_length)
         self.distiller = Distiller(student, config).to(self.device).train()
@@ -153,7 +156,6 @@ class TextLesson(Lesson):
     code = ("language.lessons:TextLesson",)
 
     def __init__(self, task: TextTask, labels: TextLabels | None, config: TrainConfig):
-        """See `Lesson`."""
         super().__init__(task, labels, config)
         if config.label_smoothing:
             raise WorkbenchError(f"label_smoothing is {config.label_smoothing}: set it to 0 for text, it is not fused.")

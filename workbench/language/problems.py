@@ -8,7 +8,7 @@ large ones.
 ``"hub:<name>"``: worded problems with a rationale, such as ``"hub:openai/gsm8k"``; needs a network.
 
 A completion is ``steps # answer``. A problem belongs to one split by the hash of its prompt, whatever the seed:
-nothing that judges a student can have taught its teacher.
+nothing that judges a student can have taught its teacher. Next to read: `workbench.language.traces`.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import pandas as pd
 
@@ -336,11 +337,9 @@ def _digit(rng: random.Random, smallest: int) -> int:
 
 def _sum_steps(numbers: list[int]) -> list[str]:
     """Each step restates its operands: without that a small model learns none beyond the second."""
-    totals = [sum(numbers[: i + 1]) for i in range(len(numbers))]
-    return [
-        f"{_total(a)}+{str(b)[::-1]}={_total(c)}"
-        for a, b, c in zip(totals, numbers[1:], totals[1:], strict=False)
-    ]
+    totals = list(accumulate(numbers))
+    rows = zip(totals, numbers[1:], totals[1:], strict=False)
+    return [f"{_total(a)}+{str(b)[::-1]}={_total(c)}" for a, b, c in rows]
 
 
 def _wrong_in_sum(problem: Problem, steps: list[str]) -> int | None:

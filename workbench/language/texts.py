@@ -2,12 +2,16 @@
 
 Both return the task with another ``unlabelled`` split. The teacher labels what it finds there, so a written text needs
 no right label; what counts is that it looks like the texts to come. `tests/benchmarks/transfer_set.py` measures it.
+
+`noisy` is not `workbench.noise.noisy`: that one hits the same words at every rate, for comparing rates; this one draws
+copy after copy, and the results in data/README.md were measured on its draws. Next to read: `workbench.soft_labels`.
 """
 
 import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -17,14 +21,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import weights
 from workbench.errors import SEED, WorkbenchError, number, shown, whole
-from workbench.language.causal import generate, load_causal
+from workbench.language.causal import Sampling, default_device, generate, load_causal
 from workbench.losses import check_temperature
 from workbench.store import Store, code_fingerprint
-from workbench.students import folder_fingerprint, source_fingerprint
+from workbench.students import source_fingerprint
 from workbench.tasks import SPLITS, Task
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 AT_ONCE = 32  # texts that a language model writes side by side
+WRITING = Sampling(max_new_tokens=24)
 
 
 def noisy(text: str, rate: float, rng: random.Random) -> str:
@@ -70,7 +75,7 @@ def augmented(task: Task, *, copies: int = 20, rate: float = 0.2, seed: int = 0)
     seed = SEED.check("seed", seed)
     rng = random.Random(f"noise {seed}")
     made = [noisy(text, rate, rng) for text in task.labelled["text"] for _ in range(copies)]
-    return _with_texts(task, made, f"transfer set: its labelled texts made noisy ({copies} copies, rate {rate})")
+    return with_texts(task, made, f"transfer set: its labelled texts made noisy ({copies} copies, rate {rate})")
 
 
 def written(
@@ -79,9 +84,7 @@ def written(
     *,
     per_class: int = 50,
     examples: int = 5,
-    max_new_tokens: int = 24,
-    temperature: float = 1.0,
-    seed: int = 0,
+    how: Sampling = WRITING,
     store: Store | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Task:
@@ -96,41 +99,44 @@ def written(
         model: a name in `workbench.weights.WEIGHTS`, a path or a hub name of a causal language model.
         per_class: texts sampled a class, rounded up to `AT_ONCE`; duplicates count, so fewer stay.
         examples: labelled texts in a prompt, drawn anew for each `AT_ONCE` texts.
-        max_new_tokens: a text that has not ended by then is dropped.
-        temperature: of the sampling, above 0, among the 50 likeliest tokens (arXiv:1805.04833).
-        seed: of the examples and the sampling.
+        how: temperature above 0, the tokens by which a text must have ended, the seed of examples and draws; sampled
+            from the 50 likeliest tokens (arXiv:1805.04833). A text ends with its line, or before one of `stop`.
         store: where the texts go.
         progress: called with (classes done, classes) after each class.
 
     Raises:
-        WorkbenchError: no such model, or a class without a labelled text.
+        WorkbenchError: no such model, temperature 0, or a class without a labelled text.
     """
     store, model = store or Store(), weights.named(model)
     per_class, examples = whole("per_class", per_class, 1, 1_000_000), whole("examples", examples, 1, 10_000)
-    max_new_tokens = whole("max_new_tokens", max_new_tokens, 1, 100_000)
-    temperature, seed = check_temperature(temperature), SEED.check("seed", seed)
-    source = weights.path(model) if model in weights.WEIGHTS else Path(model) if Path(model).is_dir() else model
+    how = replace(how, stop=("\n", *how.stop))
+    check_temperature(how.temperature)  # 0 would write the same text over and over
+    source = weights.path(model) if model in weights.WEIGHTS else model
     inputs = {
-        "model": folder_fingerprint(source) if isinstance(source, Path) else source_fingerprint(source),
-        "sampling": [per_class, examples, max_new_tokens, temperature, seed],
+        "model": source_fingerprint(source),
+        "sampling": [per_class, examples, how],
         "code": code_fingerprint("language.texts:written"),
-        "device": "cuda" if torch.cuda.is_available() else "cpu",
+        "device": default_device(),
         "torch": torch.__version__,
     }
-    loaded: list = []
     texts = []
+
+    @cache  # loaded only where a class is still to be written
+    def loaded() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        model, tokenizer = load_causal(source)
+        return model.to("cuda", torch.bfloat16) if default_device() == "cuda" else model, tokenizer
+
     for label, name in enumerate(task.label_names):
         shown = [t for t, of in zip(task.labelled["text"], task.labelled["label"], strict=True) if of == label]
         if not shown:
             raise WorkbenchError(f"Class {name!r} has no labelled text to show the language model: label one.")
 
         def build(folder: Path, name: str = name, shown: list[str] = shown, label: int = label) -> dict:
-            if not loaded:
-                loaded.extend(_language_model(source))
-            rng, made = random.Random(f"written {seed} {label}"), []
+            rng, made = random.Random(f"written {how.seed} {label}"), []
             while len(made) < per_class:
                 drawn = rng.sample(shown, min(examples, len(shown)))
-                made += _continue(*loaded, _prompt(name, drawn), max_new_tokens, temperature, rng.randrange(2**31))
+                prompt = "\n".join([f'Different ways to say "{name}":', *(f"- {text}" for text in drawn), "-"])
+                made += _continue(*loaded(), prompt, replace(how, seed=rng.randrange(2**31)))
             (folder / "texts.json").write_text(json.dumps(made), encoding="utf-8")
             return {"model": model, "rows": len(made)}
 
@@ -138,50 +144,25 @@ def written(
         texts += json.loads((entry.path / "texts.json").read_text(encoding="utf-8"))
         if progress:
             progress(label + 1, len(task.label_names))
-    return _with_texts(task, texts, f"transfer set: written by {model}")
-
-
-def _language_model(source: Path | str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    model, tokenizer = load_causal(source)
-    return model.to("cuda", torch.bfloat16) if torch.cuda.is_available() else model, tokenizer
-
-
-def _prompt(name: str, shown: list[str]) -> str:
-    return "\n".join([f'Different ways to say "{name}":', *(f"- {text}" for text in shown), "-"])
+    return with_texts(task, texts, f"transfer set: written by {model}")
 
 
 @torch.inference_mode()
 def _continue(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: str,
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, how: Sampling
 ) -> list[str]:
     """The next item of a list, `AT_ONCE` times; "" where it did not end."""
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
     read = model(input_ids=ids[:, :-1], use_cache=True).past_key_values  # once: it is longer than what follows
     read.batch_repeat_interleave(AT_ONCE)
-    out = generate(
-        model,
-        ids.repeat(AT_ONCE, 1),
-        torch.ones_like(ids).repeat(AT_ONCE, 1),
-        tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        pad=tokenizer.pad_token_id,
-        past_key_values=read,
-        top_k=50,
-        top_p=model.generation_config.top_p,
-        stop_strings=["\n"],
-        tokenizer=tokenizer,
-    )
+    ids = ids.repeat(AT_ONCE, 1)
+    options = {"past_key_values": read, "top_k": 50, "top_p": model.generation_config.top_p}
+    out = generate(model, tokenizer, ids, torch.ones_like(ids), how, **options)
     tails = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-    return [tail.split("\n")[0].strip() if "\n" in tail else "" for tail in tails]
+    return [text.strip() if ended else "" for text, ended in map(how.cut, tails)]
 
 
-def _with_texts(task: Task, texts: list[str], how: str) -> Task:
+def with_texts(task: Task, texts: list[str], how: str) -> Task:
     """`task` with `texts` for unlabelled ones: each once, and none that is labelled or held out."""
     seen = {_plain(text) for split in SPLITS if split != "unlabelled" for text in getattr(task, split)["text"]}
     kept = []

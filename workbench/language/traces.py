@@ -2,7 +2,8 @@
 
 A **writer** is anything with a `fingerprint` and `write`. `Local` runs a causal language model of `transformers`;
 `VLLM` the same models under vLLM, the engine for hub-scale teachers on a GPU (``pip install workbench[vllm]``).
-`sample` asks in shards, each with a seed of its own, so that a killed call resumes to the same texts.
+`sample` asks in shards, each with a seed of its own, so that a killed call resumes to the same texts. Next to read:
+`workbench.language.lessons`, where a `trace_task` of such texts teaches a student.
 """
 
 import json
@@ -20,10 +21,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from workbench import reading, students, weights
-from workbench.errors import SEED, Number, Text, WorkbenchError, sequence, setting, settle, shown, strings, whole
+from workbench.errors import Number, Text, WorkbenchError, sequence, setting, settle, shown, whole
 from workbench.language import causal
+from workbench.language.causal import Sampling
 from workbench.language.problems import Problem, TraceTask, Verdict, verify
-from workbench.losses import check_temperature
 from workbench.store import Hold, Store, code_fingerprint, fingerprint, write_atomic
 from workbench.verdicts import Results
 
@@ -41,31 +42,6 @@ class Written(NamedTuple):
     text: str
     tokens: int
     finished: bool
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How a text is drawn.
-
-    Attributes:
-        temperature: 0 takes the most likely token; above 0 samples.
-        max_new_tokens: where a text is cut that has not ended.
-        stop: strings that end a text; they are no part of it.
-        seed: of the draws.
-    """
-
-    temperature: float = 1.0
-    max_new_tokens: int = setting(128, Number(1, 1_048_576, whole=True))
-    stop: tuple[str, ...] = ()
-    seed: int = setting(0, SEED)
-
-    def __post_init__(self) -> None:
-        """Refuse values that mean nothing."""
-        object.__setattr__(self, "temperature", check_temperature(self.temperature, or_zero=True))
-        settle(self)
-        object.__setattr__(self, "stop", tuple(strings("stop", self.stop)))
-        if "" in self.stop:
-            raise WorkbenchError(f"stop is {shown(self.stop)}: give strings that are not empty.")
 
 
 class Writer(Protocol):
@@ -91,7 +67,6 @@ class Local:
     threads: int = setting(1, Number(1, 1024, whole=True))
 
     def __post_init__(self) -> None:
-        """Refuse a name or a number of threads that means nothing."""
         if not isinstance(self.model, Path):
             Text().check("model", self.model)
         settle(self)
@@ -104,8 +79,7 @@ class Local:
 
     @cached_property
     def _loaded(self):
-        model, tokenizer = causal.load_causal(self.model)
-        return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+        return causal.load_causal(self.model, causal.default_device())
 
     def __getstate__(self) -> dict:
         """Send the name, not the weights, to a worker process."""
@@ -119,33 +93,23 @@ class Local:
         rows = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
         reversed_rows = [row[::-1] for row in rows]  # padding on the left, where no text grows
         ids, mask = (t.flip(1).to(model.device) for t in reading.pad(reversed_rows, tokenizer.pad_token_id))
-        out = causal.generate(
-            model,
-            ids,
-            mask,
-            tokens=how.max_new_tokens,
-            temperature=how.temperature,
-            seed=how.seed,
-            pad=tokenizer.pad_token_id,
-            threads=self.threads,
-            **({"stop_strings": list(how.stop), "tokenizer": tokenizer} if how.stop else {}),
-        )
+        out = causal.generate(model, tokenizer, ids, mask, how, threads=self.threads)
         ends = np.atleast_1d(model.generation_config.eos_token_id or tokenizer.eos_token_id)
         new = out[:, ids.shape[1] :].tolist()
-        return [_written(tokenizer, p, row, how, ends) for p, row in zip(prompts, new, strict=True)]
+        return [read_back(tokenizer, p, row, how, ends) for p, row in zip(prompts, new, strict=True)]
 
 
-def _written(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, row: list[int], how: Sampling, ends: np.ndarray
+def read_back(
+    tokenizer: PreTrainedTokenizerBase, prompt: str, row: list[int], how: Sampling, ends: Sequence[int] | np.ndarray
 ) -> Written:
+    """What the tokens `row` say that a model wrote after `prompt`; `ends` are the tokens that end a text."""
     end = next((i for i, token in enumerate(row) if token in ends), None)
     ids = row if end is None else row[:end]
     text = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    stopped = [text.index(s) for s in how.stop if s in text]
+    text, stopped = how.cut(text)
     if stopped:
-        text = text[: min(stopped)]
         ids = [i for i in ids if i != tokenizer.pad_token_id]
-    return Written(_opened(prompt, text), len(ids) + (end is not None), end is not None or bool(stopped))
+    return Written(_opened(prompt, text), len(ids) + (end is not None), end is not None or stopped)
 
 
 class VLLM:
@@ -328,7 +292,7 @@ def sample_all(
     if not isinstance(writers, Mapping) or not writers:
         raise WorkbenchError(f"writers is {shown(writers)}: give a dict of names with at least one writer.")
     if workers is None:
-        workers = 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+        workers = 1 if causal.default_device() == "cuda" else len(os.sched_getaffinity(0))
     workers = whole("workers", workers, 1, 4096)
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(n_jobs=min(workers, len(writers)), batch_size=1)

@@ -33,7 +33,6 @@ class ZeroShot:
     """
 
     def __init__(self, name: str, source: Path, task: Task, licence: str):
-        """Load the model from a folder."""
         self.name, self.licence, self.label_names = name, licence, task.label_names
         self.model, self.tokenizer = load_causal(source)
         self.start = f"Classify the text as one of: {'; '.join(task.label_names)}.\n\nText: "
