@@ -32,6 +32,12 @@ def unknown(what: str, name: object, options: Iterable[str]) -> WorkbenchError:
     return WorkbenchError(f"Unknown {what} {shown(name)}: {hint}Choose one of {', '.join(options)}.")
 
 
+def reason(error: BaseException) -> str:
+    """The first line of what a library says, to stand in brackets in a sentence; its class where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
 # --- checks: what a value must be, said once; the sentence follows from it
 
 
