@@ -153,7 +153,7 @@ def to_onnx(
 
     def build(made: Path) -> dict:
         example = students.encode(tokenizer, ["two texts", "of two lengths"])
-        _trace(student, students.pad(example, 0), made / FILES["fp32"])
+        write_graph(student, students.pad(example, 0), made / FILES["fp32"])
         with _quiet():
             quantize_dynamic(made / FILES["fp32"], made / FILES["int8"], reduce_range=True)
         student.config.save_pretrained(made)
@@ -183,7 +183,7 @@ def _check(wanted: np.ndarray, found: np.ndarray, file: Path, labels: Sequence[i
     return check
 
 
-def _trace(student, example: tuple, path: Path) -> None:
+def write_graph(student, example: tuple, path: Path) -> None:
     """Write the graph of ``(input_ids, attention_mask) -> logits``, any number of rows of any length."""
     import onnx
     import torch
