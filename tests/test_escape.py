@@ -66,15 +66,10 @@ def test_a_name_is_text_in_html_in_markdown_and_in_an_attribute(name):
 
 @texts
 @given(anything)
-def test_any_text_is_text(text):
+def test_any_text_is_text_and_no_formula_reaches_across_a_tag(text):
     check_text(escape.html(text), text)
     check_text(plain_markdown(escape.markdown(text)), text)
     check_text(plain_markdown(f"before {escape.markdown(text)}"), f"before {text}".strip())
-
-
-@texts
-@given(anything)
-def test_no_formula_reaches_across_a_tag(text):
     for page in (escape.html(text), plain_markdown(escape.markdown(text))):
         between = re.split(r"<[^>]*>", page)  # what JupyterLab's MathJax looks through for delimiters
         assert not [part for part in between if re.search(r"\$.*\$|\\[(\[]|\\begin", part)]
@@ -114,9 +109,7 @@ def test_an_answer_says_the_name(name):
     page = escape.sanitise(nb_.answer_html(bundle[nb_.ANSWER]))
     read = Read(page)
     assert {tag for tag, _ in read.tags} <= set("div p strong span table thead tbody tr th td".split())
-    said = " ".join(read.text.split())
-    assert escape.visible(name).replace("**", "") in said.replace("**", "")
-    assert said.count(escape.visible(name)) >= 1
+    assert escape.visible(name) in " ".join(read.text.split())
 
 
 def test_an_error_shows_every_character_on_one_line():

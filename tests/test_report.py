@@ -52,28 +52,16 @@ def folder(tmp_path) -> Path:
     """A repository of three notebooks, of which the second fails."""
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
+    link = v4.new_markdown_cell("Then [train](03_student_training.ipynb#start).")
+    steps = code("for i in range(3):\n    print(f'\\rstep {i}', end='', flush=True)")
+    refusal = code("import workbench.errors as e\nraise e.WorkbenchError('x.csv has no rows: add some.')")
+    found = code("from workbench.publish import report\nreport.answer('**Yes**, it pays.')")
+    first, third = code("print('kept until here')"), code("print('never reached')")
+    panels = code(PANEL, "headline"), code(SLIDER)
     made = {
-        "00_overview": notebook(
-            "Overview",
-            "What is it?",
-            code("print(budget, steps)"),
-            v4.new_markdown_cell("Then [train](03_student_training.ipynb#start)."),
-            code("for i in range(3):\n    print(f'\\rstep {i}', end='', flush=True)"),
-        ),
-        "01_broken": notebook(
-            "Broken",
-            "What fails?",
-            code("print('kept until here')"),
-            code("import workbench.errors as e\nraise e.WorkbenchError('x.csv has no rows: add some.')"),
-            code("print('never reached')"),
-        ),
-        "03_student_training": notebook(
-            "Student training",
-            "Does it pay?",
-            code(PANEL, "headline"),
-            code(SLIDER),
-            code("from workbench.publish import report\nreport.answer('**Yes**, it pays.')"),
-        ),
+        "00_overview": notebook("Overview", "What is it?", code("print(budget, steps)"), link, steps),
+        "01_broken": notebook("Broken", "What fails?", first, refusal, third),
+        "03_student_training": notebook("Student training", "Does it pay?", *panels, found),
     }
     for name, nb in made.items():
         nb_.save(nb, notebooks / f"{name}.ipynb")
@@ -88,6 +76,8 @@ def test_a_failed_notebook_stops_no_other_and_the_index_opens_on_the_answer(fold
     pages = {path.stem: path.read_text(encoding="utf-8") for path in out.glob("*.html")}
     assert failed == ["01_broken"]
     assert set(pages) == {"index", "00_overview", "01_broken", "03_student_training"}
+    with zipfile.ZipFile(out / "quick.zip") as archive:
+        assert {*archive.namelist()} == {f"quick/{name}.html" for name in pages}
     for page in pages.values():
         check_standalone(page)
         assert "Smoke run: numbers on these pages are not findings" in page
@@ -111,40 +101,23 @@ def test_a_failed_notebook_stops_no_other_and_the_index_opens_on_the_answer(fold
     assert "01_broken: cell 5: x.csv has no rows: add some." in capsys.readouterr().out
 
 
-def test_one_notebook_alone_keeps_the_other_pages_and_tells_which_are_old(folder, tmp_path):
-    report.run(folder, only=["00"], data=tmp_path)
-    index = tmp_path / "reports" / "laptop" / "index.html"
-    first = index.read_text(encoding="utf-8")
-    assert "No answer yet" in first and first.count("not run yet") == 2 and "Smoke run" not in first
-    source = nb_.load(folder / "00_overview.ipynb")
-    source.cells[2].source += "  # edited"
-    nb_.save(source, folder / "00_overview.ipynb")
-    report.publish(index.parent, folder)
-    assert "before its code was edited" in index.read_text(encoding="utf-8")
-
-
-def test_code_is_folded_on_request_and_a_zip_holds_every_page(folder, tmp_path):
-    report.run(folder, only=["00", "03"], hide_code=True, data=tmp_path)
+def test_one_notebook_alone_with_its_code_folded_and_then_edited(folder, tmp_path):
+    report.run(folder, only=["00"], hide_code=True, data=tmp_path)
     out = tmp_path / "reports" / "laptop"
-    page = (out / "00_overview.html").read_text(encoding="utf-8")
+    index, page = ((out / f"{name}.html").read_text(encoding="utf-8") for name in ("index", "00_overview"))
+    assert "No answer yet" in index and index.count("not run yet") == 2 and "Smoke run" not in index
     assert page.count('<details class="code">') == page.count('<div class="highlight">') == 3
     assert page.index("</details>") < page.index("laptop 300")  # outputs stand outside
     with zipfile.ZipFile(out / "laptop.zip") as archive:
         assert archive.testzip() is None
-        pages = [f"laptop/{name}.html" for name in ("index", "00_overview", "03_student_training")]
-        assert archive.namelist() == pages
-        assert archive.read(pages[1]).decode() == page
+        assert archive.namelist() == ["laptop/index.html", "laptop/00_overview.html"]
+        assert archive.read("laptop/00_overview.html").decode() == page
+    source = nb_.load(folder / "00_overview.ipynb")
+    source.cells[2].source += "  # edited"
+    nb_.save(source, folder / "00_overview.ipynb")
     report.publish(out, folder)
+    assert "before its code was edited" in (out / "index.html").read_text(encoding="utf-8")
     assert 'class="code"' not in (out / "00_overview.html").read_text(encoding="utf-8")
-
-
-def test_a_picture_is_told_in_words():
-    cell = code("x")
-    data = {"image/png": PNG, "text/plain": 'Accuracy of "arms". n = 4 items'}
-    cell.outputs = [v4.new_output("display_data", data), v4.new_output("display_data", data | {"text/plain": "<_F>"})]
-    page = nb_.to_html(v4.new_notebook(cells=[v4.new_markdown_cell("## Judge"), cell]))
-    said = ["Figure: Judge. Accuracy of &#34;arms&#34;. n = 4 items", "Figure: Judge"]
-    assert re.findall('alt="(.+?)"', page) == said
 
 
 def test_update_stores_outputs_and_results(folder, tmp_path):
@@ -167,52 +140,41 @@ def test_update_stores_outputs_and_results(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "message", "budgets"),
     [
-        ({"flags": {"step": 3}}, "Unknown parameter of 00_overview 'step': did you mean 'steps'"),
-        ({"budget": "quik"}, "Unknown budget 'quik': did you mean 'quick'"),
-        ({"only": ["00", "07"]}, "Unknown notebook '07'"),
-        ({"update": True, "budget": "quick"}, "--update stores the default run"),
-        ({"update": True, "flags": {"task_name": "csv:x.csv"}}, "--update stores the default run"),
+        ({"flags": {"step": 3}}, "Unknown parameter of 00_overview 'step': did you mean 'steps'", ""),
+        ({"budget": "quik"}, "Unknown budget 'quik': did you mean 'quick'", ""),
+        ({"only": ["00", "07"]}, "Unknown notebook '07'", ""),
+        ({"update": True, "budget": "quick"}, "--update stores the default run", ""),
+        ({"update": True, "flags": {"task_name": "csv:x.csv"}}, "--update stores the default run", ""),
+        ({"budget": "quick"}, "Unknown parameter of 00_overview 'stepz'", "quick: {00_overview: {stepz: 1}}"),
+        ({"budget": "quick"}, "Unknown notebook in budgets.yaml.*'00_overview'", "quick: {00_overvew: {steps: 1}}"),
     ],
 )
-def test_bad_input_is_refused_before_anything_runs(folder, tmp_path, arguments, message):
+def test_bad_input_is_refused_before_anything_runs(folder, tmp_path, arguments, message, budgets):
+    if budgets:
+        (folder / "budgets.yaml").write_text(budgets)
     with pytest.raises(WorkbenchError, match=message):
         report.run(folder, data=tmp_path / "data", **arguments)
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("quick: {00_overview: {stepz: 1}}", "Unknown parameter of 00_overview 'stepz'"),
-        ("quick: {00_overvew: {steps: 1}}", "Unknown notebook in budgets.yaml.*did you mean '00_overview'"),
-    ],
-)
-def test_budgets_that_name_nothing_are_refused(folder, text, message):
-    (folder / "budgets.yaml").write_text(text)
-    with pytest.raises(WorkbenchError, match=message):
-        report.plan(folder, "quick", [], {})
-
-
-def test_a_notebook_without_a_task_is_left_out_of_a_report_on_another_task(folder):
+def test_another_task_has_a_folder_of_its_own_without_the_notebooks_that_have_no_task(folder, tmp_path):
+    (folder / "03_student_training.ipynb").unlink()
     nb = nb_.load(folder / "01_broken.ipynb")
     nb.cells[1].source = 'budget = "laptop"\nsteps = 3'
     nb_.save(nb, folder / "01_broken.ipynb")
-    flags = {"task_name": "csv:x.csv"}
-    assert list(report.plan(folder, "laptop", [], flags)) == ["00_overview", "03_student_training"]
+    flags = {"task_name": "csv:/data/My Mails.csv", "steps": 300}
+    assert report.run(folder, flags=flags, data=tmp_path) == []
+    out = tmp_path / "reports" / "laptop-my-mails"
+    assert {path.name for path in out.iterdir()} == {
+        "00_overview.html", "00_overview.ipynb", "index.html", "laptop-my-mails.zip"
+    }  # fmt: skip
+    assert "csv:/data/My Mails.csv" in (out / "index.html").read_text(encoding="utf-8")
+    assert nb_.tagged(nb_.load(out / "00_overview.ipynb"), "injected-parameters")[0].source.count("=") == 1
     assert "01_broken" in report.plan(folder, "laptop", [], {})
     with pytest.raises(WorkbenchError, match="Unknown parameter of 01_broken 'task_name'"):
         report.plan(folder, "laptop", ["01"], flags)
-
-
-def test_another_task_has_a_folder_of_its_own(folder, tmp_path):
-    for name in ("01_broken", "03_student_training"):
-        (folder / f"{name}.ipynb").unlink()
-    report.run(folder, flags={"task_name": "csv:/data/My Mails.csv", "steps": 300}, data=tmp_path)
-    out = tmp_path / "reports" / "laptop-my-mails"
-    assert "csv:/data/My Mails.csv" in (out / "index.html").read_text(encoding="utf-8")
-    assert nb_.tagged(nb_.load(out / "00_overview.ipynb"), "injected-parameters")[0].source.count("=") == 1
 
 
 @pytest.mark.parametrize("source", ["steps = 2 * 3", "a, b = 1, 2", "import os", "f(x)", "a.b = 1"])
@@ -254,20 +216,22 @@ def test_math_becomes_mathml_and_money_and_code_stay():
     assert "$5-$10 and $7" in nb_.markdown("$5-$10 and $7")
 
 
-def test_a_page_shows_only_the_last_state_of_a_progress_line_and_keeps_tracebacks_folded():
-    outputs = [
+def test_a_page_tells_pictures_in_words_shows_a_progress_line_as_it_ended_and_folds_tracebacks():
+    cell, data = code("1 < 2"), {"image/png": PNG, "text/plain": 'Accuracy of "arms". n = 4 items'}
+    cell.outputs = [
         v4.new_output("stream", text="1/3\r2/3\r3/3\ndone\n10%\r20%\r"),
         v4.new_output("error", ename="ValueError", evalue="<b>", traceback=["\x1b[31mframes\x1b[0m"]),
+        *(v4.new_output("display_data", bundle) for bundle in (data, data | {"text/plain": "<_F>"})),
     ]
-    cell = code("1 < 2")
-    cell.outputs = outputs
-    page = nb_.to_html(nb_.clean(v4.new_notebook(cells=[cell])))
+    page = nb_.to_html(nb_.clean(v4.new_notebook(cells=[v4.new_markdown_cell("## Judge"), cell])))
     assert "3/3\ndone\n20%" in page and "1/3" not in page and "10%" not in page
     assert "ValueError: &lt;b&gt;" in page and "\x1b" not in page
     assert page.index("<details>") < page.index("frames")
+    said = ["Figure: Judge. Accuracy of &#34;arms&#34;. n = 4 items", "Figure: Judge"]
+    assert re.findall('alt="(.+?)"', page) == said
 
 
-def test_command_line_says_one_sentence_and_exits_with_two(capsys):
+def test_the_command_line_exits_with_what_happened_and_says_it_in_one_sentence(monkeypatch, capsys):
     assert main(["report", "--task", "csv:/nowhere.csv"]) == 2
     assert main(["report", "--teacher", "minilm-finetund"]) == 2
     assert main(["report", "--budget", "huge"]) == 2
@@ -275,17 +239,13 @@ def test_command_line_says_one_sentence_and_exits_with_two(capsys):
     assert len(lines) == 3 and all(line.startswith("workbench: ") for line in lines)
     assert "/nowhere.csv" in lines[0] and "did you mean 'minilm-finetuned'" in lines[1]
 
+    def run(only: list[str], **rest) -> list[str]:
+        if "07" in only:
+            raise KeyboardInterrupt
+        return ["01_broken"] if "01" in only else []
 
-def test_command_line_reports_failure_and_interruption(monkeypatch, capsys):
-    def stopped(**arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(report, "run", lambda **arguments: ["01_broken"])
-    assert main(["report"]) == 1
-    monkeypatch.setattr(report, "run", lambda **arguments: [])
-    assert main(["report", "--only", "01", "03", "--only", "00"]) == 0
-    monkeypatch.setattr(report, "run", stopped)
-    assert main(["report"]) == 130
+    monkeypatch.setattr(report, "run", run)
+    assert [main(["report", "--only", "03", "--only", name]) for name in ("00", "01", "07")] == [0, 1, 130]
     assert capsys.readouterr().err.strip().count("\n") == 0
 
 
@@ -329,5 +289,5 @@ def test_names_from_the_hub_and_paths_reach_the_notebooks(tmp_path, monkeypatch)
     ]
     assert main(["report", "--task", "hub:nyu-mll/glue/mrpc", "--teacher", "finetune:owner/encoder"]) == 0
     assert given[-1] == {"task_name": "hub:nyu-mll/glue/mrpc", "teacher_name": "finetune:owner/encoder"}
-    shown = {name: report._slug(name) for name in ("hub:nyu-mll/glue/mrpc", f"hub:{tmp_path}", "finetune:owner/En.c")}
+    shown = {name: report.slug(name) for name in ("hub:nyu-mll/glue/mrpc", f"hub:{tmp_path}", "finetune:owner/En.c")}
     assert list(shown.values())[::2] == ["nyu-mll-glue-mrpc", "en"] and "/" not in shown[f"hub:{tmp_path}"]

@@ -18,42 +18,19 @@ pytestmark = pytest.mark.slow
 LONG = "the cat near a dog and apple " * 3000
 
 
-@pytest.fixture
-def shipped(made):
-    return made.folder
-
-
-@pytest.fixture
-def run(made):
-    return made.run
-
-
-@pytest.fixture
-def teacher(made):
-    return made.teacher
-
-
-@pytest.fixture
-def store(made):
-    return made.store
-
-
-def test_a_plain_pipeline_loads_the_folder(shipped, run, task):
+def test_the_folder_holds_everything_and_nothing_else_and_a_plain_pipeline_loads_it(made, task):
+    names = {file.name for file in made.folder.iterdir()}
+    assert {"README.md", "serve.py", "model.onnx", "model_int8.onnx", "model.safetensors", "tokenizer.json"} <= names
+    assert [path.name for path in made.folder.parent.iterdir()] == ["student"]
+    assert not [name for name in names if name.endswith((".bin", ".pkl", ".pt"))]
     texts = [*task.test["text"][:10], LONG]
-    wanted = torch.tensor(reading.predict(*students.load(run.path), texts)).softmax(-1).amax(-1)
-    found = pipeline("text-classification", str(shipped))(texts)
+    wanted = torch.tensor(reading.predict(*students.load(made.run.path), texts)).softmax(-1).amax(-1)
+    found = pipeline("text-classification", str(made.folder))(texts)
     np.testing.assert_allclose([answer["score"] for answer in found], wanted, atol=1e-5)
 
 
-def test_the_folder_holds_everything_and_nothing_else(shipped):
-    names = {file.name for file in shipped.iterdir()}
-    assert {"README.md", "serve.py", "model.onnx", "model_int8.onnx", "model.safetensors", "tokenizer.json"} <= names
-    assert [path.name for path in shipped.parent.iterdir()] == ["student"]
-    assert not [name for name in names if name.endswith((".bin", ".pkl", ".pt"))]
-
-
-def test_the_card(shipped, run, task, teacher):
-    card = ModelCard.load(shipped / "README.md")
+def test_the_card(made, task):
+    run, teacher, card = made.run, made.teacher, ModelCard.load(made.folder / "README.md")
     assert card.data.license == "apache-2.0" and card.data.pipeline_tag == "text-classification"
     found = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert found["accuracy"] == pytest.approx(run.metrics["test.accuracy"], abs=1e-4)
@@ -66,14 +43,14 @@ def test_the_card(shipped, run, task, teacher):
     for i, name in enumerate(task.label_names):
         right = (logits.argmax(-1) == labels)[labels == i].mean()
         assert re.search(rf"\| {name} \| {right:.3f} \| [\d.]+ \| [\d.]+ \| {(labels == i).sum()} \|", card.text), name
-    assert "was not measured: the data has none" in card.text and str(shipped.parent) not in card.text
+    assert "was not measured: the data has none" in card.text and str(made.folder.parent) not in card.text
 
 
-def test_it_is_refused_with_another_task_or_teacher_or_without_terms(run, task, teacher, store, tmp_path, shipped):
+def test_it_is_refused_with_another_task_or_teacher_or_without_terms(made, task, tmp_path):
     def sent(folder="new", **given):
-        given = {"task": task, "licence": "mit", "teacher": teacher, "store": store} | given
+        given = {"task": task, "licence": "mit", "teacher": made.teacher, "store": made.store} | given
         with pytest.raises(WorkbenchError) as error:
-            ship.ship(run, tmp_path / folder, **given)
+            ship.ship(made.run, tmp_path / folder, **given)
         assert list(tmp_path.glob("new")) == [] and "\n" not in str(error.value)
         return str(error.value)
 
@@ -87,9 +64,7 @@ def test_it_is_refused_with_another_task_or_teacher_or_without_terms(run, task, 
     assert "already there" in sent("old")
 
 
-def test_nothing_is_sent_unless_asked(shipped, monkeypatch):
-    import huggingface_hub
-
+def test_nothing_is_sent_unless_asked(made, monkeypatch):
     calls = []
 
     class Api:
@@ -100,9 +75,10 @@ def test_nothing_is_sent_unless_asked(shipped, monkeypatch):
             calls.append(("upload", options["repo_id"], options["folder_path"]))
             return "https://hub/me/student"
 
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    assert ship.push_to_hub(shipped, "me/student") == "https://hub/me/student"
-    assert calls == [("create", "me/student", {"private": True, "exist_ok": True}), ("upload", "me/student", shipped)]
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    assert ship.push_to_hub(made.folder, "me/student") == "https://hub/me/student"
+    created = ("create", "me/student", {"private": True, "exist_ok": True})
+    assert calls == [created, ("upload", "me/student", made.folder)]
     monkeypatch.setattr(Api, "create_repo", lambda *a, **k: (_ for _ in ()).throw(OSError("401\nlong")))
     with pytest.raises(WorkbenchError, match=r"\(401\): run `hf auth login`"):
-        ship.push_to_hub(shipped, "me/student")
+        ship.push_to_hub(made.folder, "me/student")

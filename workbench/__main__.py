@@ -1,4 +1,8 @@
-"""The command line: `python -m workbench report`, `doctor`, `fetch`, `runs` and `prune`."""
+"""The command line: `python -m workbench report`, `doctor`, `fetch`, `runs` and `prune`.
+
+It decides nothing itself: each command checks what was typed and hands it to the module that does the work, and every
+`WorkbenchError` becomes one line and exit status 2. Most goes on in `workbench.publish.report`.
+"""
 
 import argparse
 import os

@@ -1,4 +1,8 @@
-"""Errors a person reads: one sentence saying what is wrong, where, and what to do."""
+"""Errors a person reads: one sentence saying what is wrong, where, and what to do.
+
+What a value must be is an object (`Number`, `Choice`, …) that checks it, words the refusal and tells a panel's control
+its ends: said once, it can't differ between them. `training.TrainConfig` shows how settings carry these.
+"""
 
 import difflib
 import math
@@ -30,6 +34,12 @@ def unknown(what: str, name: object, options: Iterable[str]) -> WorkbenchError:
     near = difflib.get_close_matches(name, options, n=1, cutoff=0.4) if isinstance(name, str) else []
     hint = f"did you mean {near[0]!r}? " if near else ""
     return WorkbenchError(f"Unknown {what} {shown(name)}: {hint}Choose one of {', '.join(options)}.")
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library says, to stand in brackets in a sentence; its class where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 # --- checks: what a value must be, said once; the sentence follows from it

@@ -3,7 +3,8 @@
 A class name, a text, the name of a task, a group or a file is somebody else's. It may hold markup, a formula, terminal
 codes or characters that turn a line around. It shall read as it was written, and do nothing: `visible` for a terminal
 or a figure, `html` for a page, `markdown` for a notebook or a model card, `yaml` for a card's head.
-`sanitise` is the second lock on a page, for what other libraries wrote into it.
+`sanitise` is the second lock on a page, for what other libraries wrote into it. Pages are made in
+`workbench.publish.report`; SECURITY.md has the promises.
 """
 
 import html as html_

@@ -1,4 +1,10 @@
-"""Notebooks as data: what their cells promise, what of a run is kept, and how a page shows it."""
+"""Notebooks as data: what their cells promise, what of a run is kept, and how a page shows it.
+
+A run's finding travels as JSON in an output of its own type (`ANSWER`), so that Lab, GitHub and the report each show
+it in their way from the same numbers. nbconvert's own exporters aren't used: they know nothing of answers, leave TeX
+and widgets to scripts from elsewhere, and a page here runs no script. `report` runs the notebooks; ``cells.html`` is
+what a page makes of them.
+"""
 
 from __future__ import annotations  # nbformat takes 3 s to import: only what runs or publishes pays for it
 
@@ -14,6 +20,7 @@ from workbench.errors import WorkbenchError
 from workbench.store import fingerprint, write_atomic
 
 if TYPE_CHECKING:
+    import pandas
     from jinja2 import Environment
     from nbformat import NotebookNode
 
@@ -95,6 +102,18 @@ def answer(nb: NotebookNode) -> dict[str, Any] | None:
     """The last answer among its outputs: ``text`` (Markdown), ``columns`` and ``rows``; None without one."""
     found = [o.data[ANSWER] for c in nb.cells for o in c.get("outputs", []) if ANSWER in o.get("data", {})]
     return found[-1] if found else None
+
+
+def content(text: str, table: pandas.DataFrame | None = None) -> dict[str, Any]:
+    """An answer of a text and the numbers behind it, as JSON: a named index becomes the first columns, NaN is None."""
+    if table is None:
+        return {"text": text, "columns": [], "rows": []}
+    if any(name is not None for name in table.index.names):
+        table = table.reset_index()
+    values = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+    plain = [[v.item() if hasattr(v, "item") else v for v in row] for row in values]
+    rows = [[v if isinstance(v, int | float | str | None) else str(v) for v in row] for row in plain]
+    return {"text": text, "columns": [str(name) for name in table.columns], "rows": rows}
 
 
 def markdown_table(found: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from workbench.errors import WorkbenchError, whole
+from workbench.errors import WorkbenchError, reason, whole
 from workbench.store import Entry, Store, code_fingerprint, fingerprint, sha256_file
 
 FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
@@ -42,12 +42,13 @@ class OnnxClassifier:
             WorkbenchError: a file is missing or is not what it should be, or threads is no count.
         """
         self.path = Path(path)
-        for file in (self.path, self.path.with_name("tokenizer.json"), self.path.with_name("config.json")):
+        files = [self.path, self.path.with_name("tokenizer.json"), self.path.with_name("config.json")]
+        for file in files:
             if not file.is_file():
                 raise WorkbenchError(f"{file} is missing: give a file that to_onnx made, in its folder.")
         self.name = f"{self.path.parent.name}/{self.path.name}"
-        self.label_names = _label_names(self.path.with_name("config.json"))
-        self.tokenizer = _tokenizer(self.path.with_name("tokenizer.json"))
+        self.label_names = _label_names(files[2])
+        self.tokenizer = _tokenizer(files[1])
         self.pad_token_id = self.tokenizer.padding["pad_id"]
         self.tokenizer.no_padding()  # `logits` sorts by length first
         options = onnxruntime.SessionOptions()
@@ -55,8 +56,8 @@ class OnnxClassifier:
         try:
             self.session = onnxruntime.InferenceSession(self.path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a class of its own for each way a file can be broken
-            reason = str(error).splitlines()[0].rstrip(".")
-            raise WorkbenchError(f"{self.path} can't be run by ONNX Runtime ({reason}): export it again.") from None
+            why = reason(error)
+            raise WorkbenchError(f"{self.path} can't be run by ONNX Runtime ({why}): export it again.") from None
         names = sorted(node.name for node in self.session.get_inputs())
         shape = self.session.get_outputs()[0].shape
         if names != ["attention_mask", "input_ids"] or len(shape) != 2:
@@ -76,17 +77,16 @@ class OnnxClassifier:
         """``[N, C]`` float32, in the order of `texts`, `size` texts of like length at a time."""
         if not len(texts):
             raise WorkbenchError("There are no texts to read: give at least one.")
-        rows = [row.ids for row in self.tokenizer.encode_batch_fast(list(texts))]
+        rows = self.tokenizer.encode_batch_fast(list(texts))
         order = np.argsort([len(row) for row in rows], kind="stable")
         out = np.empty((len(rows), len(self.label_names)), np.float32)
         for start in range(0, len(rows), size):
             chosen = order[start : start + size]
-            ids = np.full((len(chosen), len(rows[chosen[-1]])), self.pad_token_id)
-            mask = np.zeros_like(ids)
-            for i, row in enumerate(chosen):
-                ids[i, : len(rows[row])] = rows[row]
-                mask[i, : len(rows[row])] = 1
-            out[chosen] = self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+            batch = [rows[i] for i in chosen]
+            for row in batch:
+                row.pad(len(batch[-1]), pad_id=self.pad_token_id)
+            fed = {"input_ids": [row.ids for row in batch], "attention_mask": [row.attention_mask for row in batch]}
+            out[chosen] = self.session.run(None, {name: np.array(ids, np.int64) for name, ids in fed.items()})[0]
         return out
 
 
@@ -94,12 +94,11 @@ def _label_names(path: Path) -> tuple[str, ...]:
     try:
         table = json.loads(path.read_text(encoding="utf-8"))["id2label"]
         names = tuple(table[str(i)] for i in range(len(table)))
-        if not names or not all(isinstance(name, str) for name in names):
-            raise ValueError
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        raise WorkbenchError(
-            f"{path} names no labels: it needs id2label with \"0\", \"1\" and so on, as to_onnx writes it."
-        ) from None
+        names = ()
+    if not names or not all(isinstance(name, str) for name in names):
+        needs = 'it needs id2label with "0", "1" and so on, as to_onnx writes it'
+        raise WorkbenchError(f"{path} names no labels: {needs}.")
     return names
 
 
@@ -108,8 +107,7 @@ def _tokenizer(path: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises the class itself
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise WorkbenchError(f"{path} is not a tokenizer ({reason}): export the student again.") from None
+        raise WorkbenchError(f"{path} is not a tokenizer ({reason(error)}): export the student again.") from None
     if tokenizer.padding is None:
         raise WorkbenchError(f"{path} has no padding: give the file that to_onnx made, not the student's own.")
     return tokenizer
@@ -138,6 +136,8 @@ def to_onnx(
         WorkbenchError: the fp32 file gives one of the texts another label, the model can't be exported, or the counts
             of texts and labels differ.
     """
+    from onnxruntime.quantization import quantize_dynamic
+
     from workbench import reading, students
 
     if not len(texts) or (labels is not None and len(labels) != len(texts)):
@@ -153,8 +153,9 @@ def to_onnx(
 
     def build(made: Path) -> dict:
         example = reading.encode(tokenizer, ["two texts", "of two lengths"])
-        _trace(student, reading.pad(example, 0), made / FILES["fp32"])
-        _quantise(made / FILES["fp32"], made / FILES["int8"])
+        write_graph(student, reading.pad(example, 0), made / FILES["fp32"])
+        with _quiet():
+            quantize_dynamic(made / FILES["fp32"], made / FILES["int8"], reduce_range=True)
         student.config.save_pretrained(made)
         _save_tokenizer(tokenizer, made / "tokenizer.json")
         wanted = reading.predict(student, tokenizer, list(texts))
@@ -182,13 +183,14 @@ def _check(wanted: np.ndarray, found: np.ndarray, file: Path, labels: Sequence[i
     return check
 
 
-def _trace(student, example: tuple, path: Path) -> None:
+def write_graph(student, example: tuple, path: Path) -> None:
     """Write the graph of ``(input_ids, attention_mask) -> logits``, any number of rows of any length."""
     import onnx
     import torch
 
-    names = ("input_ids", "attention_mask")
     free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    names = {"input_names": ("input_ids", "attention_mask"), "output_names": ["logits"]}
+    one_file = {"dynamo": True, "external_data": False, "verbose": False}
 
     class Logits(torch.nn.Module):
         def __init__(self):
@@ -200,33 +202,14 @@ def _trace(student, example: tuple, path: Path) -> None:
 
     try:
         with _quiet():
-            torch.onnx.export(
-                Logits().eval(),
-                example,
-                path,
-                input_names=names,
-                output_names=["logits"],
-                dynamic_shapes=(free, free),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
+            torch.onnx.export(Logits().eval(), example, path, dynamic_shapes=(free, free), **names, **one_file)
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise WorkbenchError(
-            f"{type(student).__name__} can't be exported to ONNX ({reason}): use it through PyTorch."
-        ) from error
+        kind = type(student).__name__
+        raise WorkbenchError(f"{kind} can't be exported to ONNX ({reason(error)}): use it through PyTorch.") from error
     graph = onnx.load(path)
     for part in (graph.graph, *graph.graph.node, *graph.graph.value_info, *graph.graph.input, *graph.graph.output):
         del part.metadata_props[:]  # where in whose Python files each node came from: a third of a small student's
     onnx.save(graph, path)
-
-
-def _quantise(source: Path, path: Path) -> None:
-    from onnxruntime.quantization import quantize_dynamic
-
-    with _quiet():
-        quantize_dynamic(source, path, reduce_range=True)
 
 
 def _save_tokenizer(tokenizer, path: Path) -> None:
@@ -244,8 +227,7 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(before)

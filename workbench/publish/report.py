@@ -1,4 +1,9 @@
-"""Run the notebooks in order; publish standalone pages and an index that opens on the answer."""
+"""Run the notebooks in order; publish standalone pages and an index that opens on the answer.
+
+What ran is a notebook that says so itself: code hash, parameters, device, versions and answer stand in its
+``metadata.workbench``, and pages are made from that alone, at any later time. `run` is the way in, `publish` makes the
+pages; `workbench.publish.notebook` has what is read from a notebook, ``report.html`` what a page looks like.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +39,11 @@ BUDGETS = ("quick", "laptop", "gpu")
 MARKS = ("<!-- results -->", "<!-- /results -->")
 
 
+@dataclass(frozen=True)
 class Answer:
-    """What a notebook found; JupyterLab and GitHub show it as Markdown, the report opens on it."""
+    """What a notebook found (see `notebook.content`): Markdown in JupyterLab and on GitHub, the top of the report."""
 
-    def __init__(self, text: str, columns: list[str], rows: list[list[Any]]) -> None:
-        """Made by `answer`."""
-        self.content = {"text": text, "columns": columns, "rows": rows}
+    content: dict[str, Any]
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
         text, table = self.content["text"], nb_.markdown_table(self.content)
@@ -67,15 +72,7 @@ def answer(text: str, table: pandas.DataFrame | None = None, *, smoke: bool = Fa
             decimals and NaN as a dash, so give counts as integers and anything else as text.
         smoke: say first that a smoke run finds nothing.
     """
-    text = f"Smoke run, not a finding. {text}" if smoke else text
-    if table is None:
-        return Answer(text, [], [])
-    if any(name is not None for name in table.index.names):
-        table = table.reset_index()
-    rows = table.astype(object).where(table.notna(), None).to_numpy().tolist()
-    plain = [[v.item() if hasattr(v, "item") else v for v in row] for row in rows]
-    shown = [[v if isinstance(v, int | float | str | None) else str(v) for v in row] for row in plain]
-    return Answer(text, [str(name) for name in table.columns], shown)
+    return Answer(nb_.content(f"Smoke run, not a finding. {text}" if smoke else text, table))
 
 
 def run(
@@ -117,13 +114,13 @@ def run(
         raise WorkbenchError("--update stores the default run: use the budget laptop and the default task.")
     data = data or data_dir()
     asked = [key for key in ("task_name", "teacher_name") if key in (flags or {})]
-    special = [_slug(flags[key]) for key in asked if any(key in values for values in injected.values())]
+    special = [slug(flags[key]) for key in asked if any(key in values for values in injected.values())]
     out = data / "reports" / "-".join([budget, *special])
     check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
     # The package that is running, not another one that happens to be installed.
-    env = {"PYTHONPATH": os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    env["WORKBENCH_DATA"] = str(data)
+    path = os.pathsep.join([str(REPO), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {"PYTHONPATH": path, "WORKBENCH_DATA": str(data)}
     if budget == "quick":
         cache = os.environ.get("WORKBENCH_CACHE") or str(data / "cache")
         env |= {"WORKBENCH_DATA": str(data / "quick"), "WORKBENCH_CACHE": cache}
@@ -192,13 +189,10 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
     from papermill.exceptions import PapermillExecutionError
     from papermill.execute import remove_error_markers
 
+    argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+
     class ThisPython(AsyncKernelManager):  # a kernelspec named python3 may belong to another environment
-        kernel_spec = KernelSpec(
-            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            language="python",
-            env=env,
-            metadata={"supported_encryption": "curve"},
-        )
+        kernel_spec = KernelSpec(argv=argv, language="python", env=env, metadata={"supported_encryption": "curve"})
         transport_encryption = "auto"  # ports on loopback are open to every user of the machine
 
         async def start_kernel(self, **options: Any) -> None:
@@ -208,27 +202,19 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
     original = nb_.load(source)
     started, error = time.monotonic(), None
     cells, begun = len(original.cells) + bool(values), [0]
+    options = {"kernel_name": "python3", "language": "python", "kernel_manager_class": ThisPython}
+    options |= {"on_cell_start": lambda cell, cell_index: begun.append(cell_index + 1)}
+    options |= {"progress_bar": False, "coalesce_streams": True}
     with tempfile.TemporaryDirectory() as folder, _progress(source.stem, cells, begun):
+        made = Path(folder, source.name)
         try:
-            papermill.execute_notebook(
-                source,
-                Path(folder, source.name),
-                parameters=values,
-                kernel_name="python3",
-                language="python",
-                progress_bar=False,
-                cwd=source.parent,
-                kernel_manager_class=ThisPython,
-                on_cell_start=lambda cell, cell_index: begun.append(cell_index + 1),
-                coalesce_streams=True,
-            )
+            papermill.execute_notebook(source, made, values, cwd=source.parent, **options)
         except PapermillExecutionError as stopped:
             kind = "" if stopped.ename == "WorkbenchError" else f"{stopped.ename}: "
             error = f"cell {begun[-1]}: {kind}{stopped.evalue}"
         except Exception as stopped:  # a dead kernel, a full disk: the next notebook may still run
             error = f"cell {begun[-1]}: {type(stopped).__name__}: {stopped}"
         seconds = round(time.monotonic() - started, 1)
-        made = Path(folder, source.name)
         executed = nb_.clean(remove_error_markers(nb_.load(made) if made.exists() else original))
         if not made.exists():  # outputs of an earlier run must not pass for those of this one
             executed.cells = [cell for cell in executed.cells if cell.cell_type == "markdown"]
@@ -259,15 +245,16 @@ def _progress(name: str, cells: int, begun: Sequence[int]) -> Iterator[None]:
             print(f"\r\x1b[K{name}: cell {begun[-1]}/{cells}, {took}", end="", flush=True)
         print("\r\x1b[K", end="", flush=True)
 
+    if not sys.stdout.isatty():
+        yield
+        return
     thread = threading.Thread(target=draw, daemon=True)
-    if sys.stdout.isatty():
-        thread.start()
+    thread.start()
     try:
         yield
     finally:
         over.set()
-        if thread.is_alive():
-            thread.join()
+        thread.join()
 
 
 def device() -> str:
@@ -285,8 +272,8 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _slug(value: str) -> str:
-    """A folder name: a hub data set, the stem of a CSV, the end of a path or of a model's hub name."""
+def slug(value: str) -> str:
+    """A folder's name for a task or teacher: a hub data set, the stem of a CSV, the end of a path or a model's name."""
     path = Path(value[4:])
     stem = value[4:] if value.startswith("hub:") and not path.is_absolute() else Path(value.removeprefix("csv:")).stem
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")

@@ -1,4 +1,8 @@
-"""A student to ship: one folder in hub format with ONNX files, a model card and an example that serves it."""
+"""A student to ship: one folder in hub format with ONNX files, a model card and an example that serves it.
+
+The folder stands alone: who gets it needs nothing of this project, and reads in ``README.md`` (from ``card.md``) what
+the student is good for, with intervals, and what it is not. `ship` makes it; ``serve.py`` beside this file is copied.
+"""
 
 import shutil
 import tempfile
@@ -12,9 +16,9 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from workbench import metrics
-from workbench.errors import WorkbenchError
+from workbench.errors import WorkbenchError, reason
 from workbench.escape import markdown, yaml
-from workbench.publish.notebook import markdown_table
+from workbench.publish.notebook import content, markdown_table
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
 from workbench.soft_labels import KINDS, Teacher, soft_labels
 from workbench.store import Entry, Store
@@ -23,6 +27,7 @@ from workbench.training import Run
 from workbench.verdicts import Results, arm_estimates
 
 WORST = 5  # classes named in the card
+SHOWN = ("arm", "baseline", "estimate", "low", "high", "verdict", "replaces")  # of the verdicts
 
 
 def ship(
@@ -74,7 +79,9 @@ def ship(
         raise WorkbenchError(f"The terms of teacher {teacher.name} are unknown: give teacher_terms.")
 
     exported = to_onnx(run.path, task.test["text"][:], task.test["label"][:], store=store)
-    card = _card(run, task, exported, licence, teacher, terms, verdicts)
+    if verdicts is not None:
+        verdicts = verdicts[[name for name in SHOWN if name in verdicts]]
+    card = _card(run, task, exported, teacher, licence=licence, terms=terms, verdicts=verdicts)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         made = Path(temporary) / "made"
@@ -100,76 +107,55 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = True) -> str:
         api.create_repo(name, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=name, folder_path=folder, commit_message="Ship a student"))
     except (OSError, ValueError) as error:  # what huggingface_hub raises is one of them
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise WorkbenchError(f"Can't push {folder} to {name} ({reason}): run `hf auth login` and try again.") from None
+        why = reason(error)
+        raise WorkbenchError(f"Can't push {folder} to {name} ({why}): run `hf auth login` and try again.") from None
 
 
-def _card(
-    run: Run,
-    task: Task,
-    exported: Entry,
-    licence: str,
-    teacher: Teacher | None,
-    terms: str | None,
-    verdicts: pd.DataFrame | None,
-) -> str:
+def _card(run: Run, task: Task, exported: Entry, teacher: Teacher | None, **told: Any) -> str:
+    """The card's template, filled in: what it prints is escaped as Markdown, unless a filter made it `Markup`."""
     record, config = run.entry.record, run.config
     texts, labels, groups = task.test["text"][:], np.array(task.test["label"]), task.test["group"][:]
-    logits = {"this student": run.logits("test")}
-    if teacher:
-        logits["its teacher"] = np.asarray(teacher.logits(texts))
-    scores = metrics.scores(logits["this student"], labels, groups, logits.get("its teacher"))
+    own = run.logits("test")
+    logits = {"this student": own} | ({"its teacher": np.asarray(teacher.logits(texts))} if teacher else {})
+    results = Results.of(logits, labels, groups)
+    scores = metrics.scores(own, labels, groups, logits.get("its teacher"))
     kept = ("macro_f1", "ece", "nll", "agreement", "negative_flip_rate")
-    checks = pd.DataFrame.from_dict(exported.record["checks"], orient="index").rename(FILES).rename_axis("file")
-    if verdicts is not None:
-        columns = ("arm", "baseline", "estimate", "low", "high", "verdict", "replaces")
-        verdicts = verdicts[[name for name in columns if name in verdicts]]
     changed = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
-    return _fill(
-        licence=licence,
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
+    environment.finalize = lambda value: value if isinstance(value, Markup) else markdown(value)
+    table = {"table": lambda frame: Markup(markdown_table(content("", frame)))}
+    environment.filters |= table | {"yaml": lambda head: Markup(yaml(head))}
+    return environment.get_template("card.md").render(
+        told,
         task=task,
         record=record,
         key=run.entry.key,
         teacher=teacher,
-        terms=terms,
-        checks=checks.reset_index(),
-        estimates=arm_estimates(Results.of(logits, labels, groups)),
+        checks=pd.DataFrame.from_dict(exported.record["checks"], orient="index").rename(FILES).rename_axis("file"),
+        estimates=arm_estimates(results),
         scores=scores,
         more=pd.DataFrame([(name, scores[name]) for name in kept if name in scores], columns=["metric", "value"]),
-        verdicts=verdicts,
         worst=WORST,
-        slices=_slices(logits["this student"], texts, labels, groups, task.label_names),
-        auroc=_auroc(exported, task, logits["this student"]),
+        slices=_slices(results.only("this student"), own, texts, task.label_names),
+        auroc=_auroc(exported, task, own),
         settings=", ".join(f"{name}={value!r}" for name, value in changed.items()),
         built=", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "platform"),
     )
 
 
-def _fill(**values: Any) -> str:
-    """The card's template, filled in: what it prints is escaped as Markdown, unless a filter made it `Markup`."""
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
-    environment.finalize = lambda value: value if isinstance(value, Markup) else markdown(value)
-    environment.filters |= {"yaml": lambda head: Markup(yaml(head)), "table": lambda frame: Markup(_table(frame))}
-    return environment.get_template("card.md").render(values)
-
-
-def _slices(
-    logits: np.ndarray, texts: list[str], labels: np.ndarray, groups: list[str], names: tuple[str, ...]
-) -> pd.DataFrame:
-    worst = metrics.flip_table(logits, labels, labels, groups).head(WORST)  # flips against the truth are errors
-    rows = [
-        (names[row.label], 1 - row.negative, 1 - row.high, 1 - row.low, row.n_templates)
-        for row in worst.itertuples()
-    ]  # fmt: skip
+def _slices(results: Results, logits: np.ndarray, texts: list[str], names: tuple[str, ...]) -> pd.DataFrame:
+    """Accuracy with its interval in the worst classes, and in the shorter and the longer half of the texts."""
+    labels = results.labels
+    worst = metrics.flip_table(logits, labels, labels, results.groups).head(WORST)  # flips against the truth are errors
+    made = [(names[w.label], 1 - w.negative, 1 - w.high, 1 - w.low, w.n_templates) for w in worst.itertuples()]
     words = np.array([len(text.split()) for text in texts])
-    results = Results.of({"student": logits}, labels, groups)
     middle = int(np.median(words))
     for name, chosen in ((f"up to {middle} words", words <= middle), (f"over {middle} words", words > middle)):
         inside = results.at(chosen)
         if len(set(inside.groups)) > 1:
             found = arm_estimates(inside).iloc[0]
-            rows.append((name, found["estimate"], found["low"], found["high"], found["n_templates"]))
-    return pd.DataFrame(rows, columns=["slice", "accuracy", "low", "high", "templates"])
+            made.append((name, *found[["estimate", "low", "high", "n_templates"]]))
+    return pd.DataFrame(made, columns=["slice", "accuracy", "low", "high", "templates"])
 
 
 def _auroc(exported: Entry, task: Task, logits: np.ndarray) -> float | None:
@@ -178,7 +164,3 @@ def _auroc(exported: Entry, task: Task, logits: np.ndarray) -> float | None:
         return None
     outside = OnnxClassifier(exported.path / FILES["fp32"]).logits(task.out_of_scope["text"][:])
     return metrics.auroc(*(metrics.softmax(values).max(1) for values in (logits, outside)))
-
-
-def _table(frame: pd.DataFrame) -> str:
-    return markdown_table({"columns": [*frame], "rows": frame.astype(object).values.tolist()})
