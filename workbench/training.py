@@ -36,7 +36,6 @@ from workbench.errors import (
     Text,
     WorkbenchError,
     checks,
-    number,
     setting,
     shown,
     strings,
@@ -313,7 +312,7 @@ def train(job: Job, *, store: Store | None = None, checkpoint_seconds: float = 6
         WorkbenchError: a term without a row that it counts, no soft labels for a row, or a loss that is no longer
             finite. A run that fails before its first checkpoint leaves nothing in the store.
     """
-    checkpoint_seconds = number("checkpoint_seconds", checkpoint_seconds, 0)
+    checkpoint_seconds = Number(0).check("checkpoint_seconds", checkpoint_seconds)
     _check_rows(job)
     config, store = job.config, store or Store()
     with store.claim("runs", run_inputs(job), keep=True) as claim:
