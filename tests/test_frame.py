@@ -53,7 +53,8 @@ def imports(module: str) -> set[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_module_imports_only_from_those_before_it(module):
+def test_a_module_imports_only_from_those_before_it_and_no_pyplot(module):
+    assert not [name for name in imports(module) if "pyplot" in name], "pyplot is not safe on threads"
     dotted = {".".join(name[1:]) for name in imports(module) if name[0] == "workbench" and len(name) > 1}
     used = {next(m for m in (name, name.rpartition(".")[0]) if m in PATHS) for name in dotted}
     if module == "__main__":  # it starts everything
@@ -66,11 +67,6 @@ def test_a_module_imports_only_from_those_before_it(module):
 
 def test_the_order_names_every_module_once():
     assert sorted([*(m for modules in ORDER.values() for m in modules), "__main__"]) == sorted(MODULES)
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_no_pyplot(module):  # it is not safe on threads
-    assert not [name for name in imports(module) if "pyplot" in name]
 
 
 def project() -> dict:

@@ -151,21 +151,12 @@ def test_the_table_and_the_hits_are_of_the_runs_in_their_order(task, alone):
     assert (correct["T = 4"][1] == (alone["run"][3].logits("test").argmax(-1) == truth)).all()
 
 
-def test_neither_workers_nor_order_change_a_number_and_a_second_call_makes_nothing(
-    task, labels, store, alone, monkeypatch
-):
+def test_neither_workers_nor_order_change_a_number_and_a_second_call_makes_nothing(task, labels, store, alone):
     table = run_all(jobs(task, labels)[::-1], workers=2, store=store)
     check_equal(table[::-1].reset_index(drop=True), alone)
     before = made(store)
-    monkeypatch.setattr(sweeps, "_make", None)
     again = run_all(each(CONFIGS, task, labels), store=store)
     assert list(again["test.accuracy"]) == list(alone["test.accuracy"]) and made(store) == before
-
-
-def test_the_options_of_a_loss_are_columns(task, labels, store):
-    configs = [replace(PLAIN, steps=2, loss="jsd", loss_options={"beta": beta}) for beta in (0.1, 0.9)]
-    table = run_all(each([*configs, replace(PLAIN, steps=2)], task, labels), workers=1, store=store)
-    assert list(table["beta"][:2]) == [0.1, 0.9] and np.isnan(table["beta"][2]) and "loss_options" not in table
 
 
 def test_a_grid_costs_one_teacher_pass(task, store):
@@ -185,8 +176,10 @@ def test_a_grid_costs_one_teacher_pass(task, store):
 
 
 def test_a_table_is_there_before_and_while_the_runs_are_made(task, labels, store):
-    before = table(each(CONFIGS, task, labels), store=store)
+    jsd = [replace(PLAIN, loss="jsd", loss_options={"beta": beta}) for beta in (0.1, 0.9)]
+    before = table(each([*jsd, *CONFIGS], task, labels), store=store)
     assert before["run"].isna().all() and before[sweeps.SCORE].isna().all()
+    assert list(before["beta"][:2]) == [0.1, 0.9] and np.isnan(before["beta"][2]) and "loss_options" not in before
     run_all(each(CONFIGS[:2], task, labels), workers=1, store=store)
     some = table(each(CONFIGS, task, labels), store=store)
     assert list(some["run"].isna()) == [False, False, True, True]
@@ -237,18 +230,22 @@ def test_a_sweep_whose_first_runs_all_fail_stops_and_shows_the_error(task, label
         run_all(each(many(), task, labels), workers=2, store=Store(tmp_path / "file" / "store"))
 
 
-def test_a_store_that_is_not_shared_is_noticed(task, labels, store, tmp_path, monkeypatch):
-    elsewhere = Store(tmp_path / "elsewhere")
-    one = sweeps._one
-    monkeypatch.setattr(sweeps, "_in_processes", lambda calls, _: (one(c[0], elsewhere, *c[2:]) for c in calls))
+class Elsewhere(Store):
+    """Another folder in every worker, as on a machine that does not share it."""
+
+    def __reduce__(self):
+        return Store, (self.root / "elsewhere",)
+
+
+def test_a_store_that_is_not_shared_is_noticed(task, labels, tmp_path):
     with refused("2 runs were made but are not in ", "one shared folder"):
-        run_all(each(CONFIGS[:2], task, labels), store=store)
+        run_all(each(CONFIGS[:2], task, labels), workers=2, store=Elsewhere(tmp_path))
 
 
 def test_a_worker_that_would_make_another_run_says_so(task, labels, store, monkeypatch):
     job = Job(task, labels, CONFIGS[0])
     inputs = sweeps.run_inputs(job) | {"code": "other", "device": "cuda"}
-    error, _ = sweeps._one(job, store, inputs, {})
+    error, _ = sweeps.make_one(job, store, inputs, {})
     check_sentence(error, "the worker's code and device differ", "the same package")
     assert not store.list()
 
@@ -340,7 +337,7 @@ def test_a_search_depends_on_its_seed_and_on_nothing_else(task, labels, tmp_path
 
 
 def test_runs_below_the_median_are_stopped_early(task, labels, store, monkeypatch):
-    monkeypatch.setattr(sweeps, "_medians", lambda curves: {4: 2.0} if curves else {})  # nothing reaches 200 %
+    monkeypatch.setattr(sweeps, "medians", lambda curves: {4: 2.0} if curves else {})  # nothing reaches 200 %
     runs = found_by(task, labels, store)
     first = runs["config"] < 3
     assert runs["pruned"].isna().tolist() == first.tolist() and (runs["pruned"].dropna() == 4).all()
@@ -350,8 +347,8 @@ def test_runs_below_the_median_are_stopped_early(task, labels, store, monkeypatc
 
 def test_medians_are_of_the_best_so_far_and_wait_for_four():
     curves = [pd.Series([0.1 * i, 0.05, 0.2 * i], index=[2, 4, 6]) for i in range(1, 6)]
-    assert sweeps._medians(curves[:3]) == {}
-    assert sweeps._medians(curves) == pytest.approx({2: 0.3, 4: 0.3, 6: 0.6})
+    assert sweeps.medians(curves[:3]) == {}
+    assert sweeps.medians(curves) == pytest.approx({2: 0.3, 4: 0.3, 6: 0.6})
 
 
 @pytest.mark.parametrize(

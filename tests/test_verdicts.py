@@ -11,16 +11,16 @@ from workbench.errors import WorkbenchError
 from workbench.metrics import balanced_accuracy, slices
 from workbench.verdicts import (
     Results,
-    _holm,
-    _strata,
-    _verdict,
     across_draws,
     arm_estimates,
     by_slice,
     choose,
     compare,
     decision,
+    holm,
+    judge,
     share_of_gap,
+    strata,
 )
 
 EVEN = [10] * 19  # templates a class, as in the default task
@@ -56,10 +56,8 @@ def simulated_hits(rng, sizes, *, by_template, by_seed, by_both, seeds=5, fat=Fa
 )
 def test_false_beats_in_at_most_4_percent_of_1000_null_data_sets(sizes, variances):
     rng = np.random.default_rng(0)
-    verdicts = []
-    for _ in range(1000):
-        data = simulated_hits(rng, sizes, **variances)
-        verdicts.append(compare(Results(*data), PAIR)["verdict"][0])
+    data = (simulated_hits(rng, sizes, **variances) for _ in range(1000))
+    verdicts = [compare(Results(*each), PAIR)["verdict"][0] for each in data]
     shares = pd.Series(verdicts).value_counts(normalize=True)
     assert 0.005 <= shares["BEATS"] <= 0.04  # nominal 0.025; almost none would mean too wide intervals
     assert 0.005 <= shares["WORSE"] <= 0.04
@@ -94,10 +92,9 @@ def test_effect_of_2_8_standard_errors_is_found_four_times_in_five():
 def test_variance_is_unbiased_with_few_templates(sizes):
     """Without n/(n-1) the first case would be a fifth too small."""
     rng = np.random.default_rng(2)
-    found = []
-    for _ in range(300):
-        hits, labels, true_se = gaussian_hits(rng, sizes, seeds=1, by_seed=0.0)
-        found.append(compare(Results(hits, labels), PAIR)["se"][0] ** 2)
+    data = [gaussian_hits(rng, sizes, seeds=1, by_seed=0.0) for _ in range(300)]
+    found = [compare(Results(hits, labels), PAIR)["se"][0] ** 2 for hits, labels, _ in data]
+    true_se = data[0][2]
     assert np.mean(found) == pytest.approx(true_se**2, rel=0.06)
 
 
@@ -159,10 +156,10 @@ def test_seed_variance_counts_and_one_seed_has_none():
 
 
 def test_holm_golden():
-    level, adjusted = _holm(np.array([0.01, 0.04, 0.03]))
+    level, adjusted = holm(np.array([0.01, 0.04, 0.03]))
     assert level == pytest.approx([0.05 / 3, 0.05 / 2, 0.05 / 2])  # stops at 0.03, which 0.04 inherits
     assert adjusted == pytest.approx([0.03, 0.06, 0.06])
-    level, adjusted = _holm(np.array([0.04, 0.001]))
+    level, adjusted = holm(np.array([0.04, 0.001]))
     assert (level.tolist(), adjusted.tolist()) == ([0.05, 0.025], [0.04, 0.002])
 
 
@@ -182,20 +179,14 @@ def test_interval_excludes_zero_exactly_when_holm_rejects():
     assert 0.1 < np.mean(decided) < 0.9
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [
-        (0.001, 0.2, "BEATS"),
-        (0.001, 0.002, "BEATS"),  # certain though small
-        (0.0, 0.2, "INCONCLUSIVE"),
-        (-0.2, -0.001, "WORSE"),
-        (-0.009, 0.009, "EQUIVALENT"),
-        (-0.01, 0.005, "INCONCLUSIVE"),
-        (-0.02, 0.005, "INCONCLUSIVE"),
-    ],
-)
-def test_verdict(low, high, verdict):
-    assert _verdict(low, high, 0.01) == verdict
+def test_verdict():
+    ends = {
+        "BEATS": [(0.001, 0.2), (0.001, 0.002)],  # certain though small
+        "WORSE": [(-0.2, -0.001)],
+        "EQUIVALENT": [(-0.009, 0.009)],
+        "INCONCLUSIVE": [(0.0, 0.2), (-0.01, 0.005), (-0.02, 0.005)],
+    }
+    assert {v: [pair for pair in pairs if judge(*pair, 0.01) == v] for v, pairs in ends.items()} == ends
 
 
 def student_and_teacher(deficit, spread=0.02):
@@ -246,13 +237,10 @@ def test_items_needed_settle_it(effect):
     assert np.isnan(settled["items_needed"])
 
 
-def test_only_seeds_settle_what_seeds_leave_open():
+def test_only_seeds_settle_what_seeds_leave_open_but_templates_what_seeds_do_to_single_ones():
     shaky = np.tile([[0.45], [0.6], [0.5], [0.55], [0.48]], (1, 100))
     arms = {"new": shaky, "old": np.full((5, 100), 0.5)}
     assert compare(Results(arms, np.repeat([0, 1], 50)), PAIR)["items_needed"][0] == np.inf
-
-
-def test_more_templates_average_out_what_seeds_do_to_single_templates():
     rng = np.random.default_rng(13)
     data = [gaussian_hits(rng, EVEN, by_template=0.005, by_seed=0.0, by_both=0.06)[:2] for _ in range(60)]
     needed = pd.concat([compare(Results(*d), PAIR) for d in data])["items_needed"].dropna()
@@ -269,21 +257,18 @@ def test_smoke_run_has_no_verdict():
 
 def test_small_classes_are_pooled():
     classes = np.repeat([0, 1, 2, 3], [10, 3, 2, 6])
-    assert [len(s) for s in _strata(classes)] == [10, 6, 5]
-    assert set(classes[_strata(classes)[2]]) == {1, 2}
-    joined = _strata(np.repeat([0, 1, 2], [10, 3, 6]))  # three templates are too few for "other" itself
+    assert [len(s) for s in strata(classes)] == [10, 6, 5]
+    assert set(classes[strata(classes)[2]]) == {1, 2}
+    joined = strata(np.repeat([0, 1, 2], [10, 3, 6]))  # three templates are too few for "other" itself
     assert sorted(len(s) for s in joined) == [9, 10]
-    assert [len(s) for s in _strata(np.repeat([0, 1], [1, 2]))] == [3]
+    assert [len(s) for s in strata(np.repeat([0, 1], [1, 2]))] == [3]
 
 
 def test_classes_of_one_template_get_an_honest_interval():
     rng = np.random.default_rng(10)
-    covered = []
-    for _ in range(300):
-        hits, labels, _ = gaussian_hits(rng, [1] * 12 + [10] * 4, effect=0.03)
-        row = compare(Results(hits, labels), PAIR).iloc[0]
-        covered.append(row["low"] < 0.03 < row["high"])
-    assert 0.92 <= np.mean(covered) <= 0.985
+    data = (Results(*gaussian_hits(rng, [1] * 12 + [10] * 4, effect=0.03)[:2]) for _ in range(300))
+    rows = pd.concat([compare(each, PAIR) for each in data])
+    assert 0.92 <= ((rows["low"] < 0.03) & (0.03 < rows["high"])).mean() <= 0.985
 
 
 def test_share_of_gap_covers_the_truth():
@@ -304,12 +289,9 @@ def test_share_of_gap_covers_the_truth():
 def test_share_of_gap_at_its_ends():
     hits, labels, _ = gaussian_hits(np.random.default_rng(12), EVEN)
     arms = {"labels": hits["old"], "teacher": hits["new"] + 0.1, "student": hits["new"] + 0.1}
-    assert share_of_gap(Results(arms, labels), "student", "labels", "teacher") == pytest.approx(
-        {"estimate": 1, "low": 1, "high": 1}, abs=1e-6
-    )
-    assert share_of_gap(Results(arms, labels), "labels", "labels", "teacher") == pytest.approx(
-        {"estimate": 0, "low": 0, "high": 0}, abs=1e-6
-    )
+    for arm, end in (("student", 1), ("labels", 0)):
+        share = share_of_gap(Results(arms, labels), arm, "labels", "teacher")
+        assert share == pytest.approx({"estimate": end, "low": end, "high": end}, abs=1e-6)
     no_lead = {**arms, "teacher": hits["new"] - np.mean(hits["new"] - hits["old"]) + 0.001}
     unbounded = share_of_gap(Results(no_lead, labels), "student", "labels", "teacher")
     assert unbounded["estimate"] > 0 and (unbounded["low"], unbounded["high"]) == (-np.inf, np.inf)
@@ -333,16 +315,6 @@ def test_across_draws_claims_only_what_holds_in_each():
         across_draws([draw, draw[:1]])
     with refused("no draws"):
         across_draws([])
-
-
-def validation_scores():
-    return pd.DataFrame(
-        [(arm, config, seed, score + seed / 100)
-         for arm, scores in {"kd": [0.7, 0.8, 0.8], "ce": [0.6, 0.5, 0.4]}.items()
-         for config, score in zip(["T=4", "T=2", "T=1"], scores, strict=True)
-         for seed in range(3)],
-        columns=["arm", "config", "seed", "score"],
-    )  # fmt: skip
 
 
 def test_by_slice_is_arm_estimates_of_each_slice():
@@ -389,7 +361,9 @@ def test_decision_agrees_with_compare():
 
 
 def test_choose_takes_the_best_mean_and_the_first_of_equals():
-    table = validation_scores()
+    scores = {"kd": {"T=4": 0.7, "T=2": 0.8, "T=1": 0.8}, "ce": {"T=4": 0.6, "T=2": 0.5, "T=1": 0.4}}
+    rows = [(arm, c, seed, s + seed / 100) for arm, of in scores.items() for c, s in of.items() for seed in range(3)]
+    table = pd.DataFrame(rows, columns=["arm", "config", "seed", "score"])
     picks = choose(table)
     assert picks[["arm", "config"]].to_numpy().tolist() == [["kd", "T=2"], ["ce", "T=4"]]
     assert picks["score"].tolist() == pytest.approx([0.81, 0.61])
@@ -451,13 +425,10 @@ def wrong_and_found(templates: float, pool_seeds: bool) -> tuple[int, float]:
     return wrong, found
 
 
-@pytest.mark.parametrize("templates", [0.02, 0.1])
-def test_pooled_seeds_keep_the_error_rate(templates):
-    assert wrong_and_found(templates, pool_seeds=True)[0] <= 16  # of 200: 5 % and two standard errors
-
-
-def test_pooled_seeds_find_what_two_seeds_alone_cannot_where_seeds_are_most_of_the_noise():
-    assert wrong_and_found(0.02, pool_seeds=False)[1] < 0.4 < 0.8 < wrong_and_found(0.02, pool_seeds=True)[1]
+def test_pooled_seeds_keep_the_error_rate_and_find_what_two_seeds_alone_cannot():
+    mostly_seeds, mixed = (wrong_and_found(templates, pool_seeds=True) for templates in (0.02, 0.1))
+    assert max(mostly_seeds[0], mixed[0]) <= 16  # of 200: 5 % and two standard errors
+    assert wrong_and_found(0.02, pool_seeds=False)[1] < 0.4 < 0.8 < mostly_seeds[1]
 
 
 def test_pooled_seeds_are_the_residual_of_arm_and_seed():

@@ -36,7 +36,7 @@ from workbench.errors import TEMPERATURE, Choice, Number, Switch, WorkbenchError
 
 Options = Mapping[str, float | bool]
 WEIGHT = Number(0, 1e6)  # of a term
-SMOOTHING = Number(least=0, below=1)
+SHARE = Number(least=0, below=1)
 
 
 def check_temperature(temperature: float, or_zero: bool = False) -> float:
@@ -104,13 +104,9 @@ def reverse_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: floa
 
 
 def jsd(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    temperature: float = 1.0,
-    *,
-    beta: float = 0.5,
-    normalise: bool = False,
-) -> Tensor:
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, *,
+    beta: float = 0.5, normalise: bool = False,
+) -> Tensor:  # fmt: skip
     """Generalized Jensen-Shannon divergence, ``[N]`` (GKD, arXiv:2306.13649); logits as `forward_kl`.
 
     beta · KL(p ‖ m) + (1 - beta) · KL(q ‖ m), with m = beta · p + (1 - beta) · q.
@@ -158,14 +154,9 @@ def skew_reverse_kl(
 
 
 def dkd(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    temperature: float = 1.0,
-    *,
-    labels: Tensor | None = None,
-    alpha: float = 1.0,
-    beta: float = 1.0,
-) -> Tensor:
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, *,
+    labels: Tensor | None = None, alpha: float = 1.0, beta: float = 1.0,
+) -> Tensor:  # fmt: skip
     """Decoupled distillation alpha · TCKD + beta · NCKD, ``[N]`` (arXiv:2203.08679); logits as `forward_kl`.
 
     TCKD is the KL of (p_y, 1 - p_y), NCKD that of the other classes, renormalised; KL(p ‖ q) = TCKD + (1 - p_y) · NCKD.
@@ -196,14 +187,9 @@ def dkd(
 
 
 def dist(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    temperature: float = 1.0,
-    *,
-    beta: float = 1.0,
-    gamma: float = 1.0,
-    tau_squared: bool = False,
-) -> Tensor:
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, *,
+    beta: float = 1.0, gamma: float = 1.0, tau_squared: bool = False,
+) -> Tensor:  # fmt: skip
     """1 - Pearson correlation of p and q, per row and per class column, ``[N]`` (DIST, arXiv:2205.10536).
 
     The column term is a statistic of the batch: it is added to every row, so that the mean is the paper's loss. Give 8
@@ -250,7 +236,7 @@ def cross_entropy(student_logits: Tensor, labels: Tensor, label_smoothing: float
     Raises:
         WorkbenchError: labels that are no such tensor, or on a CPU a label that is no class; a GPU is not asked.
     """
-    SMOOTHING.check("label_smoothing", label_smoothing)
+    SHARE.check("label_smoothing", label_smoothing)
     _check_labels(labels, student_logits)
     log_q = _log_probabilities(student_logits, 1.0)
     try:
@@ -305,7 +291,6 @@ class Loss:
 
 
 _INSIDE = Number(above=0, below=1)
-_SHARE = Number(least=0, below=1)
 _SWITCH = Switch()
 _ANY = {"standardise": _SWITCH}
 
@@ -314,8 +299,8 @@ LOSSES: dict[str, Loss] = {
     "reverse_kl": Loss(reverse_kl, 2, _ANY),
     "jsd": Loss(jsd, 2, {"beta": _INSIDE, "normalise": _SWITCH, **_ANY}),
     "tvd": Loss(tvd, 1, _ANY),
-    "skew_kl": Loss(skew_kl, 2, {"alpha": _SHARE, **_ANY}),
-    "skew_reverse_kl": Loss(skew_reverse_kl, 2, {"alpha": _SHARE, **_ANY}),
+    "skew_kl": Loss(skew_kl, 2, {"alpha": SHARE, **_ANY}),
+    "skew_reverse_kl": Loss(skew_reverse_kl, 2, {"alpha": SHARE, **_ANY}),
     "dkd": Loss(dkd, 2, {"alpha": WEIGHT, "beta": WEIGHT, **_ANY}, takes_labels=True),
     "dist": Loss(dist, 0, {"beta": WEIGHT, "gamma": WEIGHT, "tau_squared": _SWITCH, **_ANY}, whole_batch=True),
     "hard_labels": Loss(hard_labels, 0, {}),
@@ -363,7 +348,7 @@ class Objective:
     temperature: float = setting(1.0, TEMPERATURE)
     kd_weight: float = setting(1.0, WEIGHT)
     ce_weight: float = setting(0.0, WEIGHT)
-    label_smoothing: float = setting(0.0, SMOOTHING)
+    label_smoothing: float = setting(0.0, SHARE)
     scale_by_temperature: bool = setting(True, Switch())
 
     def __post_init__(self) -> None:
@@ -380,14 +365,9 @@ class Objective:
 
 
 def combine(
-    student_logits: Tensor,
-    teacher_logits: Tensor | None,
-    labels: Tensor,
-    objective: Objective,
-    *,
-    labelled_rows: int | None = None,
-    rows: int | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+    student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor, objective: Objective, *,
+    labelled_rows: int | None = None, rows: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The objective, with each term's own denominator.
 
     CE is a mean over labelled rows, KD over all rows. Where a step is split into micro-batches, give the counts of the

@@ -404,10 +404,7 @@ FIDELITY: dict[str, Callable[..., float]] = {  # those that need the teacher
 
 
 def scores(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    groups: ArrayLike | None = None,
-    teacher_logits: ArrayLike | None = None,
+    logits: ArrayLike, labels: ArrayLike, groups: ArrayLike | None = None, teacher_logits: ArrayLike | None = None
 ) -> dict[str, float]:
     """Every metric of one model, by name; those of fidelity only where teacher_logits [N, C] are given."""
     wanted = SCORES if teacher_logits is None else SCORES | FIDELITY

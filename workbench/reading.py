@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from workbench.errors import WorkbenchError, strings
 
+_FLOPS: dict[tuple, int] = {}  # of one text, by architecture and length
 ATTENTION = 64 * 1024**2  # entries of a batch's attention mask: a quarter of a gigabyte as float32
 
 
@@ -111,13 +112,17 @@ def describe(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[s
     rows = sorted(encode(tokenizer, texts), key=len)
     ids, mask = pad([rows[len(rows) // 2]], tokenizer.pad_token_id)
     device = next(model.parameters()).device
-    # The fused attention of the CPU has no FLOP formula; the plain one is counted as matrix products.
-    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(input_ids=ids.to(device), attention_mask=mask.to(device))
+    # Counted once: a sweep's students are of one architecture, and counting takes as long as several steps.
+    key = type(model), model.config.to_json_string(use_diff=False), device.type, ids.shape[1]
+    if key not in _FLOPS:
+        # The fused attention of the CPU has no FLOP formula; the plain one is counted as matrix products.
+        with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(input_ids=ids.to(device), attention_mask=mask.to(device))
+        _FLOPS[key] = counter.get_total_flops()
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-        "flops": counter.get_total_flops(),
+        "flops": _FLOPS[key],
     }
 
 

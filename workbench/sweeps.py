@@ -21,19 +21,7 @@ import pandas as pd
 import torch
 from joblib.externals.loky import get_reusable_executor
 
-from workbench.errors import (
-    SEED,
-    Number,
-    Switch,
-    WorkbenchError,
-    number,
-    sequence,
-    setting,
-    settle,
-    shown,
-    unknown,
-    whole,
-)
+from workbench.errors import SEED, Number, Switch, WorkbenchError, sequence, setting, settle, shown, unknown, whole
 from workbench.losses import LOSSES, find_loss
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, fingerprint
@@ -105,16 +93,12 @@ def controls(base: TrainConfig, count: int = 1) -> dict[str, list[TrainConfig]]:
 
 def idle(config: TrainConfig) -> tuple[str, ...]:
     """Fields that play no part in a run of `config`, whatever their value: a cell that varies them means nothing."""
-    names: list[str] = []
+    names = () if config.ce_weight else ("label_smoothing",)
     if not config.kd_weight:
-        names += ["loss", "loss_options", "temperature", "scale_by_temperature"]
-    elif LOSSES[config.loss].power == 0:
-        names += ["scale_by_temperature"]
-    if config.loss == "hard_labels" and config.kd_weight:
-        names += ["temperature"]
-    if not config.ce_weight:
-        names.append("label_smoothing")
-    return tuple(names)
+        return "loss", "loss_options", "temperature", "scale_by_temperature", *names
+    if config.loss == "hard_labels":
+        names = "temperature", *names
+    return names if LOSSES[config.loss].power else ("scale_by_temperature", *names)
 
 
 def _base(base: TrainConfig | None) -> TrainConfig:
@@ -129,16 +113,12 @@ def _checked(space: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     if not space:
         raise WorkbenchError("The space is empty: give at least one field of TrainConfig with its values.")
     for name in space:
-        _known(name)
+        if name not in CHECKS and name not in _OPTIONS:
+            raise unknown("field of TrainConfig", name, [*CHECKS, *_OPTIONS])
     listed = {name: sequence(f"The list of {name}", values) for name, values in space.items()}
     if empty := [name for name, values in listed.items() if not values]:
         raise WorkbenchError(f"The space has no values for {empty[0]}: give at least one.")
     return listed
-
-
-def _known(name: object) -> None:
-    if name not in CHECKS and name not in _OPTIONS:
-        raise unknown("field of TrainConfig", name, [*CHECKS, *_OPTIONS])
 
 
 def _with(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
@@ -152,7 +132,7 @@ def _with(base: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     valid = find_loss(loss).options
     for option, value in options.items():
         if option not in valid and not isinstance(value, bool):  # dropped, but not whatever it is
-            number(f"loss_options.{option}", value)
+            Number().check(f"loss_options.{option}", value)
     if loss == "jsd" and "beta" in options:  # the plain one vanishes at both ends: it would sweep the learning rate
         options = {"normalise": base.loss_options.get("normalise", True), **options}
     given = {k: v for k, v in (base.loss_options | options).items() if k in valid}
@@ -175,10 +155,7 @@ def _distinct(base: TrainConfig, cells: Iterable[Mapping[str, Any]]) -> list[Tra
 
 
 def jobs(
-    arms: Mapping[str, TrainConfig | Sequence[TrainConfig]],
-    task: Task,
-    labels: SoftLabels | None,
-    seeds: Iterable[int],
+    arms: Mapping[str, TrainConfig | Sequence[TrainConfig]], task: Task, labels: SoftLabels | None, seeds: Iterable[int]
 ) -> list[Job]:
     """Each config of each arm with each seed."""
     if not isinstance(arms, Mapping):
@@ -187,9 +164,8 @@ def jobs(
     listed = {
         arm: sequence(f"Arm {arm!r}", [c] if isinstance(c, TrainConfig) else c, "configs") for arm, c in arms.items()
     }
-    for arm, configs in listed.items():
-        if wrong := [c for c in configs if not isinstance(c, TrainConfig)]:
-            raise WorkbenchError(f"Arm {arm!r} has {shown(wrong[0])} for a config: give a TrainConfig.")
+    if wrong := [(arm, c) for arm, configs in listed.items() for c in configs if not isinstance(c, TrainConfig)]:
+        raise WorkbenchError(f"Arm {wrong[0][0]!r} has {shown(wrong[0][1])} for a config: give a TrainConfig.")
     return [
         Job(task, labels, replace(config, seed=seed), arm, number)
         for arm, configs in listed.items()
@@ -199,11 +175,7 @@ def jobs(
 
 
 def run_all(
-    jobs: Sequence[Job],
-    *,
-    workers: int | None = None,
-    store: Store | None = None,
-    cluster: str | None = None,
+    jobs: Sequence[Job], *, workers: int | None = None, store: Store | None = None, cluster: str | None = None
 ) -> pd.DataFrame:
     """Make every run and return one row each, in the order given: see `table`.
 
@@ -221,19 +193,13 @@ def run_all(
             not tried), a worker process died here, or on a cluster every one that tried the same run (four, unless
             the scheduler says otherwise).
     """
-    store, workers = store or Store(), _workers(workers)
-    jobs = _jobs(jobs)
-    missing = _missing(jobs, store)
-    if missing:
+    store, workers, jobs = store or Store(), _workers(workers), _jobs(jobs)
+    if missing := _missing(jobs, store):
         _make(missing, store, workers, len(jobs) - len(missing), cluster)
     return table(jobs, store=store)
 
 
-def table(
-    jobs: Sequence[Job],
-    *,
-    store: Store | None = None,
-) -> pd.DataFrame:
+def table(jobs: Sequence[Job], *, store: Store | None = None) -> pd.DataFrame:
     """One row a job, finished or not, in the order given; also while another process or thread makes the runs.
 
     Columns: arm, config (its number in the arm), label_draw, the fields of `TrainConfig`, its loss_options (each a
@@ -276,12 +242,7 @@ class Estimate:
         return f"{self.runs} runs to make{found}: about {took} with {self.workers} workers, {size}"
 
 
-def estimate(
-    jobs: Sequence[Job],
-    *,
-    workers: int | None = None,
-    store: Store | None = None,
-) -> Estimate:
+def estimate(jobs: Sequence[Job], *, workers: int | None = None, store: Store | None = None) -> Estimate:
     """Time and disk of `run_all`, from a few steps of one run of each size, made here and thrown away (seconds).
 
     With a cluster, give the number of its workers; the time assumes that they are as fast as this process.
@@ -289,19 +250,15 @@ def estimate(
     Raises:
         WorkbenchError: the disk has less room than the runs need.
     """
-    store, workers = store or Store(), _workers(workers)
-    jobs = _jobs(jobs)
+    store, workers, jobs = store or Store(), _workers(workers), _jobs(jobs)
     missing = _missing(jobs, store)
     sizes = ("student", "batch_size", "accumulation", "max_length", "dropout", "precision", "threads")
-    probes: dict[tuple, tuple[float, float, float, int]] = {}
-    seconds, size = [], 0
+    probes, seconds, size = {}, [], 0
     for job in missing:
-        kind = (bool(job.config.kd_weight), *(getattr(job.config, name) for name in sizes))
-        if kind not in probes:
-            probes[kind] = _probe(job)
-        fixed, a_step, a_look, bytes_ = probes[kind]
-        looks = -(-job.config.steps // job.config.eval_every)
-        seconds.append(fixed + a_step * job.config.steps + a_look * looks)
+        c = job.config
+        kind = (bool(c.kd_weight), *(getattr(c, name) for name in sizes))
+        fixed, a_step, a_look, bytes_ = probes[kind] = probes.get(kind) or _probe(job)
+        seconds.append(fixed + a_step * c.steps + a_look * -(-c.steps // c.eval_every))
         size += bytes_
     existing = next(folder for folder in (store.root, *store.root.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
@@ -380,15 +337,8 @@ def results(runs: pd.DataFrame, task: Task, split: str = "test", *, by: str = "a
 
 def _row(job: Job, run: Run | None) -> dict:
     config = asdict(job.config)
-    options = config.pop("loss_options")
-    row = {
-        "arm": job.arm,
-        "config": job.number,
-        "label_draw": job.task.label_draw,
-        **config,
-        **options,
-        "idle": ", ".join(idle(job.config)),
-    }
+    config |= config.pop("loss_options") | {"idle": ", ".join(idle(job.config))}
+    row = {"arm": job.arm, "config": job.number, "label_draw": job.task.label_draw, **config}
     if run is None:
         return row | {SCORE: np.nan, "run": None}
     last = run.history[["ce", "kd", "grad_ratio"]].iloc[-1]  # the last record always has a look
@@ -432,27 +382,21 @@ class Search:
         """The space as Optuna takes it, each field and each value checked."""
         from optuna.distributions import BaseDistribution, CategoricalDistribution
 
-        if not isinstance(self.space, Mapping):
-            _checked(self.space)  # says what is wrong
-        ranges = {k: v for k, v in self.space.items() if isinstance(v, BaseDistribution)}
-        choices = {k: v for k, v in self.space.items() if k not in ranges}
-        listed = _checked(choices) if choices or not ranges else {}
-        for name, range_ in ranges.items():
-            _known(name)
-            for end in (getattr(range_, end) for end in ("low", "high") if name in CHECKS and hasattr(range_, end)):
+        ranges = {}
+        if isinstance(self.space, Mapping):
+            ranges = {k: v for k, v in self.space.items() if isinstance(v, BaseDistribution)}
+        ends = {k: [getattr(v, end) for end in ("low", "high") if hasattr(v, end)] or [v] for k, v in ranges.items()}
+        listed = _checked({**self.space, **ends} if ranges else self.space)
+        for name in (name for name, range_ in ranges.items() if name in CHECKS and hasattr(range_, "low")):
+            for end in ends[name]:
                 CHECKS[name].check(name, end)
-        return {k: ranges.get(k) or CategoricalDistribution(listed[k]) for k in self.space}
+        return {k: ranges.get(k) or CategoricalDistribution(values) for k, values in listed.items()}
 
 
 def search(
-    job: Job,
-    how: Search,
-    *,
-    on_batch: Callable[[pd.DataFrame], None] | None = None,
-    workers: int | None = None,
-    store: Store | None = None,
-    cluster: str | None = None,
-) -> pd.DataFrame:
+    job: Job, how: Search, *, on_batch: Callable[[pd.DataFrame], None] | None = None,
+    workers: int | None = None, store: Store | None = None, cluster: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Look for a good config by Optuna's TPE (arXiv:2304.11127), judged on validation only.
 
     Configs are asked for in batches of fixed size and told in order, so that the result depends on `seed` and on none
@@ -492,7 +436,7 @@ def search(
             for seed in how.seeds
         ]
         missing = _missing(todo, store)
-        floor = _medians(curves) if how.prune else {}
+        floor = medians(curves) if how.prune else {}
         stopped = _make(missing, store, workers, len(todo) - len(missing), cluster, floor) if missing else {}
         done = table(todo, store=store)
         done["pruned"] = np.nan
@@ -515,7 +459,7 @@ def search(
     return pd.concat(rows, ignore_index=True)
 
 
-def _medians(curves: list[pd.Series]) -> dict[int, float]:
+def medians(curves: list[pd.Series]) -> dict[int, float]:
     """Step -> the median over finished runs of the best validation up to it; nothing before four runs are finished."""
     if len(curves) < 4:
         return {}
@@ -542,27 +486,22 @@ def _key(job: Job) -> str:
 
 
 def _make(
-    jobs: list[Job],
-    store: Store,
-    workers: int | None,
-    already: int,
-    cluster: str | None = None,
+    jobs: list[Job], store: Store, workers: int, already: int, cluster: str | None = None,
     floor: Mapping[int, float] | None = None,
 ) -> dict[str, tuple[int, float]]:
     """Train what is missing; show progress; collect failures until every run had its turn, unless all fail.
 
     Returns key -> (step, best validation so far) of the runs that fell below `floor`.
     """
-    began, errors, stopped = time.monotonic(), [], {}
+    errors, stopped, enough = [], {}, max(3, workers)
     progress = _Progress(len(jobs), already)
-    calls = [(job, store, run_inputs(job), dict(floor or {})) for job in jobs]
-    made = _on_cluster(calls, cluster) if cluster else _in_processes(calls, min(_workers(workers), len(jobs)))
-    enough = max(3, _workers(workers))
+    calls = [(job, store, run_inputs(job), floor or {}) for job in jobs]
+    made = _on_cluster(calls, cluster) if cluster else _in_processes(calls, min(workers, len(jobs)))
     try:
         for error, fell in made:
             errors += [error] if error else []
             stopped |= fell
-            progress.step(time.monotonic() - began)
+            progress.step()
             if len(errors) == progress.done == enough < len(jobs):
                 progress.end("stopped")
                 raise WorkbenchError(
@@ -599,7 +538,7 @@ def _in_processes(calls: list[tuple], workers: int) -> Iterator[Outcome]:
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
     try:
-        yield from parallel(joblib.delayed(_one)(*call) for call in calls)
+        yield from parallel(joblib.delayed(make_one)(*call) for call in calls)
     except (GeneratorExit, KeyboardInterrupt):
         get_reusable_executor().shutdown(wait=False, kill_workers=True)
         raise
@@ -619,24 +558,20 @@ def _on_cluster(calls: list[tuple], address: str) -> Iterator[Outcome]:
             "the address that it prints."
         ) from None
     with client:
-        futures: dict[Any, Job] = {}  # few at a time: each carries its task
-        waiting, left, alone = set(), iter(calls), time.monotonic()
+        waiting: dict[Any, Job] = {}  # few at a time: each carries its task
+        left, alone = iter(calls), time.monotonic()
         try:
             while True:
                 threads = sum(client.nthreads().values())
                 for call in itertools.islice(left, max(0, max(2, 2 * threads) - len(waiting))):
-                    futures[future := client.submit(_one, *call, pure=False)] = call[0]
-                    waiting.add(future)
+                    waiting[client.submit(make_one, *call, pure=False)] = call[0]
                 if not waiting:
                     break
-                try:
-                    done, waiting = distributed.wait(waiting, timeout=1, return_when="FIRST_COMPLETED")
-                except TimeoutError:
-                    done = set()
+                if not (done := [future for future in waiting if future.done()]):
+                    time.sleep(0.05)
                 for future in done:
-                    job = futures.pop(future)
-                    fine = future.status == "finished"
-                    yield future.result() if fine else (f"{_name(job)}: {_cause(future.exception())}", {})
+                    job = waiting.pop(future)
+                    yield future.result() if future.status == "finished" else (_failure(job, future.exception()), {})
                 if done or threads:
                     alone = time.monotonic()
                 elif time.monotonic() - alone > NO_WORKER_SECONDS:
@@ -648,17 +583,14 @@ def _on_cluster(calls: list[tuple], address: str) -> Iterator[Outcome]:
             client.cancel(list(waiting))
 
 
-def _cause(error: BaseException | None) -> str:
+def _failure(job: Job, error: BaseException | None) -> str:
+    cause = str(error) if isinstance(error, WorkbenchError) else f"{type(error).__name__}: {error}"
     if type(error).__name__ == "KilledWorker":
-        return "every worker that tried it died (out of memory? its log says more)."
-    return f"{type(error).__name__}: {error}"
+        cause = "every worker that tried it died (out of memory? its log says more)."
+    return f"{job.arm or job.config.loss} seed {job.config.seed}: {cause}"
 
 
-def _name(job: Job) -> str:
-    return f"{job.arm or job.config.loss} seed {job.config.seed}"
-
-
-def _one(job: Job, store: Store, inputs: dict, floor: dict[int, float]) -> Outcome:
+def make_one(job: Job, store: Store, inputs: dict, floor: Mapping[int, float]) -> Outcome:
     """Train one run in a worker; return what went wrong, as text: an exception would stop the other runs."""
     try:
         mine = run_inputs(job)
@@ -672,8 +604,7 @@ def _one(job: Job, store: Store, inputs: dict, floor: dict[int, float]) -> Outco
             records.close()
             return None, {fingerprint(inputs): fell}
     except Exception as error:
-        known = isinstance(error, WorkbenchError)
-        return f"{_name(job)}: {error}" if known else f"{_name(job)}: {_cause(error)}", {}
+        return _failure(job, error), {}
     return None, {}
 
 
@@ -681,21 +612,20 @@ class _Progress:
     """One line that moves: in place on a terminal and in a notebook, where the last state stays in the page."""
 
     def __init__(self, total: int, already: int):
-        self.total, self.already, self.done, self.handle = total, already, 0, None
+        self.total, self.found = total, f" ({already} found)" if already else ""
+        self.done, self.began, self.seconds, self.handle = 0, time.monotonic(), 0.0, None
         self.text("starting workers")
 
-    def step(self, seconds: float) -> None:
-        self.done += 1
-        left = seconds / self.done * (self.total - self.done)
-        self.seconds = seconds
-        self.text(f"{seconds:.0f} s, about {left:.0f} s left")
+    def step(self) -> None:
+        self.done, self.seconds = self.done + 1, time.monotonic() - self.began
+        left = self.seconds / self.done * (self.total - self.done)
+        self.text(f"{self.seconds:.0f} s, about {left:.0f} s left")
 
     def end(self, how: str) -> None:
-        self.text(f"{how}, {getattr(self, 'seconds', 0):.0f} s", last=True)
+        self.text(f"{how}, {self.seconds:.0f} s", last=True)
 
     def text(self, tail: str, last: bool = False) -> None:
-        found = f" ({self.already} found)" if self.already else ""
-        line = f"{self.done}/{self.total} runs{found}: {tail}"
+        line = f"{self.done}/{self.total} runs{self.found}: {tail}"
         if "ipykernel" in sys.modules:
             from IPython.display import display
 

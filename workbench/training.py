@@ -36,23 +36,19 @@ from workbench.errors import (
     Text,
     WorkbenchError,
     checks,
-    number,
     setting,
     shown,
     strings,
     unknown,
 )
-from workbench.losses import LOSSES, Objective, combine
+from workbench.losses import LOSSES, SHARE, Objective, combine
 from workbench.soft_labels import SoftLabels
 from workbench.store import Entry, Store, code_fingerprint, versions
 from workbench.tasks import Task
 from workbench.turns import Own
 
 LONGEST_SMALL = 25_000  # tokens: its tokenizer counts to 100,000 characters
-
-
 _COUNT = Number(1, MANY, whole=True, unit="steps")
-_SHARE = Number(least=0, below=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +87,10 @@ class TrainConfig(Objective):
     batch_size: int = setting(32, Number(1, 65_536, whole=True, unit="rows"))
     accumulation: int = setting(1, Number(1, 65_536, whole=True, unit="micro-batches"))
     learning_rate: float = setting(4e-3, Number(above=0))
-    warmup: float = setting(0.1, _SHARE)
+    warmup: float = setting(0.1, SHARE)
     weight_decay: float = setting(0.01, Number(0, 1000))
     max_grad_norm: float = setting(1.0, Number(above=0))
-    dropout: float = setting(0.0, _SHARE)
+    dropout: float = setting(0.0, SHARE)
     max_length: int = setting(128, Number(1, 1_048_576, whole=True, unit="tokens"))
     eval_every: int = setting(50, _COUNT)
     stop_above: float | None = setting(None, Number(above=0, most=1, optional=True))
@@ -185,10 +181,8 @@ class Distiller(nn.Module):
     """Student and loss in one module whose forward gives the loss of a micro-batch."""
 
     def __init__(self, student: nn.Module, config: TrainConfig):
-        """Wrap `student`."""
         super().__init__()
-        self.student = student
-        self.config = config
+        self.student, self.config = student, config
 
     def forward(
         self, read: dict[str, Tensor], labels: Tensor, teacher_logits: Tensor | None, labelled_rows: int, rows: int
@@ -201,9 +195,7 @@ class Distiller(nn.Module):
         logits = self.student(**read).logits
         if labels.ndim == 2:
             logits, labels = logits[labels >= 0], labels[labels >= 0]
-        counts = {"labelled_rows": labelled_rows, "rows": rows}
-        loss, ce, kd = combine(logits, teacher_logits, labels, self.config, **counts)
-        return loss, ce, kd, logits
+        return *combine(logits, teacher_logits, labels, self.config, labelled_rows=labelled_rows, rows=rows), logits
 
 
 @dataclass(frozen=True)
@@ -215,22 +207,22 @@ class Run:
     @property
     def config(self) -> TrainConfig:
         """What it was trained with."""
-        return TrainConfig(**self._record["inputs"]["config"])
+        return TrainConfig(**self._read("record")["inputs"]["config"])
 
     @property
     def metrics(self) -> dict[str, float]:
         """Scores on validation and test, as ``validation.accuracy``."""
-        return self._record["metrics"]
+        return self._read("record")["metrics"]
 
     @property
     def path(self) -> Path:
         """The student in hub format: load it with `transformers.pipeline`."""
-        return self._folder / "student"
+        return self._read("path") / "student"
 
     @cached_property
     def history(self) -> pd.DataFrame:
         """The records `train` gave."""
-        return pd.DataFrame(json.loads((self._folder / "history.json").read_text(encoding="utf-8")))
+        return pd.DataFrame(json.loads((self._read("path") / "history.json").read_text(encoding="utf-8")))
 
     def logits(self, split: str = "test") -> np.ndarray:
         """The student's logits ``[N, C]`` on ``"validation"`` or ``"test"``, as they were when it was scored.
@@ -238,7 +230,7 @@ class Run:
         Raises:
             WorkbenchError: another split, a language model's run, or, as from all that reads it, a run that was pruned.
         """
-        path = self._folder / "logits.safetensors"
+        path = self._read("path") / "logits.safetensors"
         if not path.exists():
             raise WorkbenchError(f"{self.entry.path} is the run of a language model, which keeps no logits.")
         if split not in ("validation", "test"):
@@ -246,34 +238,28 @@ class Run:
         with safe_open(path, framework="np") as file:
             return file.get_tensor(split)
 
-    @property
-    def _folder(self) -> Path:
-        if not self.entry.path.exists():
-            raise self._gone()
-        return self.entry.path
-
-    @property
-    def _record(self) -> dict:
+    def _read(self, what: str) -> Any:
+        """The entry's path or record, which is read once: a table made before still has it."""
         try:
-            return self.entry.record  # read once: a table made before still has it
+            if what == "record" or self.entry.path.exists():
+                return getattr(self.entry, what)
         except WorkbenchError:
-            raise self._gone() from None
-
-    def _gone(self) -> WorkbenchError:
-        return WorkbenchError(f"The run {self.entry.path} is no longer in the store: train it again.")
+            pass
+        raise WorkbenchError(f"The run {self.entry.path} is no longer in the store: train it again.")
 
 
 def choose_device(precision: str = "auto") -> tuple[torch.device, torch.dtype, str]:
     """(device, dtype, the reason to print)."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    why = torch.cuda.get_device_name() if device.type == "cuda" else "no CUDA device found"
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    why = torch.cuda.get_device_name() if cuda else "no CUDA device found"
     if precision == "auto":
-        bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        dtype = torch.bfloat16 if bf16 else torch.float32
+        bf16 = cuda and torch.cuda.is_bf16_supported()
+        precision = "bfloat16" if bf16 else "float32"
         why += "; bfloat16 is native there" if bf16 else "; small students gain nothing from bfloat16 here"
     else:
-        dtype = getattr(torch, precision)
         why += f"; {precision} as asked"
+    dtype = getattr(torch, precision)
     return device, dtype, f"device={device} dtype={str(dtype).removeprefix('torch.')} ({why})"
 
 
@@ -300,9 +286,7 @@ def find_run(job: Job, store: Store | None = None) -> Run | None:
     return Run(entry) if entry else None
 
 
-def train(
-    job: Job, *, store: Store | None = None, checkpoint_seconds: float = 60.0
-) -> Iterator[dict[str, float]]:
+def train(job: Job, *, store: Store | None = None, checkpoint_seconds: float = 60.0) -> Iterator[dict[str, float]]:
     """Train one student; yield a record every `log_every` steps.
 
     A record has: step; loss, ce, kd (means since the last record; terms unweighted, kd without T²);
@@ -328,7 +312,7 @@ def train(
         WorkbenchError: a term without a row that it counts, no soft labels for a row, or a loss that is no longer
             finite. A run that fails before its first checkpoint leaves nothing in the store.
     """
-    checkpoint_seconds = number("checkpoint_seconds", checkpoint_seconds, 0)
+    checkpoint_seconds = Number(0).check("checkpoint_seconds", checkpoint_seconds)
     _check_rows(job)
     config, store = job.config, store or Store()
     with store.claim("runs", run_inputs(job), keep=True) as claim:
@@ -450,7 +434,6 @@ class ClassifierLesson(Lesson):
     code = ("training:ClassifierLesson",)
 
     def __init__(self, task: Task, labels: SoftLabels | None, config: TrainConfig):
-        """See `Lesson`."""
         super().__init__(task, labels, config)
         texts = strings("texts", task.transfer_texts)
         student, self.tokenizer = students.build(
@@ -466,9 +449,13 @@ class ClassifierLesson(Lesson):
             if (self.soft_rows < 0).any():
                 labels.logits(texts)  # raises, naming the first text without a label
         self.rows = len(task.labelled), len(texts)
-        self.validation_weights = metrics.item_weights(
-            np.array(task.validation["label"][:]), np.array(task.validation["group"][:])
-        )
+        self.truth = {name: self.columns(name) for name in ("validation", "test")}
+        self.validation_weights = metrics.item_weights(*self.truth["validation"])
+
+    def columns(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and templates ``[N]`` of a split."""
+        rows = getattr(self.task, split)
+        return np.array(rows["label"][:]), np.array(rows["group"][:])
 
     def denominators(self, rows: np.ndarray) -> tuple[int, int]:
         """Labelled rows, and all."""
@@ -487,7 +474,7 @@ class ClassifierLesson(Lesson):
     def look(self) -> tuple[float, float, np.ndarray]:
         """The score is the class-balanced mean of template means."""
         logits = self.predict("validation")
-        labels = np.array(self.task.validation["label"][:])
+        labels, _ = self.truth["validation"]
         return float(self.validation_weights @ (logits.argmax(-1) == labels)), metrics.nll(logits, labels), logits
 
     def predict(self, split: str) -> np.ndarray:
@@ -499,10 +486,9 @@ class ClassifierLesson(Lesson):
         logits = {"validation": run.best_logits.numpy(), "test": self.predict("test")}
         save_numpy(logits, run.folder / "logits.safetensors")
         scored = {}
-        for split in logits:
-            rows = getattr(self.task, split)
-            values = metrics.scores(logits[split], np.array(rows["label"][:]), np.array(rows["group"][:]))
-            scored |= {f"{split}.{name}": value for name, value in values.items()}
+        for split, values in logits.items():
+            found = metrics.scores(values, *self.truth[split])
+            scored |= {f"{split}.{name}": value for name, value in found.items()}
         about = {"label_draw": self.task.label_draw, "rows": len(self.token_ids)}
         return scored, about, self.task.test["text"][:]
 
@@ -520,21 +506,15 @@ class Trainer:
         self.batches = Batches(*self.lesson.rows, config)
         parameters = list(self.lesson.distiller.parameters())
         matrices, others = ([p for p in parameters if (p.ndim >= 2) == two] for two in (True, False))
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            betas=self.lesson.betas,
-            fused=True,
-        )
-        self.step = 0
-        self.seconds = 0.0
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=self.lesson.betas, fused=True)
+        self.step, self.seconds, self.steps_since_record = 0, 0.0, 0
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_logits = torch.empty(0)  # on validation
         self.best_score = (-1.0, 0.0)
         self.sums = torch.zeros(3, device=self.lesson.device)
-        self.steps_since_record = 0
-        self.evaluation: dict[str, float] = {}
+        self.evaluation = _NO_LOOK
         if _checkpoint(folder).exists():
             self.load_checkpoint()
 
@@ -587,7 +567,7 @@ class Trainer:
             self.best_logits = torch.from_numpy(logits)
         ce, kd = (square**0.5 for square in squares)
         c = self.config
-        ratio = c.kd_weight * c.factor * kd / (c.ce_weight * ce) if ce else float("nan")
+        ratio = c.kd_weight * c.factor * kd / (c.ce_weight * ce) if ce else math.nan
         self.evaluation = {"validation": score, "validation_nll": nll, "grad_ratio": ratio}
 
     def record(self) -> None:
@@ -598,39 +578,33 @@ class Trainer:
                 f"The loss is {loss} at step {self.step}: lower learning_rate ({self.config.learning_rate}) or "
                 f"the weights, or raise temperature ({self.config.temperature})."
             )
-        missing = {"validation": float("nan"), "validation_nll": float("nan"), "grad_ratio": float("nan")}
-        self.history.append(
-            {
-                "step": self.step,
-                "loss": loss,
-                "ce": ce if self.config.ce_weight else float("nan"),
-                "kd": kd if self.config.kd_weight else float("nan"),
-                "learning_rate": self.optimizer.param_groups[0]["lr"],
-                "seconds": round(self.seconds, 3),
-                **missing,
-                **self.evaluation,
-            }
-        )
+        self.history.append({
+            "step": self.step,
+            "loss": loss,
+            "ce": ce if self.config.ce_weight else math.nan,
+            "kd": kd if self.config.kd_weight else math.nan,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(self.seconds, 3),
+            **self.evaluation,
+        })  # fmt: skip
         self.sums.zero_()
-        self.steps_since_record = 0
-        self.evaluation = {}
+        self.steps_since_record, self.evaluation = 0, _NO_LOOK
 
     def save_checkpoint(self) -> None:
         """One file, renamed into place: a kill leaves the old one or the new one, never half of one."""
         optimizer = self.optimizer.state_dict()["state"]
-        tensors = {f"model.{k}": v for k, v in self.student.state_dict().items()}
-        tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        tensors |= {f"optimizer.{i}.{k}": v for i, state in optimizer.items() for k, v in state.items()}
-        tensors |= {"random": torch.get_rng_state(), "sums": self.sums, "best_logits": self.best_logits}
-        scalars = {name: getattr(self, name) for name in _SCALARS}
+        parts = {
+            "model": self.student.state_dict(),
+            "best": self.best,
+            "optimizer": {f"{i}.{k}": v for i, state in optimizer.items() for k, v in state.items()},
+            "other": {"random": torch.get_rng_state(), "sums": self.sums, "best_logits": self.best_logits},
+        }
+        # Tied weights share storage, which safetensors refuses: each tensor gets its own.
+        tensors = {f"{p}.{k}": v.detach().cpu().contiguous().clone() for p in parts for k, v in parts[p].items()}
         path = _checkpoint(self.folder)
         path.parent.mkdir(exist_ok=True)
-        # Tied weights share storage, which safetensors refuses: each tensor gets its own.
-        save_file(
-            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-            path.with_name("next"),
-            metadata={"state": json.dumps(scalars)},
-        )
+        scalars = json.dumps({name: getattr(self, name) for name in _SCALARS})
+        save_file(tensors, path.with_name("next"), metadata={"state": scalars})
         os.replace(path.with_name("next"), path)
 
     def load_checkpoint(self) -> None:
@@ -638,19 +612,14 @@ class Trainer:
         path = _checkpoint(self.folder)
         with safe_open(path, framework="pt") as file:
             scalars = json.loads(file.metadata()["state"])
-        parts: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "optimizer": {}}
+        parts: dict[str, dict[str, Tensor]] = {"best": {}, "optimizer": {}}  # which may be empty
         for key, tensor in load_file(path).items():
             part, _, name = key.partition(".")
-            if name:
-                parts[part][name] = tensor
-            elif part == "random":
-                torch.set_rng_state(tensor)
-            elif part == "sums":
-                self.sums = tensor.to(self.sums.device)
-            else:
-                self.best_logits = tensor
+            parts.setdefault(part, {})[name] = tensor
         self.student.load_state_dict(parts["model"])
-        self.best = parts["best"]
+        self.best, other = parts["best"], parts["other"]
+        torch.set_rng_state(other["random"])
+        self.sums, self.best_logits = other["sums"].to(self.sums.device), other["best_logits"]
         state = self.optimizer.state_dict()
         for key, tensor in parts["optimizer"].items():
             index, _, name = key.partition(".")
@@ -672,6 +641,7 @@ class Trainer:
 
 
 _SCALARS = ("step", "seconds", "history", "best_score", "steps_since_record", "evaluation")
+_NO_LOOK = dict.fromkeys(("validation", "validation_nll", "grad_ratio"), math.nan)
 
 
 class Batches:
@@ -686,14 +656,11 @@ class Batches:
         if fraction is None:
             fraction = 1.0 if not config.kd_weight else 0.25 if config.ce_weight else None
         size, self.seed = config.batch_size, config.seed
-        if labelled == total:  # no unlabelled rows: one stream
-            fraction = None
-        if fraction is None:
-            self.streams = [(0, total, size)]
-        else:
+        streams = [(0, total, size)]
+        if fraction is not None and labelled < total:  # without unlabelled rows there is but one stream
             first = min(size, math.ceil(fraction * size))
-            self.streams = [(0, labelled, first), (labelled, total, size - first)]
-            self.streams = [stream for stream in self.streams if stream[2]]
+            streams = [(0, labelled, first), (labelled, total, size - first)]
+        self.streams = [stream for stream in streams if stream[2]]
 
     def rows(self, step: int) -> np.ndarray:
         """Row numbers ``[batch_size]`` in the transfer set."""

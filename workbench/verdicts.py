@@ -24,10 +24,11 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from workbench.errors import Switch, WorkbenchError, number, sequence, shown, unknown, whole
+from workbench.errors import Number, Switch, WorkbenchError, sequence, shown, unknown, whole
 from workbench.metrics import template_ids
 
 ALPHA = 0.05
+MARGIN = Number(above=0, below=1, unit="one point is 0.01")
 BUDGETS = ("laptop", "gpu")  # the only ones whose runs are long enough to judge
 SMOKE = "no verdict (smoke run)"
 DIFFERS = "differs between draws"
@@ -80,9 +81,8 @@ class Results:
     def check_arm(self, name: object) -> None:
         """Refuse a name that is no arm."""
         if not isinstance(self.correct, Mapping) or not self.correct:
-            raise WorkbenchError(
-                f"The hits are {shown(self.correct)}: give a dict of arms with their hits [seeds, items] each."
-            )
+            wanted = "a dict of arms with their hits [seeds, items] each"
+            raise WorkbenchError(f"The hits are {shown(self.correct)}: give {wanted}.")
         if not isinstance(name, Hashable) or name not in self.correct:
             raise unknown("arm", name, map(str, self.correct))
 
@@ -128,7 +128,7 @@ def compare(
         raise WorkbenchError(f"declared holds {shown(wrong[0])}: give (arm, baseline) pairs.")
     for name in [*(arm for pair in declared for arm in pair), *([teacher] if teacher is not None else [])]:
         results.check_arm(name)
-    margin, replace_margin = _margin("margin", margin), _margin("replace_margin", replace_margin)
+    margin, replace_margin = MARGIN.check("margin", margin), MARGIN.check("replace_margin", replace_margin)
     pool_seeds = Switch().check("pool_seeds", pool_seeds)
     hits, template_class = _template_means(results)
     differences = [_difference(hits, arm, baseline, teacher) for arm, baseline in declared]
@@ -138,13 +138,13 @@ def compare(
     with np.errstate(divide="ignore", invalid="ignore"):
         p = 2 * stats.t.sf(np.abs(found.value) / found.se, found.dof)
     p = np.where(found.se > 0, p, np.where(found.value == 0, 1.0, 0.0))  # the same hits everywhere: p = 1
-    level, p_holm = _holm(p)
+    level, p_holm = holm(p)
     quantile = stats.t.isf(level / 2, found.dof)
     rows = []
     for i, (arm, baseline) in enumerate(declared):
         estimate, se = found.value[i], found.se[i]
         low, high = estimate - quantile[i] * se, estimate + quantile[i] * se
-        verdict, replaces = _verdict(low, high, margin), None
+        verdict, replaces = judge(low, high, margin), None
         if baseline == teacher != arm:
             replaces = bool(low > -replace_margin)
             settled = replaces or high < -replace_margin
@@ -177,7 +177,7 @@ def decision(found: pd.Series, n_items: int, replace_margin: float = 0.02) -> tu
     between the two; of a smoke run NO DECISION. The second is a sentence: how many of the task's n_items test
     items and their templates it would take. Raises WorkbenchError for a row without an answer to "replaces".
     """
-    n_items, replace_margin = whole("n_items", n_items), _margin("replace_margin", replace_margin)
+    n_items, replace_margin = whole("n_items", n_items), MARGIN.check("replace_margin", replace_margin)
     if found["verdict"] == SMOKE:
         return "NO DECISION (smoke run)", "A real run would tell how many test texts it takes."
     if found["replaces"] is None:
@@ -249,9 +249,8 @@ def across_draws(tables: list[pd.DataFrame]) -> pd.DataFrame:
         table = table.loc[indexed[0].index]
         result[f"estimate_{draw}"] = table["estimate"].to_numpy()
         result[f"verdict_{draw}"] = table["verdict"].to_numpy()
-    verdicts = result.filter(regex=r"^verdict_\d+$")
-    agreed = verdicts.nunique(axis=1) == 1
-    result["claim"] = verdicts["verdict_1"].where(agreed, DIFFERS)
+    agreed = result.filter(regex=r"^verdict_\d+$").nunique(axis=1) == 1
+    result["claim"] = result["verdict_1"].where(agreed, DIFFERS)
     replaces = [[table.loc[pair, "replaces"] for table in indexed] for pair in indexed[0].index]
     result["replaces"] = pd.Series(
         [None if any(map(pd.isna, draws)) else all(map(bool, draws)) for draws in replaces], dtype=object
@@ -305,10 +304,8 @@ def choose(validation_scores: pd.DataFrame) -> pd.DataFrame:
     first = seeds.iloc[0]
     for (arm, config), s in seeds.items():
         if s != first or len(set(s)) < len(s):
-            raise WorkbenchError(
-                f"Configuration {config!r} of arm {arm!r} ran with seeds {list(s)}, the first {list(first)}: "
-                "run every configuration once with each seed."
-            )
+            raise WorkbenchError(f"Configuration {config!r} of arm {arm!r} ran with seeds {list(s)}, the first "
+                                 f"{list(first)}: run every configuration once with each seed.")  # fmt: skip
     n_configs = seeds.groupby("arm", sort=False).size()
     if n_configs.nunique() > 1:
         counts = ", ".join(f"{arm} {n}" for arm, n in n_configs.items())
@@ -316,10 +313,6 @@ def choose(validation_scores: pd.DataFrame) -> pd.DataFrame:
     mean = by_config["score"].mean()
     best = mean.loc[mean.groupby("arm", sort=False).idxmax()].reset_index()
     return best.assign(n_configs=int(n_configs.iloc[0]), n_seeds=len(first))
-
-
-def _margin(name: str, value: float) -> float:
-    return number(name, value, above=0, below=1, unit="one point is 0.01")
 
 
 class _Estimate(NamedTuple):
@@ -331,11 +324,7 @@ class _Estimate(NamedTuple):
     floor: np.ndarray
 
 
-def _estimate(
-    values: list[np.ndarray],
-    template_class: np.ndarray,
-    pool_seeds: bool = False,
-) -> _Estimate:
+def _estimate(values: list[np.ndarray], template_class: np.ndarray, pool_seeds: bool = False) -> _Estimate:
     """Estimates from P arrays [S, G] of values over seeds and templates; S may differ between them."""
     sizes = np.bincount(template_class)
     weight = 1 / (len(sizes) * sizes[template_class])  # [G], sums to 1
@@ -350,7 +339,7 @@ def _estimate(
         seeds = np.full(len(values), 2 * (residual**2).sum() / rest.sum() / arms.shape[1])
     mean = np.stack([v.mean(0) for v in values])  # [P, G]
     templates, noise, spread = np.zeros(len(values)), np.zeros(len(values)), seeds**2 / rest_of_seeds
-    for stratum in _strata(template_class):
+    for stratum in strata(template_class):
         n, w, x = len(stratum), weight[stratum], mean[:, stratum]
         parts = w * (x - (x @ w / w.sum())[:, None])  # [P, n]: what each template adds to the error
         # A bootstrap, whose variance of the sum is Σ parts², divides by n where n - 1 is due.
@@ -367,7 +356,7 @@ def _estimate(
     return _Estimate(value, np.sqrt(templates + seeds), dof, np.maximum(seeds - noise, 0))
 
 
-def _strata(template_class: np.ndarray) -> list[np.ndarray]:
+def strata(template_class: np.ndarray) -> list[np.ndarray]:
     """Templates [n] of each class, classes with fewer than five pooled into one stratum, "other"."""
     sizes = np.bincount(template_class)
     pooled = sizes < SMALLEST_STRATUM
@@ -415,7 +404,7 @@ def _difference(hits: dict[str, np.ndarray], arm: str, baseline: str, teacher: s
     return hits[arm] - hits[baseline]
 
 
-def _holm(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def holm(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Level at which Holm's step-down procedure tests each of the p-values [m], and adjusted p-values."""
     level, adjusted = np.empty(len(p)), np.empty(len(p))
     current, highest, rejecting = ALPHA, 0.0, True
@@ -429,7 +418,8 @@ def _holm(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return level, adjusted
 
 
-def _verdict(low: float, high: float, margin: float) -> str:
+def judge(low: float, high: float, margin: float) -> str:
+    """The verdict on an interval: see `compare`."""
     if low > 0:
         return "BEATS"
     if high < 0:
