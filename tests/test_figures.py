@@ -18,12 +18,8 @@ from workbench.show import figures, style
 
 ARMS = list(style.ARM_STYLES)
 LONG = [f"{i} {'a rather long name of forty characters'}"[:40] for i in range(50)]
-NAMES = [
-    f"{what} {how}"
-    for what in ("climate set", "light", "cover", "media", "fan")
-    for how in ("mode", "on", "off", "up")
-]
-NAMES = NAMES[:19]
+DEVICES = ("climate set", "light", "cover", "media", "fan")
+NAMES = [f"{what} {how}" for what in DEVICES for how in ("mode", "on", "off", "up")][:19]
 
 
 def make_logits(n: int = 150, classes: int = 19, scale: float = 3.0, seed: int = 0) -> np.ndarray:
@@ -33,15 +29,13 @@ def make_logits(n: int = 150, classes: int = 19, scale: float = 3.0, seed: int =
     return z
 
 
-def make_histories(arms: list[str], seeds: int = 3, ends: dict[str, float] | None = None) -> pd.DataFrame:
-    rows = []
-    for i, arm in enumerate(arms):
-        end = (ends or {}).get(arm, 0.5 + 0.4 * i / len(arms))
-        for seed in range(seeds):
-            for step in range(0, 101, 10):
-                value = end * step / 100 + 0.01 * seed
-                rows.append((arm, seed, step, value if step % 20 == 0 else np.nan, 2 - value))
-    return pd.DataFrame(rows, columns=["arm", "seed", "step", "validation", "kd"])
+def make_histories(arms: list[str], seeds: int = 3, first: float = 0.5, spread: float = 0.4) -> pd.DataFrame:
+    """Arms that end at `first`, and `spread` over them the others; validation is measured at every other step."""
+    index = pd.MultiIndex.from_product([arms, range(seeds), range(0, 101, 10)], names=["arm", "seed", "step"])
+    rows = index.to_frame(index=False)
+    end = rows["arm"].map({arm: first + spread * i / len(arms) for i, arm in enumerate(arms)})
+    value = end * rows["step"] / 100 + 0.01 * rows["seed"]
+    return rows.assign(validation=value.where(rows["step"] % 20 == 0), kd=2 - value)
 
 
 def make_estimates(arms: list[str], interval: float = 0.03) -> pd.DataFrame:
@@ -115,6 +109,10 @@ def make_doses(arms: list[str], doses: list[float]) -> pd.DataFrame:
     return pd.concat([make_estimates(arms).assign(x=x, n_seeds=5) for x in doses])
 
 
+def make_shares(index: object) -> pd.DataFrame:
+    return pd.DataFrame([[0.7, 0.25, 0.05], [0.2, 0.3, 0.5]], index=index, columns=["good", "fair", "bad"])
+
+
 SWEEP = make_sweep(["forward_kl", "jsd", "hard_labels"], [0.25, 1.0, 4.0, 16.0])
 N = "n = 190 templates, 5 seeds"
 PAIRS = [("distilled", baseline) for baseline in ARMS if baseline != "distilled"]
@@ -124,6 +122,10 @@ COMPARED = make_estimates(ARMS), make_verdicts(PAIRS)
 
 PERPLEXITIES = pd.DataFrame([(arm, 100.0 * 4**seed) for arm in ARMS for seed in (0, 1)], columns=["arm", "perplexity"])
 NEXT = pd.DataFrame({"teacher": [0.6, 0.3, 0.001], "distilled": [0.2, 0.5, 0.02]}, index=[" a", "\n", "$x_"])
+
+GROUPED = pd.MultiIndex.from_tuples([("teacher", 2), ("teacher", 3)], names=["writer", "difficulty"])
+BY_NUMBER = pd.DataFrame([(arm, d, 0.5, 0.4, 0.6, 3) for arm in ("teacher", "student") for d in (2, 3, 4)],
+                         columns=["arm", "difficulty", "estimate", "low", "high", "n_seeds"])  # fmt: skip
 
 # name: (draws it, words that have to be in it)
 TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
@@ -197,15 +199,13 @@ EXTREME: dict[str, Callable[[], Figure]] = {
     "quality, crowded": lambda: figures.quality_against_cost(make_costs(LONG[:16], spread=1.3)),
     "sweep map, one cell": lambda: figures.sweep_map(make_sweep(["jsd"], [1.0], 1)),
     "sweep map, only hard labels": lambda: figures.sweep_map(make_sweep(["hard_labels"], [])),
-    "sweep map, large": lambda: figures.sweep_map(
-        make_sweep([*LONG[:12], "hard_labels"], list(2.0 ** np.arange(-2, 5)))
-    ),
+    "sweep map, large": lambda: figures.sweep_map(make_sweep([*LONG[:12], "hard_labels"], [*2.0 ** np.arange(-2, 5)])),
     "main effects, long": lambda: figures.main_effects(make_effects({name: LONG[:3] for name in LONG[3:9]})),
     "accuracy by, one dose": lambda: figures.accuracy_by(make_doses(LONG[:5], [1]).assign(**NO_INTERVAL), "x"),
     "accuracy by, linear": lambda: figures.accuracy_by(make_doses(ARMS, [0, 1, 2]), "x", log=False),
     "reliability, long": lambda: figures.reliability({name: (metrics.softmax(Z), LABELS) for name in LONG[:4]}),
-    "reliability, long, after": lambda: figures.reliability(make_models(names=LONG[:3]),
-                                                          after=make_models(3.0, LONG[:3])),
+    "reliability, long, after": lambda: figures.reliability(
+        make_models(1.0, LONG[:3]), after=make_models(3.0, LONG[:3])),
     "fidelity, one arm": lambda: figures.fidelity(make_fidelity(["distilled"])),
     "fidelity, long": lambda: figures.fidelity(make_fidelity(LONG[:9])),
     "flips, 50 long": lambda: figures.flips(make_flips(50), LONG),
@@ -231,9 +231,7 @@ def drawn_texts(fig: Figure, monkeypatch: pytest.MonkeyPatch) -> list[Text]:
 def faults(fig: Figure, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     texts = drawn_texts(fig, monkeypatch)
     assert texts
-    boxes = [
-        Text.get_window_extent(text).padded(-1.5) for text in texts
-    ]  # extents have a little air of their own
+    boxes = [Text.get_window_extent(text).padded(-1.5) for text in texts]  # extents have a little air of their own
     found = [f"{text.get_text()!r} leaves the canvas" for text, box in zip(texts, boxes, strict=True)
              if box.x0 < 0 or box.y0 < 0 or box.x1 > fig.bbox.x1 or box.y1 > fig.bbox.y1]  # fmt: skip
     for i, box in enumerate(boxes):
@@ -269,23 +267,25 @@ def test_the_check_for_faults_can_fail(monkeypatch):
 
 
 def colours(fig: Figure) -> set[str]:
-    lines = [line for ax in fig.axes for line in ax.lines]
-    points = [colour for ax in fig.axes for dots in ax.collections for colour in dots.get_facecolor()]
-    return {to_hex(line.get_color()) for line in lines} | {to_hex(colour) for colour in points}
+    lines = [line.get_color() for ax in fig.axes for line in ax.lines]
+    return set(map(to_hex, [*lines, *(c for ax in fig.axes for dots in ax.collections for c in dots.get_facecolor())]))
+
+
+def named(ticks: list[Text], cut: str) -> list[str]:
+    """What ticks say before a word of their own."""
+    return [tick.get_text().split(cut)[0] for tick in ticks]
 
 
 @pytest.mark.parametrize("arm", ["distilled", "a new arm"])
-def test_an_arm_has_one_colour_in_all_figures(arm):
-    expected = style.arm_styles([arm])[arm][0].lower()
-    p = metrics.softmax(Z)
-    for fig in (
-        figures.training_curves(make_histories(["labels only", arm])),
-        figures.entropy_by_temperature({"labels only": Z, arm: Z}),
-        figures.comparison(make_estimates([arm, "bag of words"])),
-        figures.quality_against_cost(make_costs(["all true labels", arm])),
-        figures.reliability({"labels only": (p, LABELS), arm: (p, LABELS)}),
-    ):
-        assert expected in colours(fig)
+@pytest.mark.parametrize("make", [
+    lambda arm: figures.training_curves(make_histories(["labels only", arm])),
+    lambda arm: figures.entropy_by_temperature({"labels only": Z, arm: Z}),
+    lambda arm: figures.comparison(make_estimates([arm, "bag of words"])),
+    lambda arm: figures.quality_against_cost(make_costs(["all true labels", arm])),
+    lambda arm: figures.reliability(make_models(names=("labels only", arm))),
+])  # fmt: skip
+def test_an_arm_has_one_colour_in_all_figures(make, arm):
+    assert style.arm_styles([arm])[arm][0].lower() in colours(make(arm))
 
 
 def test_styles_differ_and_do_not_depend_on_order():
@@ -298,42 +298,26 @@ def test_styles_differ_and_do_not_depend_on_order():
     assert len(style.arm_styles(map(str, range(200)))) == 200  # more than there are styles
 
 
-def luminance(colour: str) -> float:
-    r, g, b = (
-        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in matplotlib.colors.to_rgb(colour)
-    )
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b
-
-
 def test_words_have_contrast_and_markers_differ():
     for colour in (*figures.VERDICT_COLOURS.values(), style.INK, style.GREY):
-        assert 1.05 / (luminance(colour) + 0.05) >= 4.5  # WCAG AA on white
+        rgb = np.array(matplotlib.colors.to_rgb(colour))
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        assert 1.05 / (linear @ [0.2126, 0.7152, 0.0722] + 0.05) >= 4.5  # WCAG AA on white
     assert len({marker for _, marker in style.ARM_STYLES.values()}) == len(ARMS)
 
 
-def test_training_curves_draw_seeds_and_their_mean():
-    (ax,) = figures.training_curves(make_histories(["distilled"], seeds=3, ends={"distilled": 0.9})).axes
-    *seeds, mean = ax.lines
-    assert len(seeds) == 3
+def test_training_curves_draw_seeds_and_their_mean_as_far_as_all_seeds_go():
+    histories = make_histories(["distilled"], first=0.9)
+    *seeds, mean = figures.training_curves(histories).axes[0].lines
+    assert len(seeds) == 3 and mean.get_linewidth() > seeds[0].get_linewidth()
     np.testing.assert_allclose(mean.get_ydata()[[0, -1]], [1.0, 91.0])  # per cent, mean of offsets 0, 1, 2
-    assert mean.get_linewidth() > seeds[0].get_linewidth()
-
-
-def test_training_curves_stop_the_mean_where_a_seed_stops():
-    histories = make_histories(["distilled"], seeds=2).query("seed == 0 or step <= 40")
-    (ax,) = figures.training_curves(histories).axes
+    (ax,) = figures.training_curves(histories.query("seed != 1 or step <= 40")).axes
     assert ax.lines[-1].get_xdata()[-1] == 40
 
 
 def test_lines_are_labelled_directly_unless_names_would_collide():
-    apart = figures.training_curves(make_histories(["labels only", "distilled"]))
-    near = figures.training_curves(
-        make_histories(["labels only", "distilled"], ends={"labels only": 0.5, "distilled": 0.5})
-    )
-    assert not apart.legends and {text.get_text() for text in apart.axes[0].texts} == {
-        "labels only",
-        "distilled",
-    }
+    apart, near = (figures.training_curves(make_histories(ARMS[:2], spread=spread)) for spread in (0.4, 0))
+    assert not apart.legends and {text.get_text() for text in apart.axes[0].texts} == set(ARMS[:2])
     assert near.legends and not near.axes[0].texts
 
 
@@ -346,33 +330,26 @@ def test_soft_labels_show_the_softmax_in_one_order():
 
 
 def test_entropy_lies_below_log_c_and_rises():
-    (ax,) = figures.entropy_by_temperature(Z).axes
-    curve = ax.lines[0].get_ydata()
+    curve, uniform = (line.get_ydata() for line in figures.entropy_by_temperature(Z).axes[0].lines)
     assert (np.diff(curve) > 0).all() and curve[-1] < np.log(19)
-    np.testing.assert_allclose(ax.lines[1].get_ydata(), np.log(19))
+    np.testing.assert_allclose(uniform, np.log(19))
 
 
 def test_class_similarity_gives_the_mean_of_the_other_classes_and_puts_similar_ones_side_by_side():
     logits = np.log(np.array([[0.6, 0.05, 0.3, 0.05], [0.7, 0.05, 0.2, 0.05], [0.05, 0.6, 0.05, 0.3],
                               [0.3, 0.05, 0.6, 0.05], [0.05, 0.3, 0.05, 0.6]]))  # fmt: skip
-    ax = figures.class_similarity(logits, list("abcd"), 1.0).axes[0]
-    names = [tick.get_text() for tick in ax.get_yticklabels()]
+    ax, plain = (figures.class_similarity(logits, list("abcd"), 1.0, order).axes[0] for order in (True, False))
+    names = named(ax.get_yticklabels(), " ")
     assert {frozenset(names[:2]), frozenset(names[2:])} == {frozenset("ac"), frozenset("bd")}
     table = pd.DataFrame(np.ma.filled(ax.images[0].get_array(), np.nan), names, names)
     assert table.loc["a", "c"] == pytest.approx(25) and table.loc["d", "b"] == pytest.approx(30)
     assert np.isnan(np.diag(table)).all()
-    plain = figures.class_similarity(logits, list("abcd"), 1.0, order=False).axes[0]
-    assert [tick.get_text() for tick in plain.get_yticklabels()] == list("abcd")
+    assert named(plain.get_yticklabels(), " ") == list("abcd")
 
 
 def test_comparison_sorts_and_marks_the_reference():
-    fig = figures.comparison(make_estimates(["labels only", "teacher", "distilled"]), reference="teacher")
-    (ax,) = fig.axes
-    assert [tick.get_text().split("  ")[0] for tick in ax.get_yticklabels()] == [
-        "distilled",
-        "teacher",
-        "labels only",
-    ]
+    (ax,) = figures.comparison(make_estimates(["labels only", "teacher", "distilled"]), reference="teacher").axes
+    assert named(ax.get_yticklabels(), "  ") == ["distilled", "teacher", "labels only"]
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row is on top
     (dashed,) = [line for line in ax.lines if line.get_linestyle() == "--"]
     assert dashed.get_xdata() == pytest.approx([75, 75])
@@ -380,9 +357,8 @@ def test_comparison_sorts_and_marks_the_reference():
 
 def test_panels_share_the_axis_and_the_order():
     other = COMPARED[0].assign(estimate=COMPARED[0]["estimate"].to_numpy()[::-1] / 2)
-    fig = figures.comparison_by_draw({"1": COMPARED, "2": (other, None)})
-    one, two = ([tick.get_text().split("  ")[0] for tick in ax.get_yticklabels()] for ax in fig.axes)
-    assert one == two and fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
+    one, two = figures.comparison_by_draw({"1": COMPARED, "2": (other, None)}).axes
+    assert named(one.get_yticklabels(), "  ") == named(two.get_yticklabels(), "  ") and one.get_xlim() == two.get_xlim()
 
 
 def test_a_map_shows_means_of_seeds_frames_the_best_and_leaves_gaps():
@@ -390,12 +366,11 @@ def test_a_map_shows_means_of_seeds_frames_the_best_and_leaves_gaps():
     score = "validation.balanced_accuracy"
     table.loc[(table["loss"] == "jsd") & (table["temperature"] == 4), score] = np.nan
     table.loc[(table["loss"] == "jsd") & (table["temperature"] == 16), score] = [0.93, 0.95]
-    fig = figures.sweep_map(table)
-    shown = np.ma.filled(fig.axes[0].images[0].get_array(), np.nan)
+    ax = figures.sweep_map(table).axes[0]
+    shown = np.ma.filled(ax.images[0].get_array(), np.nan)
     assert shown.shape == (3, 4) and np.isnan(shown[1, 2]) and shown[1, 3] == pytest.approx(94)
     assert (shown[2] == shown[2, 0]).all(), "hard labels have one value"
-    frame = fig.axes[0].patches[-1]
-    assert frame.get_xy() == (2.5, 0.5) and frame.get_width() == 1
+    assert ax.patches[-1].get_xy() == (2.5, 0.5) and ax.patches[-1].get_width() == 1
 
 
 def test_quality_draws_the_pareto_front():
@@ -409,9 +384,7 @@ def test_quality_draws_the_pareto_front():
 def test_reliability_quotes_the_ece_and_counts_all_items():
     p = metrics.softmax(Z)
     fig = figures.reliability({"teacher": (p, LABELS)}, bins=10)
-    assert (
-        fig.legends[0].get_texts()[0].get_text() == f"teacher: ECE {100 * metrics.ece(p, LABELS, 10):.1f} %"
-    )
+    assert fig.legends[0].get_texts()[0].get_text() == f"teacher: ECE {100 * metrics.ece(p, LABELS, 10):.1f} %"
     assert fig.axes[1].patches[0].get_data().values.sum() == 150
 
 
@@ -432,20 +405,37 @@ def test_flips_show_the_worst_classes_losses_to_the_left():
 
 def test_refusal_curve_has_the_auroc_as_area_and_marks_the_threshold():
     inside, outside, threshold = make_refusals(["a"])["a"]
-    (ax,) = figures.refusal({"a": (inside, outside, threshold)}).axes
-    _, curve, chosen = ax.lines
+    _, curve, chosen = figures.refusal({"a": (inside, outside, threshold)}).axes[0].lines
     area = np.trapezoid(curve.get_ydata(), curve.get_xdata()) / 1e4
     assert area == pytest.approx(metrics.auroc(inside, outside))
-    assert chosen.get_xdata()[0] == pytest.approx(100 * np.mean(inside < 0.5))
-    assert chosen.get_ydata()[0] == pytest.approx(100 * np.mean(outside < 0.5))
+    at = chosen.get_xdata()[0], chosen.get_ydata()[0]
+    assert at == pytest.approx((100 * np.mean(inside < 0.5), 100 * np.mean(outside < 0.5)))
 
 
 def test_difficulty_keeps_the_order_of_slices_and_shares_the_axis():
-    fig = figures.difficulty({"a": make_slices(["distilled"]), "b": make_slices(["distilled"], ["x", "y"])})
-    first, second = fig.axes
-    shown = [tick.get_text().split("\n")[0] for tick in first.get_xticklabels()]
-    assert shown == ["1–5", "6", "7–9", "10–31"]
+    tables = {"a": make_slices(["distilled"]), "b": make_slices(["distilled"], ["x", "y"])}
+    first, second = figures.difficulty(tables).axes
+    assert named(first.get_xticklabels(), "\n") == ["1–5", "6", "7–9", "10–31"]
     assert first.get_ylim() == second.get_ylim()
+
+
+def test_stacked_shares_fill_each_bar_and_say_what_colour_says():
+    (ax,) = figures.stacked_shares(make_shares(GROUPED), xlabel="share (%)", title="Shares").axes
+    assert [bar.get_x() + bar.get_width() for bar in ax.containers[-1]] == pytest.approx([100, 100])
+    assert named(ax.get_yticklabels(), "!") == ["teacher, difficulty 2", "teacher, difficulty 3"]
+    assert named(ax.texts, "!") == ["70", "20", "25", "30", "50"]  # 5 % has no room
+    assert len({bar.patches[0].get_hatch() for bar in ax.containers}) == 3
+
+
+def test_accuracy_by_a_number_moves_arms_apart_only_where_they_share_places():
+    options = {"x": "difficulty", "xlabel": "difficulty", "title": "t"}
+    (ax,) = figures.lines_by(BY_NUMBER, beyond=3.5, **options).axes
+    at = [line.get_xdata() for line in ax.lines]
+    assert (at[0] != at[1]).all() and np.mean(at, axis=0) == pytest.approx([2, 3, 4])
+    assert "beyond training" in named(ax.texts, "!") and list(ax.get_xticks()) == [2, 3, 4]
+    some = BY_NUMBER[(BY_NUMBER["arm"] == "teacher") | (BY_NUMBER["difficulty"] < 4)]
+    at = [line.get_xdata() for line in figures.lines_by(some, **options).axes[0].lines]
+    assert list(at[0]) == [2, 3, 4] and list(at[1]) == [2, 3]
 
 
 @pytest.mark.parametrize(("call", "words"), [
@@ -465,6 +455,8 @@ def test_difficulty_keeps_the_order_of_slices_and_shares_the_axis():
     (lambda: figures.flips(make_flips(2)[:0], NAMES), "no rows"),
     (lambda: figures.refusal({}), "no models"),
     (lambda: figures.difficulty({}), "no slices"),
+    (lambda: figures.stacked_shares(pd.DataFrame(np.ones((1, 5))), xlabel="x", title="t"), "1 to 4 shares"),
+    (lambda: figures.lines_by(BY_NUMBER, "tokens", xlabel="tokens", title="t"), "No column"),
 ])  # fmt: skip
 def test_bad_input_is_explained(call, words):
     with pytest.raises(WorkbenchError, match=words):
@@ -489,39 +481,3 @@ def test_save_and_notebook_show_the_same_figure_at_twice_700_px(tmp_path):
     assert data["text/plain"] == "Is the confidence justified? – n = 150 items; 15 bins"
     assert int.from_bytes(path.read_bytes()[16:20]) == 1400 and size["image/png"]["width"] == 700
     assert style.save(fig, tmp_path / "figure.svg").read_text().startswith("<?xml")
-
-
-def shares(index) -> pd.DataFrame:
-    return pd.DataFrame([[0.7, 0.25, 0.05], [0.2, 0.3, 0.5]], index=index, columns=["good", "fair", "bad"])
-
-
-def test_stacked_shares_fill_each_bar_and_say_what_colour_says():
-    index = pd.MultiIndex.from_tuples([("teacher", 2), ("teacher", 3)], names=["writer", "difficulty"])
-    fig = figures.stacked_shares(shares(index), xlabel="share (%)", title="Shares")
-    (ax,) = fig.axes
-    ends = [bar.get_x() + bar.get_width() for bar in ax.containers[-1]]
-    assert ends == pytest.approx([100, 100])
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["teacher, difficulty 2", "teacher, difficulty 3"]
-    assert [text.get_text() for text in ax.texts] == ["70", "20", "25", "30", "50"]  # 5 % has no room
-    hatches = {bar.patches[0].get_hatch() for bar in ax.containers}
-    assert len(hatches) == 3
-    with pytest.raises(WorkbenchError, match="1 to 4 shares"):
-        figures.stacked_shares(pd.DataFrame(np.ones((1, 5))), xlabel="x", title="t")
-
-
-def test_accuracy_by_a_number_moves_arms_apart_only_where_they_share_places():
-    rows = [
-        {"arm": arm, "difficulty": d, "estimate": 0.5, "low": 0.4, "high": 0.6, "n_seeds": 3}
-        for arm in ("teacher", "student") for d in (2, 3, 4)
-    ]  # fmt: skip
-    table = pd.DataFrame(rows)
-    ax = figures.lines_by(table, "difficulty", xlabel="difficulty", beyond=3.5, title="t").axes[0]
-    at = [line.get_xdata() for line in ax.lines]
-    assert (at[0] != at[1]).all() and np.mean(at, axis=0) == pytest.approx([2, 3, 4])
-    assert any(text.get_text() == "beyond training" for text in ax.texts)
-    assert list(ax.get_xticks()) == [2, 3, 4]
-    some = table[(table["arm"] == "teacher") | (table["difficulty"] < 4)]
-    at = [line.get_xdata() for line in figures.lines_by(some, "difficulty", xlabel="x", title="t").axes[0].lines]
-    assert list(at[0]) == [2, 3, 4] and list(at[1]) == [2, 3]
-    with pytest.raises(WorkbenchError, match="No column"):
-        figures.lines_by(table, "tokens", xlabel="tokens", title="t")

@@ -3,6 +3,7 @@
 import ast
 import io
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tiny import PLAIN, each
 from workbench.errors import WorkbenchError
 from workbench.language.problems import problems
 from workbench.language.traces import trace_task
-from workbench.show import panels
+from workbench.show import panels, widgets
 from workbench.show.training_panel import config_code
 from workbench.sweeps import run_all
 from workbench.training import Job, TrainConfig, find_run
@@ -38,18 +39,31 @@ def temperature_panel() -> panels.TemperaturePanel:
     return panels.TemperaturePanel(logits(), texts, NAMES, truth=truth)
 
 
-def training_panel(task, labels, **options) -> panels.TrainingPanel:
-    return panels.TrainingPanel({"3 labels a class": (task, labels)}, PLAIN, **options)
+@pytest.fixture
+def make_panel(task, labels):
+    """Make a panel that trains a small student; options are the panel's."""
+    return lambda **options: panels.TrainingPanel({"3 labels a class": (task, labels)}, PLAIN, **options)
+
+
+def moved(panel: panels.Panel, control: str, value: object) -> bool:
+    """Whether the picture is another one once the control has the value."""
+    before = panel.image.value
+    getattr(panel, control).value = value
+    return panel.image.value != before
+
+
+def idle(panel: panels.TrainingPanel) -> bool:
+    """Whether the run has ended and the buttons and threads know."""
+    ended = panel.wait(60) and "workbench-train" not in {thread.name for thread in threading.enumerate()}
+    return ended and not panel.train.disabled and not panel.reset.disabled and panel.stop.disabled
 
 
 def sweep_panel() -> panels.SweepPanel:
-    rows = [
-        {"arm": arm, "loss": loss, "temperature": t, "seed": seed, "steps": 5,
-         "validation.accuracy": t / 20 + seed / 100, "test.nll": seed - t}
-        for arm, loss in (("distilled", "forward_kl"), ("rival", "hard_labels")) for t in (1.0, 4.0, 16.0)
-        for seed in (0, 1)
-    ]  # fmt: skip
-    return panels.SweepPanel(pd.DataFrame(rows))
+    arms, settings = {"distilled": "forward_kl", "rival": "hard_labels"}, ["arm", "temperature", "seed"]
+    runs = pd.MultiIndex.from_product([arms, (1.0, 4.0, 16.0), (0, 1)], names=settings).to_frame(index=False)
+    runs = runs.assign(loss=runs["arm"].map(arms), steps=5)[["arm", "loss", "temperature", "seed", "steps"]]
+    t, seed = runs["temperature"], runs["seed"]
+    return panels.SweepPanel(runs.assign(**{"validation.accuracy": t / 20 + seed / 100, "test.nll": seed - t}))
 
 
 def compare_panel() -> panels.ComparePanel:
@@ -70,26 +84,15 @@ def traces_panel() -> panels.TracesPanel:
     return panels.TracesPanel(table, ["teacher", "student"])
 
 
-def threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "workbench-train"]
-
-
 def test_no_pyplot_and_no_output_widget():
     names = {node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", None)
              for source in SOURCES for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))}  # fmt: skip
     assert not {"pyplot", "Output", "interact", "interactive"} & names
 
 
-def test_every_control_has_a_unit_a_tooltip_and_the_keyboard(task, labels):
-    every = [
-        temperature_panel(),
-        training_panel(task, labels),
-        panels.TryItPanel({"teacher": lambda texts: logits(len(texts))}, NAMES, "hello"),
-        sweep_panel(),
-        compare_panel(),
-        traces_panel(),
-    ]
-    for panel in every:
+def test_every_control_has_a_unit_a_tooltip_and_the_keyboard(make_panel):
+    asked = panels.TryItPanel({"teacher": lambda texts: logits(len(texts))}, NAMES, "hello")
+    for panel in (temperature_panel(), make_panel(), asked, sweep_panel(), compare_panel(), traces_panel()):
         for control in panel.controls:
             assert control.tooltip and control.tabbable is not False
             assert not hasattr(control, "value") or "(" in control.description, control.description
@@ -106,17 +109,16 @@ def test_a_panel_is_a_widget_and_a_picture_whose_text_names_no_memory():
 
 def test_the_temperature_moves_labels_entropy_and_map_and_nothing_else():
     panel = temperature_panel()
-    panel.temperature.value = 1
-    before = pixels(panel)
-    entropy = panel._dot.get_ydata()[0]
-    panel.temperature.value = 16
-    after = pixels(panel)
-    assert before.shape == after.shape
-    assert panel._dot.get_ydata()[0] > entropy
-    changed = (before != after).any(axis=(1, 2))
-    assert changed.any() and not changed.all()
-    panel.temperature.value = 1
-    assert (pixels(panel) == before).all()
+    seen = {}
+    for temperature in (1, 16, 1):
+        panel.temperature.value = temperature
+        before = seen.setdefault(temperature, pixels(panel))
+        assert (pixels(panel) == before).all()
+    changed = (seen[1] != seen[16]).any(axis=2)
+    for x, y in ((0.4, 1.4), (0.8, 1.4), (0.6, 5)):  # label, entropy and map: parts of the width, inches from the top
+        row, column = round(widgets.DPI * y), round(changed.shape[1] * x)
+        assert changed[row - 90 : row + 90, column - 120 : column + 120].any()
+    assert not changed.any(axis=1).all()
 
 
 def test_examples_are_found_by_words_certainty_and_mistakes():
@@ -125,10 +127,9 @@ def test_examples_are_found_by_words_certainty_and_mistakes():
     assert len(panel.example.options) == 9
     panel.search.value = ""
     certain = np.exp(panel.logits).max(1) / np.exp(panel.logits).sum(1)
-    panel.order.value = "most certain first"
-    assert panel.example.value == certain.argmax()
-    panel.order.value = "least certain first"
-    assert panel.example.value == certain.argmin()
+    for order, first in (("most", certain.argmax()), ("least", certain.argmin())):
+        panel.order.value = f"{order} certain first"
+        assert panel.example.value == first
     panel.order.value = "teacher wrong"
     wrong = [i for i in range(30) if panel.top[i] != i % 4]
     assert sorted(i for _, i in panel.example.options) == wrong
@@ -150,15 +151,14 @@ def test_a_hundred_rapid_moves_from_four_threads_end_on_what_the_controls_say():
         for value in np.random.default_rng(seed).uniform(0.25, 16, 25):
             panel.temperature.value = float(value)
 
-    movers = [threading.Thread(target=move, args=(seed,)) for seed in range(4)]
-    for mover in movers:
-        mover.start()
-    for mover in movers:
-        mover.join()
+    with ThreadPoolExecutor(4) as movers:
+        list(movers.map(move, range(4)))
     shown = panel.image.value
     panel.redraw()
     assert panel.image.value == shown
-    assert panel._sub.get_text().startswith(f"T = {panel.temperature.value:.3g};")
+    again = temperature_panel()
+    again.temperature.value = panel.temperature.value
+    assert again.image.value == shown
 
 
 def test_a_sentence_is_put_to_every_model():
@@ -169,31 +169,28 @@ def test_a_sentence_is_put_to_every_model():
         return logits(1)
 
     panel = panels.TryItPanel({"teacher": model, "distilled": model}, NAMES, "first")
-    before = panel.image.value
-    panel.text.value = "a <b>second</b> one"
-    assert asked[-1] == ["a <b>second</b> one"] and panel.image.value != before
+    assert moved(panel, "text", "a <b>second</b> one") and asked[-1] == ["a <b>second</b> one"]
     table = panel.ask("third")
     assert list(table.index.get_level_values("model")) == ["teacher", "distilled"]
     assert np.allclose(table.sum(axis=1), 1) and (table.index.get_level_values("ms") >= 0).all()
-    shown = panel.image.value
-    panel.text.value = "  "
-    assert "There is no sentence" in panel.note.value and panel.image.value == shown
+    assert not moved(panel, "text", "  ") and "There is no sentence" in panel.note.value
 
 
-def test_missing_inputs_name_the_notebook_that_makes_them():
-    for panel, number in [
-        (panels.TryItPanel({}, NAMES, "hello"), "03"),
-        (panels.TrainingPanel({}), "02"),
-        (panels.SweepPanel(None), "04"),
-        (panels.ComparePanel(None, {}, [], [], NAMES), "05"),
-        (panels.TracesPanel(None, []), "07"),
-    ]:
-        assert f"notebook {number}" in panel.note.value and panel.children == (panel.note,)
-        assert panel._repr_mimebundle_()[0]["image/png"]
+@pytest.mark.parametrize(("make", "number"), [
+    (lambda: panels.TryItPanel({}, NAMES, "hello"), "03"),
+    (lambda: panels.TrainingPanel({}), "02"),
+    (lambda: panels.SweepPanel(None), "04"),
+    (lambda: panels.ComparePanel(None, {}, [], [], NAMES), "05"),
+    (lambda: panels.TracesPanel(None, []), "07"),
+])  # fmt: skip
+def test_missing_inputs_name_the_notebook_that_makes_them(make, number):
+    panel = make()
+    assert f"notebook {number}" in panel.note.value and panel.children == (panel.note,)
+    assert panel._repr_mimebundle_()[0]["image/png"]
 
 
-def test_the_code_shown_makes_the_config_of_the_controls(task, labels):
-    panel = training_panel(task, labels)
+def test_the_code_shown_makes_the_config_of_the_controls(make_panel):
+    panel = make_panel()
     assert panel.settings["learning_rate"].value == 0.004
     panel.settings["learning_rate"].value = 0.005
     panel.settings["kd_weight"].value = 0.30000000000000004
@@ -205,8 +202,8 @@ def test_the_code_shown_makes_the_config_of_the_controls(task, labels):
     assert panel.config.loss == PLAIN.loss and panel.config.kd_weight == PLAIN.kd_weight
 
 
-def test_training_without_a_browser_makes_an_ordinary_run(task, labels):
-    panel = training_panel(task, labels)
+def test_training_without_a_browser_makes_an_ordinary_run(task, labels, make_panel):
+    panel = make_panel()
     history = panel.run()
     run = find_run(Job(task, labels, panel.config))
     assert history["step"].tolist() == list(range(1, PLAIN.steps + 1))
@@ -216,9 +213,7 @@ def test_training_without_a_browser_makes_an_ordinary_run(task, labels):
     panel.settings["seed"].value = 5
     panel.run()
     assert list(panel.overlay.options) == ["1: 3 labels a class, as given", "2: 3 labels a class, seed 5"]
-    one = panel.image.value
-    panel.overlay.value = panel.overlay.options
-    assert panel.image.value != one and "seed 5" in panel.table.value
+    assert moved(panel, "overlay", panel.overlay.options) and "seed 5" in panel.table.value
     panel.reset.click()
     assert panel.table.value == "" and not panel.overlay.options
 
@@ -238,62 +233,57 @@ class Slow:
             self.closed += 1
 
 
-def test_train_and_stop_in_the_background(task, labels):
+def test_train_and_stop_in_the_background(make_panel):
     slow = Slow()
-    panel = training_panel(task, labels, train=slow)
+    panel = make_panel(train=slow)
     panel.train.click()
     assert panel.running and panel.train.disabled and not panel.stop.disabled
     with pytest.raises(WorkbenchError, match="training already"):
         panel.run()
     panel.stop.click()
     slow.go.release()
-    assert panel.wait(30) and slow.closed == 1
+    assert idle(panel) and slow.closed == 1
     assert "Stopped at step 1 of 12" in panel.status.value and not panel.finished
-    assert not panel.train.disabled and panel.stop.disabled
     slow.go.release(12)
     panel.train.click()
-    assert panel.wait(30) and list(panel.finished)
-    assert threads() == []
+    assert idle(panel) and panel.finished
 
 
 @pytest.mark.slow
-def test_twenty_rapid_clicks_leave_a_consistent_panel_and_no_thread(task, labels):
-    panel = training_panel(task, labels)
+def test_twenty_rapid_clicks_leave_a_consistent_panel_and_no_thread(task, labels, make_panel):
+    panel = make_panel()
     panel.settings["steps"].value = 200
     for _ in range(20):
         panel.train.click()
         panel.stop.click()
-    assert panel.wait(60) and threads() == []
-    assert not panel.train.disabled and not panel.reset.disabled and panel.stop.disabled
+    assert idle(panel)
     panel.train.click()
-    assert panel.wait(60) and len(panel.finished) == 1
+    assert idle(panel) and len(panel.finished) == 1
     assert len(find_run(Job(task, labels, panel.config)).history) == 200
 
 
-def test_an_interrupted_run_is_reported_and_goes_on(task, labels):
-    panel = training_panel(task, labels)
+def test_an_interrupted_run_is_reported_and_goes_on(task, labels, make_panel):
+    panel = make_panel()
     panel.settings["steps"].value = 31
     records = panel.train_function(Job(task, labels, panel.config))
     for _ in range(3):
         next(records)
     records.close()
-    panel._describe()
-    assert "was interrupted: Train goes on from its last checkpoint" in panel.status.value
-    assert len(panel.run()) == 31
-    again = training_panel(task, labels)
-    again.settings["steps"].value = 31
-    assert "have been trained" in again.status.value
+    for told in ("was interrupted: Train goes on from its last checkpoint", "have been trained"):
+        again = make_panel()
+        again.settings["steps"].value = 31
+        assert told in again.status.value
+        assert len(again.run()) == 31
 
 
-def test_a_failing_run_shows_its_text_and_train_is_enabled_again(task, labels):
+def test_a_failing_run_shows_its_text_and_train_is_enabled_again(make_panel):
     def fail(job):
         yield {"step": 1, "loss": 1.0}
         raise ValueError("a <bad> value")
 
-    panel = training_panel(task, labels, train=fail)
+    panel = make_panel(train=fail)
     panel.train.click()
-    assert panel.wait(30)
-    assert "ValueError: a &lt;bad&gt; value" in panel.status.value and not panel.train.disabled
+    assert idle(panel) and "ValueError: a &lt;bad&gt; value" in panel.status.value
     with pytest.raises(WorkbenchError, match="ValueError: a <bad> value"):
         panel.run()
     panel.settings["kd_weight"].value = panel.settings["ce_weight"].value = 0.0
@@ -338,9 +328,7 @@ def test_a_sweep_is_sliced_and_its_best_run_offered_first(task, labels):
     assert panel.x.options == ("loss", "temperature") and panel.slice.value == "arm"
     assert panel.metric.options == ("validation.accuracy", "test.nll")
     assert panel.chosen.options[0][0].startswith("0.81:")
-    shown = panel.image.value
-    panel.x.value = "temperature"
-    assert panel.image.value != shown
+    assert moved(panel, "x", "temperature")
     panel.metric.value = "test.nll"  # less is better
     assert panel.chosen.options[0][0].startswith("-16:")
     runs = run_all(each([replace(PLAIN, steps=2, temperature=t) for t in (1.0, 4.0)], task, labels), workers=1)
@@ -367,9 +355,8 @@ def test_traces_are_stepped_through_and_filtered():
     panel = traces_panel()
     assert panel.number.max == 1 and panel.wrong(0, "student") == 1 and panel.wrong(1, "student") is None
     first = panel.image.value
-    panel.number.value = 1
+    assert moved(panel, "number", 1)
     second = panel.image.value
-    assert second != first
     panel.only.value = "one is wrong"
     assert panel.number.max == 0 and panel.image.value == first
     panel.only.value = "all are right"

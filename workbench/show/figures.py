@@ -2,10 +2,11 @@
 
 Every function returns a matplotlib Figure. Accuracies and probabilities come in as fractions and are drawn in %.
 The subtitle gives n and seeds as far as the data tells; `note` adds what only the caller knows ("validation split,
-label draw 2"). Bad input raises WorkbenchError.
+label draw 2"). Bad input raises WorkbenchError. A function checks its table, makes a `style.figure` as high as its rows
+need, and lets the primitives of `style` draw into its axes; `panels` has what moves.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 
 import numpy as np
 import pandas as pd
@@ -23,20 +24,7 @@ from workbench import metrics
 from workbench.errors import WorkbenchError, unknown
 from workbench.escape import shorten, visible
 from workbench.show import style
-from workbench.show.style import (
-    BLUE,
-    GREY,
-    INK,
-    ORANGE,
-    PALE,
-    PATH,
-    arm_styles,
-    figure,
-    handles,
-    legend,
-    marked,
-    styled,
-)
+from workbench.show.style import BLUE, GREY, INK, ORANGE, PALE, arm_styles, figure, handles, legend, marked, styled
 
 VERDICT_COLOURS = {"BEATS": "#00704F", "WORSE": "#B04A00", "EQUIVALENT": "#005A8C", "INCONCLUSIVE": GREY}
 SHARE_COLOURS = (BLUE, "#E69F00", ORANGE, "#999999")  # of parts of a whole, the best first
@@ -127,7 +115,7 @@ def soft_labels(
             style.bars(ax, p, [BLUE] + [style.LIGHT] * (top - 1))
             ax.set(xlim=(0, 130), xticks=[0, 50, 100])
             ax.set_title(f"T = {temperature:g}", fontsize=9, pad=3, color=GREY)
-            style.rows(ax, np.arange(top), [names[i] for i in order] if column == 0 else [""] * top, top - 0.4, -0.6)
+            style.rows(ax, [names[i] for i in order] if column == 0 else [""] * top)
             ax.tick_params(axis="x", labelbottom=row == len(texts) - 1)
     fig.supxlabel("probability (%)", fontsize=9.5)
     return fig
@@ -144,8 +132,7 @@ def entropy_by_temperature(
     Temperatures: 33 from 0.25 to 16 unless given.
     """
     models = logits if isinstance(logits, dict) else {"teacher": logits}
-    if not models:
-        raise WorkbenchError("There are no logits to draw: give an array [N, C] or a dict with at least one.")
+    _some(models, "logits to draw: give an array [N, C] or a dict with at least one")
     grid = np.geomspace(0.25, 16, 33) if temperatures is None else np.sort(np.asarray(temperatures, float))
     found = {name: entropies(values, grid) for name, values in models.items()}
     n = _items(entropy.shape[1] for entropy in found.values())
@@ -268,32 +255,30 @@ def comparison_by_draw(
     styles, line = arm_styles(rank.index), 0.19  # inches a line of verdict takes; y counts inches
     panels = []
     for estimates, verdicts in draws.values():
-        placed, y = [], 0.0
-        estimates = estimates.set_index("arm")
-        for arm in rank.index[rank.index.isin(estimates.index)]:
-            decided = [] if verdicts is None else verdicts[verdicts["arm"] == arm].to_dict("records")
-            height = 0.12 + max(line * len(decided), 0.32 if len(arm) > 24 else line)
-            placed.append((arm, estimates.loc[arm], y + height / 2, decided))
-            y += height
-        panels.append((placed, y))
+        placed, end = [], 0.0
+        for row in estimates.set_index("arm", drop=False).reindex(rank.index).dropna(subset="arm").to_dict("records"):
+            decided = [] if verdicts is None else verdicts[verdicts["arm"] == row["arm"]].to_dict("records")
+            start, end = end, end + 0.12 + max(line * len(decided), 0.32 if len(row["arm"]) > 24 else line)
+            placed.append((row, (start + end) / 2, decided))
+        panels.append((placed, end))
     dashed = f"dashed: {reference}" if reference is not None else ""
     bar = INTERVAL if together[["low", "high"]].notna().all(axis=1).any() else ""
-    height = 0.55 + sum(y + 0.1 + 0.3 * (len(draws) > 1) for _, y in panels)
+    heights = [end for _, end in panels]
+    height = 0.55 + sum(heights) + (0.1 + 0.3 * (len(draws) > 1)) * len(draws)
     fig = figure(height, title or "Accuracy of each arm in each label draw", _evidence(together), bar, dashed, note)
-    heights = [y for _, y in panels]
     axes = fig.subplots(len(draws), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for ax, name, (placed, y_end) in zip(axes, draws, panels, strict=True):
-        for arm, row, y, decided in placed:
-            style.dots(ax, row, y, styles[arm])
-            if arm == reference:
-                ax.axvline(100 * row["estimate"], color=styles[arm][0], ls="--", lw=1, zorder=0)
+    for ax, name, (placed, end) in zip(axes, draws, panels, strict=True):
+        for row, y, decided in placed:
+            style.dots(ax, row, y, look := styles[row["arm"]])
+            if row["arm"] == reference:
+                ax.axvline(100 * row["estimate"], color=look[0], ls="--", lw=1, zorder=0)
             for i, verdict in enumerate(decided):
                 colour = VERDICT_COLOURS.get(verdict["verdict"], GREY)
                 at = y + line * (i - (len(decided) - 1) / 2)
                 text = {"va": "center_baseline", "fontsize": 8.5, "color": colour}
                 style.say(ax, _verdict_text(verdict), (1, at), "x", (8, 0), **text)
-        names = [f"{style.wrap(arm, 24)}  {100 * row['estimate']:.1f}" for arm, row, *_ in placed]
-        style.rows(ax, [y for _, _, y, _ in placed], names, y_end)
+        names = [f"{style.wrap(row['arm'], 24)}  {100 * row['estimate']:.1f}" for row, *_ in placed]
+        style.rows(ax, names, [y for _, y, _ in placed], (0, end))
         ax.margins(x=0.06)
         ax.grid(axis="x")
         ax.set_title(shorten(name, 60), loc="left", weight="bold")
@@ -304,8 +289,7 @@ def comparison_by_draw(
 
 def _checked_draws(draws: Draws, reference: str | None) -> pd.DataFrame:
     """The estimates of all draws in one table."""
-    if not draws:
-        raise WorkbenchError("There are no draws to compare: give estimates for at least one.")
+    _some(draws, "draws to compare: give estimates for at least one")
     for name, (estimates, verdicts) in draws.items():
         _need(estimates, ["arm", "estimate", "low", "high"], f"estimates {name}".strip())
         if verdicts is not None:
@@ -325,8 +309,7 @@ def differences(
     Tables by draw are those of `verdicts.compare` (arm, baseline, estimate, low, high, verdict). The band is
     ±margin (a fraction: 0.01 is one point), within which arms count as equivalent; colour is the verdict.
     """
-    if not verdict_tables:
-        raise WorkbenchError("There are no verdicts to draw: give the table of at least one draw.")
+    _some(verdict_tables, "verdicts to draw: give the table of at least one draw")
     for name, table in verdict_tables.items():
         _need(table, ["arm", "baseline", "estimate", "low", "high", "verdict"], f"verdicts {name}")
     together = pd.concat(verdict_tables.values())
@@ -344,13 +327,12 @@ def differences(
             y = row * (pairs.index((found["arm"], found["baseline"])) + 0.5) + step * (i - (draws - 1) / 2)
             style.dots(ax, found, y, (VERDICT_COLOURS.get(found["verdict"], GREY), shape[name]))
     names = [f"{shorten(a, 26)}\n− {shorten(b, 26)}" for a, b in pairs]
-    style.rows(ax, row * (np.arange(len(pairs)) + 0.5), names, row * len(pairs))
+    style.rows(ax, names, row * (np.arange(len(pairs)) + 0.5), (0, row * len(pairs)))
     for y in row * np.arange(1, len(pairs)):
         ax.axhline(y, color=PALE, lw=0.8, zorder=0)
     ax.set_xlabel("difference in accuracy (percentage points, pp)")
     draws = handles({name: (GREY, marker) for name, marker in shape.items()}, line=False)
-    verdicts = dict.fromkeys(together["verdict"])
-    return legend(ax.figure, [*draws, *(Patch(color=VERDICT_COLOURS.get(v, GREY), label=v) for v in verdicts)])
+    return legend(ax.figure, draws + style.patches({v: VERDICT_COLOURS.get(v, GREY) for v in together["verdict"]}))
 
 
 @styled
@@ -380,12 +362,12 @@ def quality_against_cost(
     front, right = pareto(x, y), x.max() * 1.7
     style.log_axis(ax)
     ax.set(xlim=(x.min() / 1.7, right), xlabel="latency (ms a text, log scale)", ylabel="accuracy (%)")
-    ax.step([*x[front], right], [*y[front], y[front][-1]], where="post", color=PATH, lw=1.2, zorder=0)
+    ax.step([*x[front], right], [*y[front], y[front][-1]], where="post", color=style.PATH, lw=1.2, zorder=0)
     ax.margins(y=0.15)
     ax.grid(axis="y")
     smallest = np.ceil(np.log10(max(biggest / 1000, table["bytes"].min())))
     sizes = [*10.0 ** np.arange(smallest, np.log10(biggest) - 0.3), biggest]
-    shown = [style.handle(_bytes(s), (PATH, "o"), line=False, size=np.sqrt(scale * np.cbrt(s))) for s in sizes]
+    shown = [style.handle(_bytes(s), (style.PATH, "o"), line=False, size=np.sqrt(scale * np.cbrt(s))) for s in sizes]
     legend(ax.figure, shown, title="model size", handleheight=2.4)
     ax.figure.draw_without_rendering()
     style.place_names(ax, x, y, table["name"], np.sqrt(area) / 2)
@@ -417,9 +399,9 @@ def sweep_map(
     spans = set(table.loc[without, y])
     columns = sorted(set(table.loc[~without, x])) or sorted(set(table[x]))[:1]
     means = 100 * table.groupby([y, x], sort=False)[value].mean()
-    cells = {name: np.full(len(columns), of_row.mean()) if name in spans else of_row.droplevel(y).reindex(columns)
-             for name, of_row in means.groupby(level=y, sort=False)}  # fmt: skip
-    shown = np.array([np.asarray(row) for row in cells.values()])
+    cells = {name: of_row.droplevel(y) for name, of_row in means.groupby(level=y, sort=False)}
+    shown = np.array([np.full(len(columns), of_row.mean()) if name in spans else of_row.reindex(columns).to_numpy()
+                      for name, of_row in cells.items()])  # fmt: skip
     hatched = f"hatched: {x} plays no part" if spans else ""
     seeds = f"mean of {_plural(table.dropna(subset=[value])['seed'].nunique())}"
     fig = figure(0.9 + 0.36 * len(shown), title or f"Score by {y} and {x}", seeds, hatched, "framed: the best", note)
@@ -477,7 +459,7 @@ def main_effects(table: pd.DataFrame, *, title: str = "What each choice costs", 
         y += gap
         if factor != factors[-1]:
             ax.axhline(y - gap / 2 - line / 2, color=PALE, lw=0.8, zorder=0)
-    style.rows(ax, list(ticks), list(ticks.values()), y - gap)
+    style.rows(ax, list(ticks.values()), list(ticks), (0, y - gap))
     ax.grid(axis="x")
     ax.set_xlabel("difference in accuracy (percentage points)")
     return ax.figure
@@ -535,10 +517,8 @@ def _lines(table: pd.DataFrame, x: str, log: bool, title: str, note: str) -> Axe
     same = len(ticks) <= 8 and table.groupby("arm")[x].nunique().eq(len(ticks)).all()
     places = np.log(ticks) if log else ticks
     apart = 0.25 * min(np.diff(places), default=1) / len(styles) if same else 0.0
-    for i, (arm, of_arm) in enumerate(table.groupby("arm", sort=False)):
-        of_arm = of_arm.sort_values(x)
-        at, shift = of_arm[x].to_numpy(float), apart * (i - (len(styles) - 1) / 2)
-        style.dots(ax, of_arm, at * np.exp(shift) if log else at + shift, styles[arm], bar=1.6, upright=True, lw=1.8)
+    table = table.sort_values(x, kind="stable", ignore_index=True)
+    style.lines(ax, table, table[x].astype(float), styles, apart, log, bar=1.6, lw=1.8)
     if log:
         style.log_axis(ax, ticks if len(ticks) <= 8 else None)
     elif same:
@@ -562,8 +542,7 @@ def reliability(
     ECE is the mean gap between the two (arXiv 1706.04599). With after, the same models after temperature
     scaling stand in a second column.
     """
-    if not models:
-        raise WorkbenchError("There are no models to draw: give probabilities and labels of at least one.")
+    _some(models, "models to draw: give probabilities and labels of at least one")
     columns = [models] + ([after] if after else [])
     curves = [{k: v if isinstance(v, pd.DataFrame) else metrics.reliability(*v, bins) for k, v in column.items()}
               for column in columns]  # fmt: skip
@@ -576,8 +555,7 @@ def reliability(
         (diagonal,) = ax.plot([0, 100], [0, 100], **_DASHED, label="calibrated")
         for name, curve in drawn.items():
             ax.plot(100 * curve["confidence"], 100 * curve["accuracy"], **marked(styles[name]), clip_on=False)
-            items = np.zeros(bins)
-            items[np.searchsorted(edges[1:-1], curve["confidence"])] = curve["n"]
+            items = np.bincount(np.searchsorted(edges[1:-1], curve["confidence"]), curve["n"], bins)
             counts.stairs(items, 100 * edges, color=styles[name][0], lw=1.5)
             gaps = (curve["accuracy"] - curve["confidence"]).abs()
             eces[name].append(f"{100 * np.average(gaps, weights=curve['n']):.1f}")
@@ -587,8 +565,9 @@ def reliability(
     grid[1, 0].yaxis.set_major_locator(MaxNLocator(3, integer=True))
     grid[0, 0].set_ylabel("accuracy (%)")
     grid[1, 0].set_ylabel("items")
-    for ax, when in zip(grid[0], ("before temperature scaling", "after") if after else ("",), strict=True):
-        ax.set_title(when, loc="left", weight="bold")
+    if after:
+        for ax, when in zip(grid[0], ("before temperature scaling", "after"), strict=True):
+            ax.set_title(when, loc="left", weight="bold")
     fig.align_ylabels()
     named = {f"{shorten(name, 40)}: ECE {' → '.join(values)} %": styles[name] for name, values in eces.items()}
     return legend(fig, [*handles(named), diagonal])
@@ -602,13 +581,15 @@ def layer_importance(
     values = np.asarray(importance, float)
     ax = figure(2.6, title, f"{len(kept)} of {len(values)} layers kept", note).subplots()
     is_kept = np.isin(np.arange(len(values)), kept)
+    drawn = []
     for chosen, colour, hatch, label in ((True, BLUE, "", "kept"), (False, "#cccccc", "///", "cut")):
         where = np.flatnonzero(is_kept == chosen)
-        ax.bar(where + 1, values[where], color=colour, hatch=hatch, ec="white", lw=0.5, label=label)
+        ax.bar(where + 1, values[where], color=colour, hatch=hatch, ec="white", lw=0.5)
+        drawn.append(Patch(fc=colour, hatch=hatch, ec="white", label=label))
     ax.set(xlabel="layer", ylabel="1 − cosine(in, out)", xlim=(0.3, len(values) + 0.7))
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     ax.grid(axis="y")
-    return legend(ax.figure, [Patch(fc=BLUE, label="kept"), Patch(fc="#cccccc", hatch="///", ec="white", label="cut")])
+    return legend(ax.figure, drawn)
 
 
 @styled
@@ -638,7 +619,7 @@ def perplexities(
     low, high = table["perplexity"].min(), table["perplexity"].max()
     ax.set(xlim=(low / 1.15, high * 1.15), xlabel="perplexity (log scale)")
     style.log_axis(ax)
-    style.rows(ax, range(len(arms)), [shorten(arm, 40) for arm, _ in arms], len(arms) - 0.4, -0.6)
+    style.rows(ax, [shorten(arm, 40) for arm, _ in arms])
     ax.grid(axis="x")
     return ax.figure
 
@@ -653,9 +634,9 @@ def next_tokens(table: pd.DataFrame, text: str, *, title: str = "What comes next
         at = np.arange(len(table)) + (i - (models - 1) / 2) * height
         style.bars(ax, table[name], styles[name][0], at=at, height=0.9 * height, gap=0.6)
     names = [repr(str(token))[1:-1].replace(" ", "␣") for token in table.index]
-    style.rows(ax, range(len(table)), names, len(table) - 0.45, -0.55)
+    style.rows(ax, names, ends=(-0.55, len(table) - 0.45))
     ax.set(xlabel="probability (%)", xlim=(0, 1.12 * 100 * table.to_numpy().max()))
-    return legend(ax.figure, [Patch(fc=styles[name][0], label=visible(name)) for name in table])
+    return legend(ax.figure, style.patches({name: styles[name][0] for name in table}))
 
 
 @styled
@@ -706,12 +687,12 @@ def flips(
     ax.hlines(y, -100 * shown["high"], -100 * shown["low"], color=INK, lw=1)
     ax.axvline(0, color=INK, lw=1)
     names = [f"{shorten(label_names[row.label], 40)} ({row.n_templates})" for row in shown.itertuples()]
-    style.rows(ax, y, names, len(shown) - 0.4, -0.6)
+    style.rows(ax, names)
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
     ax.grid(axis="x")
     ax.set_xlabel("share of the class's texts (%)")
-    said = {ORANGE: "teacher right, student wrong", BLUE: "student right, teacher wrong"}
-    return legend(ax.figure, [Patch(color=colour, label=label) for colour, label in said.items()])
+    said = {"teacher right, student wrong": ORANGE, "student right, teacher wrong": BLUE}
+    return legend(ax.figure, style.patches(said))
 
 
 @styled
@@ -724,8 +705,7 @@ def refusal(
     By name: confidences [N] in scope, [M] out of scope, and the chosen threshold, whose point is marked. AUROC
     is the area under the curve, 50 % for guessing.
     """
-    if not models:
-        raise WorkbenchError("There are no models to draw: give the confidences of at least one.")
+    _some(models, "models to draw: give the confidences of at least one")
     n, m = (_items(len(pair[i]) for pair in models.values()) for i in (0, 1))
     ax = figure(3.9, title, f"in scope: {n}", f"out of scope: {m}", "marker: chosen threshold", note).subplots()
     styles, named = arm_styles(models), {}
@@ -748,8 +728,7 @@ def difficulty(tables: dict[str, pd.DataFrame], *, title: str = "Where it gets h
 
     Tables are those of `verdicts.by_slice` (slice, arm, estimate, low, high, n_templates). One y axis.
     """
-    if not tables:
-        raise WorkbenchError("There are no slices to draw: give the table of at least one.")
+    _some(tables, "slices to draw: give the table of at least one")
     for name, table in tables.items():
         _need(table, ["slice", "arm", "estimate", "low", "high", "n_templates"], f"slices {name}")
     styles = arm_styles(pd.concat(tables.values())["arm"])
@@ -763,10 +742,8 @@ def difficulty(tables: dict[str, pd.DataFrame], *, title: str = "Where it gets h
     for ax, (name, table) in zip(axes.flat, tables.items(), strict=False):
         counts = table.groupby("slice", sort=False, observed=True)["n_templates"].max()
         place = pd.Series(np.arange(len(counts)), counts.index)
-        for i, (arm, look) in enumerate(styles.items()):
-            of_arm = table[table["arm"] == arm]
-            x = place[of_arm["slice"]] + 0.5 * ((i + 0.5) / len(styles) - 0.5)
-            style.dots(ax, of_arm, x, look, size=6, bar=1.3, upright=True, lw=1)
+        at = table["slice"].astype(object).map(place)
+        style.lines(ax, table, at, styles, 0.5 / len(styles), size=6, bar=1.3, lw=1)
         ax.set_xticks(place, [f"{style.wrap(slice, 10)}\nn = {n}" for slice, n in counts.items()])
         ax.tick_params(axis="x", length=0, labelsize=8.5)
         ax.set_xlim(-0.5, len(counts) - 0.5)
@@ -803,7 +780,7 @@ def stacked_shares(
         left += share
     inner = table.index.names[-1] or ""
     names = [visible(f"{key[0]}, {inner} {key[1]}" if grouped else key) for key in table.index]
-    style.rows(ax, places, names, places[-1] + 0.19, -0.19)
+    style.rows(ax, names, places, (-0.19, places[-1] + 0.19))
     ax.set(xlim=(0, 100), xlabel=xlabel)
     return legend(ax.figure, patches)
 
@@ -816,10 +793,10 @@ def _bytes(size: float) -> str:
     return f"{size:.3g} {unit}"
 
 
-def _items(counts: Iterable[int]) -> str:
+def _items(counts: Iterable[int], what: str = "items") -> str:
     """As "n = 190 items", or the range where models have different numbers."""
     counts = sorted(set(counts))
-    return f"n = {'–'.join(f'{n:,}' for n in dict.fromkeys([counts[0], counts[-1]]))} items"
+    return f"n = {'–'.join(f'{n:,}' for n in dict.fromkeys([counts[0], counts[-1]]))} {what}"
 
 
 def _plural(seeds: int) -> str:
@@ -837,7 +814,7 @@ def _evidence(table: pd.DataFrame) -> str:
     """As "n = 190 templates, 5 seeds", as far as the table's columns n_templates (or n_problems) and n_seeds tell."""
     parts = []
     for name in {"n_templates", "n_problems"} & set(table):
-        parts.append(_items(table[name].astype(int)).replace("items", name.removeprefix("n_")))
+        parts.append(_items(table[name].astype(int), name.removeprefix("n_")))
     if "n_seeds" in table:
         key = "name" if "name" in table else "arm"
         parts.append(_seeds(table.groupby(key, sort=False)["n_seeds"].max().astype(int)))
@@ -853,12 +830,16 @@ def _verdict_text(found: dict[str, object]) -> str:
     return f"{verdict} {joint}{shorten(found['baseline'], 22)} ({difference}){replaces}"
 
 
+def _some(things: Sized, words: str) -> None:
+    if not len(things):
+        raise WorkbenchError(f"There are no {words}.")
+
+
 def _need(table: pd.DataFrame, columns: list[str], what: str) -> None:
     missing = [column for column in columns if column not in table]
     if missing:
         raise WorkbenchError(f"No column {', '.join(missing)} in {what}: it needs {', '.join(columns)}.")
-    if table.empty:
-        raise WorkbenchError(f"There are no rows in {what}: give at least one.")
+    _some(table.index, f"rows in {what}: give at least one")
 
 
 def _soft(logits: ArrayLike, label_names: Sequence[str]) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Panels for JupyterLab: controls above one picture. Sliders redraw from what is stored; only Train starts work.
 
 Every panel shows itself as the last value of a cell; its picture stays in static pages and on GitHub, where no
-kernel runs.
+kernel runs. How they draw and lock: `widgets`; the one that trains: `training_panel`.
 """
 
+import functools
 import textwrap
-import time
+import timeit
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -200,12 +201,8 @@ class TryItPanel(Panel):
         """Probabilities, a row a model; the index also has the median milliseconds of a call with this one text."""
         rows = {}
         for name, logits in self.models.items():
-            logits([text])  # warm
-            seconds = []
-            for _ in range(self.REPEATS):
-                began = time.perf_counter()
-                found = logits([text])
-                seconds.append(time.perf_counter() - began)
+            found = logits([text])  # and with that it is warm
+            seconds = timeit.repeat(functools.partial(logits, [text]), number=1, repeat=self.REPEATS)
             rows[name, 1000 * float(np.median(seconds))] = metrics.softmax(found)[0]
         index = pd.MultiIndex.from_tuples(rows, names=["model", "ms"])
         return pd.DataFrame(rows.values(), index, self.label_names)
@@ -229,7 +226,7 @@ class TryItPanel(Panel):
             ax.set_title(f"{shorten(name, 24)}\n{ms:.1f} ms", fontsize=9, loc="left")
             ax.tick_params(axis="y", length=0)
         names = [shorten(self.label_names[i], 26) for i in order]
-        style.rows(axes[0], np.arange(len(order)), names, self.BARS - 0.4, -0.6)
+        style.rows(axes[0], names, ends=(-0.6, self.BARS - 0.4))
         return widgets.png(fig)
 
 
@@ -372,9 +369,8 @@ class ComparePanel(Panel):
         """The arms that no other arm beats in both measures."""
         x, y = self.x.value, self.y.value
         table = self.measures[self.measures[[x, y]].notna().all(axis=1)]
-        cost = table[x] if widgets.lower_is_better(x) else -table[x]
-        gain = -table[y] if widgets.lower_is_better(y) else table[y]
-        return list(table.index[figures.pareto(cost.to_numpy(), gain.to_numpy())])
+        cost, loss = ((table[name] if widgets.lower_is_better(name) else -table[name]).to_numpy() for name in (x, y))
+        return list(table.index[figures.pareto(cost, -loss)])
 
     def draw(self) -> bytes:
         """The plane of two measures, and the accuracy in each quarter of the texts."""

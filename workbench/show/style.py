@@ -1,8 +1,9 @@
-"""The one style of all figures, and the few things that they are drawn with: marks, bars, rows, maps, names, legends.
+"""The one style of all figures, and the few primitives that draw into given axes: dots, lines, bars and heat maps.
 
-A figure is 7 inches wide (700 px in a notebook, stored at twice that), laid out once and then fixed. Colours are
-Okabe and Ito's (Tol's for arms without a fixed style); marker and words repeat what colour says, so that figures
-survive grey print. What is drawn here takes fractions and shows %.
+Figures (`figures`, to read next) and panels put these together with rows of names, legends and words. A figure is
+7 inches wide (700 px in a notebook, stored at twice that), laid out once and then fixed. Colours are Okabe and Ito's
+(Tol's for arms without a fixed style); marker and words repeat what colour says, so that figures survive grey print.
+What is drawn here takes fractions and shows %.
 
 pyplot is never imported: its hidden current figure goes wrong as soon as two threads draw.
 """
@@ -19,12 +20,14 @@ from typing import Any, ParamSpec
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike
@@ -156,6 +159,11 @@ def handles(styles: Mapping[str, Look], line: bool = True) -> list[Line2D]:
     return [handle(arm, look, line) for arm, look in styles.items()]
 
 
+def patches(colours: Mapping[str, str]) -> list[Patch]:
+    """The entries in a legend of areas that differ by colour."""
+    return [Patch(color=colour, label=visible(label)) for label, colour in colours.items()]
+
+
 def marked(look: Look, size: float = 6) -> dict[str, Any]:
     """Keywords for a line and its markers, and a larger star: it fills less of its square than the others."""
     colour, marker = look
@@ -195,15 +203,30 @@ def bars(
     return ax.barh(at, percent, height=height, color=colour), numbers
 
 
+def lines(
+    ax: Axes, table: pd.DataFrame, at: pd.Series, styles: Mapping[str, Look], apart: float = 0.0, log: bool = False,
+    **line: Any,
+) -> None:  # fmt: skip
+    """`dots` of each arm of a table, joined, at places along x; arms move `apart` lest their intervals hide each other.
+
+    On a logarithmic axis `apart` is a difference of logarithms. The rest is told to `dots`.
+    """
+    for i, (arm, look) in enumerate(styles.items()):
+        of_arm, shift = table["arm"] == arm, apart * (i - (len(styles) - 1) / 2)
+        x = at[of_arm] * np.exp(shift) if log else at[of_arm] + shift
+        dots(ax, table[of_arm], x, look, upright=True, **line)
+
+
 def whole(percent: float) -> str:
     """As "31", or "<1" for what would be 0."""
     return "<1" if percent < 1 else f"{percent:.0f}"
 
 
-def rows(ax: Axes, places: ArrayLike, names: Sequence[str], end: float, start: float = 0.0) -> None:
-    """Names along the y axis at places, which go down from start to end."""
-    ax.set_yticks(places, names)
-    ax.set_ylim(end, start)
+def rows(ax: Axes, names: Sequence[str], at: ArrayLike | None = None, ends: tuple[float, float] | None = None) -> None:
+    """Names along the y axis, the first on top: one a unit, or at places between the two ends, top and bottom."""
+    ax.set_yticks(np.arange(len(names)) if at is None else at, names)
+    top, bottom = ends or (-0.6, len(names) - 0.4)
+    ax.set_ylim(bottom, top)
     ax.tick_params(axis="y", length=0)
 
 

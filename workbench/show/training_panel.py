@@ -1,4 +1,9 @@
-"""The panel that trains: its settings, its thread, and the runs it has made."""
+"""The panel that trains: its settings, its thread, and the runs it has made.
+
+One thread at a time consumes the records of a run and draws from them; Train and `run` take the same path, and all that
+they share with the controls changes under the panel's lock. What a run is: `workbench.training`; what a panel is:
+`widgets`.
+"""
 
 import functools
 import threading
@@ -51,7 +56,6 @@ class TrainingPanel(widgets.Panel):
         self.train_function = train or functools.partial(training.train, checkpoint_seconds=10.0)
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._forget()
         self.settings = _settings(self.base, students)
         self.case = widgets.choice("task", "with its labels", "What the student is taught with", list(self.data))
         self.overlay = widgets.control(
@@ -69,22 +73,25 @@ class TrainingPanel(widgets.Panel):
         super().__init__(about, [*inputs, self.overlay], [self.code, self.table])
         self.children = [self.children[0], row, self.status, *self.children[1:]]
         self.controls += [self.train, self.stop, self.reset]
-        self._set_base()
+        self._reset()
         widgets.on_value(self._describe, *inputs)
-        self.train.on_click(lambda _: self._start())
-        self.stop.on_click(lambda _: self._halt())
-        self.reset.on_click(lambda _: self._reset())
-        self._describe()
-        self.watch(self.overlay)
+        widgets.on_value(self.redraw, self.overlay)
+        for button, act in ((self.train, self._start), (self.stop, self._halt), (self.reset, self._reset)):
+            button.on_click(lambda _, act=act: act())
 
-    def _forget(self) -> None:
-        self.live, self._live_name, self._number = pd.DataFrame(), "", 0
-        self.finished: dict[str, tuple[Any, pd.DataFrame]] = {}
-
-    def _set_base(self) -> None:
-        for name, control in self.settings.items():
-            control.value = getattr(self.base, name)
-        self.case.value = next(iter(self.data))
+    def _reset(self) -> None:
+        """The first settings, and no runs; the store keeps them."""
+        with self.lock:
+            if not self.stop.disabled:
+                return
+            self.live, self._live_name = pd.DataFrame(), ""
+            self.finished: dict[str, tuple[Any, pd.DataFrame]] = {}
+            self.overlay.options, self.table.value, self.bar.value = [], "", 0
+            for name, control in self.settings.items():
+                control.value = getattr(self.base, name)
+            self.case.value = next(iter(self.data))
+            self._describe()
+            self.redraw()
 
     @property
     def config(self) -> Any:
@@ -178,7 +185,7 @@ class TrainingPanel(widgets.Panel):
         """Consume one run's records; the text of what went wrong: an exception would hold its frames in memory."""
         history: list[dict[str, float]] = []
         self._live_name = f"{case}, {_changes(config, self.base) or 'as given'}"
-        drawn, pause, text, ended = 0.0, self.STEP_SECONDS, "", False
+        next_look, text, ended = 0.0, "", False
         try:
             records = self.train_function(training.Job(*self.data[case], config))
             try:
@@ -186,11 +193,10 @@ class TrainingPanel(widgets.Panel):
                     history.append(record)
                     if stop.is_set():
                         break
-                    if time.monotonic() - drawn >= pause:
-                        began = time.monotonic()
+                    if (began := time.monotonic()) >= next_look:
                         self._progress(config, history)
-                        drawn = time.monotonic()
-                        pause = max(self.STEP_SECONDS, 4 * (drawn - began))
+                        took = time.monotonic() - began
+                        next_look = began + took + max(self.STEP_SECONDS, 4 * took)
                 else:
                     ended = True
             finally:
@@ -220,8 +226,7 @@ class TrainingPanel(widgets.Panel):
             self.bar.value = step
             self.bar.bar_style = "danger" if text else "success" if ended else "warning"
             if ended and not text:
-                self._number += 1
-                self.finished[f"{self._number}: {self._live_name}"] = config, self.live
+                self.finished[f"{len(self.finished) + 1}: {self._live_name}"] = config, self.live
                 self.overlay.options = list(self.finished)
                 self._tabulate()
                 told = f"Done: {step:,} steps. {_scores(self.live)} The run is in the store."
@@ -234,21 +239,11 @@ class TrainingPanel(widgets.Panel):
     def _tabulate(self) -> None:
         rows = []
         for name, (config, history) in self.finished.items():
-            best = 100 * _seen(history).max()
+            best = widgets.measured(history).max()
             seconds = f"{history['seconds'].iloc[-1]:.1f}" if "seconds" in history else "–"
             rows.append({"run": name, "best validation accuracy (%)": "–" if pd.isna(best) else f"{best:.1f}",
                          "steps": config.steps, "training (s)": seconds})  # fmt: skip
         self.table.value = widgets.table(pd.DataFrame(rows))
-
-    def _reset(self) -> None:
-        with self.lock:
-            if not self.stop.disabled:
-                return
-            self._forget()
-            self.overlay.options, self.table.value, self.bar.value = [], "", 0
-            self._set_base()
-            self._describe()
-            self.redraw()
 
     def draw(self) -> bytes:
         """Loss terms on the left, validation accuracy on the right, of the run and of what is laid over it."""
@@ -324,13 +319,8 @@ def _changes(config: Any, base: Any) -> str:
     return ", ".join(f"{n} {getattr(config, n)}" for n in names if getattr(config, n) != getattr(base, n))
 
 
-def _seen(history: pd.DataFrame) -> pd.Series:
-    """The validation accuracies that were measured."""
-    return history.get("validation", pd.Series(dtype=float)).dropna()
-
-
 def _scores(history: pd.DataFrame) -> str:
     """As "Loss 0.3; validation 81.0 % (best 82.1 %).", as far as it was measured."""
     loss = f"Loss {history['loss'].iloc[-1]:.3g}" if "loss" in history else ""
-    seen = 100 * _seen(history)
+    seen = widgets.measured(history)
     return f"{loss}; validation {seen.iloc[-1]:.1f} % (best {seen.max():.1f} %)." if len(seen) else f"{loss}."

@@ -1,7 +1,7 @@
 """What the panels share: controls above one picture, which is drawn under a lock; their words; their axes.
 
 Callbacks arrive on several threads and training draws from one of its own, so a panel draws under a lock, from the
-values its controls have by then, into figures that pyplot doesn't know.
+values its controls have by then, into figures that pyplot doesn't know. `panels` has a panel for each question.
 """
 
 import io
@@ -148,11 +148,15 @@ def x_axis(ax: Axes, name: str, values: pd.Series, ticks: Sequence[float] | None
     ax.set_xlabel(f"{name} (log scale)" if wide else name)
 
 
+def measured(history: pd.DataFrame) -> pd.Series:
+    """The validation accuracies of a run in % by step, as far as they were measured."""
+    seen = history.reindex(columns=["step", "validation"]).dropna()
+    return 100 * seen.set_index("step")["validation"].astype(float)
+
+
 def validation(ax: Axes, history: pd.DataFrame, **line: Any) -> None:
-    """The validation accuracy of a run in %, as far as it was measured."""
-    if "validation" in history:
-        measured = history.dropna(subset="validation")
-        ax.plot(measured["step"], 100 * measured["validation"], "-o", ms=4, clip_on=False, **line)
+    """`measured` as a line."""
+    ax.plot(measured(history), "-o", ms=4, clip_on=False, **line)
 
 
 def png(fig: Figure) -> bytes:
