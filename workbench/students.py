@@ -38,7 +38,6 @@ SMALL = re.compile(r"(\d{1,9})x(\d{1,9})")  # layers x width
 LAYERS, PARAMETERS = 256, 2_000_000_000  # of a new model, at most
 MINILM = re.compile(r"minilm(?:-(\d{1,9}))?")
 LLAMA = re.compile(r"llama-(\d{1,9})x(\d{1,9})")  # layers x width
-_FLOPS: dict[tuple, int] = {}  # by architecture and length
 
 
 def build(
