@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from tiny import CONFIG, PLAIN
 
 from workbench import metrics, reading, students, training
-from workbench.losses import LOSSES, combine
+from workbench.losses import LOSSES, Objective, combine
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
 from workbench.tasks import Task
@@ -117,9 +117,12 @@ def test_the_labelled_fraction_is_kept_and_each_stream_has_its_own_epochs(option
         assert all(len(set(epoch)) == size for epoch in whole)
 
 
-def test_a_batch_larger_than_the_labelled_rows_repeats_them_evenly_and_arms_of_one_seed_share_their_rows():
+def test_a_batch_larger_than_the_labelled_rows_repeats_them_evenly():
     (rows,) = draw(TrainConfig(batch_size=8, kd_weight=0.0, ce_weight=1.0), 1, labelled=2)
     assert Counter(rows.tolist()) == {0: 4, 1: 4}
+
+
+def test_arms_share_their_rows_when_they_share_the_seed():
     config = TrainConfig(batch_size=8, labelled_fraction=0.25)
     arm = replace(config, student="minilm", loss="hard_labels", temperature=9.0, ce_weight=2.0, learning_rate=1.0)
     assert (draw(config, 9) == draw(arm, 9)).all()
@@ -129,28 +132,31 @@ def test_a_batch_larger_than_the_labelled_rows_repeats_them_evenly_and_arms_of_o
 # --- what a step computes
 
 
-def first_step(task: Task, config: TrainConfig) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """(the new student's logits, labels or -1, texts) of the first batch."""
-    torch.manual_seed(config.seed)
-    texts = task.transfer_texts
-    student, tokenizer = students.build(config.student, task.label_names, texts)
-    chosen = [texts[i] for i in training.Batches(9, 36, config).rows(0)]
-    known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
-    target = torch.tensor([known.get(text, -1) for text in chosen])
-    return torch.from_numpy(reading.predict(student, tokenizer, chosen)), target, chosen
-
-
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_first_record_is_the_loss_of_the_new_student_on_the_first_batch(task, labels, store, smoothing):
     """By torch's own losses: checks weights, T², smoothing, both denominators, gradients and the pairing of rows."""
-    weights = {"temperature": 3.0, "kd_weight": 0.5, "ce_weight": 2.0, "label_smoothing": smoothing}
-    config = replace(PLAIN, batch_size=12, log_every=1, eval_every=1, **weights)
+    config = replace(
+        PLAIN,
+        temperature=3.0,
+        kd_weight=0.5,
+        ce_weight=2.0,
+        label_smoothing=smoothing,
+        batch_size=12,
+        log_every=1,
+        eval_every=1,
+    )
     record = next(train(Job(task, labels, config), store=store))
 
-    logits, target, chosen = first_step(task, config)
-    logits.requires_grad_()
+    torch.manual_seed(config.seed)
+    texts = task.transfer_texts
+    student, tokenizer = students.build(config.student, task.label_names, texts)
+    rows = training.Batches(9, 36, config).rows(0)
+    chosen = [texts[i] for i in rows]
+    logits = torch.from_numpy(reading.predict(student, tokenizer, chosen)).requires_grad_()
+    known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
+    target = torch.tensor([known.get(text, -100) for text in chosen])  # torch ignores -100
     teacher = torch.from_numpy(BagOfWords(task).logits(chosen))
-    ce = F.cross_entropy(logits, target, label_smoothing=smoothing, ignore_index=-1)
+    ce = F.cross_entropy(logits, target, label_smoothing=smoothing)
     kd = F.kl_div((logits / 3).log_softmax(-1), (teacher / 3).softmax(-1), reduction="batchmean")
     assert (target >= 0).sum() == 3
     assert record["ce"] == pytest.approx(ce.item(), abs=1e-5)
@@ -167,8 +173,16 @@ OPTIONS = {"jsd": {"beta": 0.3, "normalise": True}, "dkd": {"beta": 4.0}, "dist"
 def test_every_loss_trains_with_its_options_and_the_labels(task, labels, store, loss):
     config = replace(PLAIN, loss=loss, loss_options=OPTIONS.get(loss, {}), log_every=1, steps=2)
     record = next(train(Job(task, labels, config), store=store))
-    logits, target, chosen = first_step(task, config)
-    _, _, kd = combine(logits, torch.from_numpy(labels.logits(chosen)), target, config)
+    torch.manual_seed(config.seed)
+    texts = task.transfer_texts
+    student, tokenizer = students.build(config.student, task.label_names, texts)
+    chosen = [texts[i] for i in training.Batches(9, 36, config).rows(0)]
+    known = dict(zip(task.labelled["text"], task.labelled["label"], strict=True))
+    target = torch.tensor([known.get(text, -1) for text in chosen])
+    logits = torch.from_numpy(reading.predict(student, tokenizer, chosen))
+    teacher = torch.from_numpy(labels.logits(chosen))
+    options = {"loss": loss, "loss_options": config.loss_options, "temperature": config.temperature}
+    _, _, kd = combine(logits, teacher, target, Objective(**options))
     assert record["kd"] == pytest.approx(kd.item(), abs=1e-5)
 
 
@@ -237,16 +251,18 @@ def test_a_run_ends_at_the_first_look_that_reaches_the_score_on_the_schedule_of_
 def test_an_absent_term_has_no_value_and_the_gradients_no_ratio(task, labels, store, kd_weight, ce_weight):
     config = replace(PLAIN, steps=2, kd_weight=kd_weight, ce_weight=ce_weight)
     (record,) = train(Job(task, labels if kd_weight else None, config), store=store)
-    there = {"kd": kd_weight, "ce": ce_weight, "grad_ratio": kd_weight and ce_weight}
-    assert {name: math.isfinite(record[name]) for name in there} == {k: bool(v) for k, v in there.items()}
+    assert math.isfinite(record["kd"]) == bool(kd_weight)
+    assert math.isfinite(record["ce"]) == bool(ce_weight)
+    assert math.isfinite(record["grad_ratio"]) == bool(kd_weight and ce_weight)
 
 
 def test_the_ratio_of_gradients_follows_the_weights(task, labels, store):
     config = replace(PLAIN, steps=1, log_every=1, learning_rate=1e-30)
-    changes = {}, {"kd_weight": 3.0, "ce_weight": 0.5}, {"scale_by_temperature": False}
-    runs = [list(train(Job(task, labels, replace(config, **change)), store=store)) for change in changes]
-    base, more, bare = (record["grad_ratio"] for (record,) in runs)
-    assert (more, bare) == (pytest.approx(6 * base), pytest.approx(base / 4))
+    (base,) = train(Job(task, labels, config), store=store)
+    (more,) = train(Job(task, labels, replace(config, kd_weight=3.0, ce_weight=0.5)), store=store)
+    (bare,) = train(Job(task, labels, replace(config, scale_by_temperature=False)), store=store)
+    assert more["grad_ratio"] == pytest.approx(6 * base["grad_ratio"])
+    assert bare["grad_ratio"] == pytest.approx(base["grad_ratio"] / 4)
 
 
 def test_the_student_learns_and_the_teacher_stays(task, labels, store):
@@ -326,8 +342,10 @@ def test_a_closed_run_resumes_where_it_was_closed(task, labels, store, whole, mo
     assert not list(store.root.rglob("checkpoint"))
 
 
-def test_a_run_that_dies_after_every_step_ends_where_it_would_have_ended(task, labels, store, whole, monkeypatch):
-    one_step, left = training.Trainer.one_step, iter(())
+def die_after_every_step(task, labels, config, store, monkeypatch) -> None:
+    """Leave a run with its last step to go, which alone may be taken."""
+    one_step = training.Trainer.one_step
+    left = iter(())
 
     def step_or_die(self) -> None:
         if next(left, None) is None:
@@ -335,11 +353,15 @@ def test_a_run_that_dies_after_every_step_ends_where_it_would_have_ended(task, l
         one_step(self)
 
     monkeypatch.setattr(training.Trainer, "one_step", step_or_die)
-    for _ in range(CONFIG.steps - 1):
+    for _ in range(config.steps - 1):
         left = iter([1])
         with pytest.raises(KeyboardInterrupt):
-            list(train(Job(task, labels, CONFIG), store=store, checkpoint_seconds=0))
+            list(train(Job(task, labels, config), store=store, checkpoint_seconds=0))
     left = iter([1])
+
+
+def test_a_run_that_dies_after_every_step_ends_where_it_would_have_ended(task, labels, store, whole, monkeypatch):
+    die_after_every_step(task, labels, CONFIG, store, monkeypatch)
     check_same(run(task, labels, CONFIG, store), whole)
 
 
@@ -363,10 +385,10 @@ def test_what_the_consumer_does_between_records_does_not_reach_the_run(task, lab
 # --- several at once
 
 
-def test_two_runs_at_once_in_one_process_end_as_each_alone(task, labels, tmp_path, whole):
-    """In threads of their own, one store each, taking turns record by record."""
-    wanted = {0: whole, 1: run(task, labels, replace(CONFIG, seed=1), Store(tmp_path / "alone"))}
-    barrier = threading.Barrier(len(wanted))
+def check_interleaved(task, labels, tmp_path, seeds, wanted) -> None:
+    """Runs in threads of their own, one store each, that take turns record by record, end as each alone."""
+    barrier = threading.Barrier(len(seeds))
+    failed: list[BaseException] = []
     mixed: list[int] = []
 
     def work(seed: int) -> None:
@@ -379,15 +401,24 @@ def test_two_runs_at_once_in_one_process_end_as_each_alone(task, labels, tmp_pat
                     torch.rand(record["step"])  # the consumer draws too
                 if record["step"] < CONFIG.steps:
                     barrier.wait(60)  # both are between two steps here
-        except BaseException:
+        except BaseException as error:
+            failed.append(error)
             barrier.abort()
-            raise
 
-    with ThreadPoolExecutor(len(wanted)) as pool:
-        list(pool.map(work, wanted, timeout=240))  # raises what one of them raised
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in seeds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not failed
     assert mixed != sorted(mixed), "they ran one after the other: this proves nothing"
-    for seed, alone in wanted.items():
-        check_same(find_run(Job(task, labels, replace(CONFIG, seed=seed)), Store(tmp_path / f"{seed}")), alone)
+    for seed in seeds:
+        check_same(find_run(Job(task, labels, replace(CONFIG, seed=seed)), Store(tmp_path / f"{seed}")), wanted[seed])
+
+
+def test_two_runs_at_once_in_one_process_end_as_each_alone(task, labels, tmp_path, whole):
+    other = run(task, labels, replace(CONFIG, seed=1), Store(tmp_path / "alone"))
+    check_interleaved(task, labels, tmp_path, (0, 1), {0: whole, 1: other})
 
 
 def test_a_run_whose_records_are_taken_by_several_threads_and_closed_by_another_resumes(task, labels, store, whole):
@@ -421,9 +452,9 @@ def train_in_child(task: Task, labels: SoftLabels, root: Path, started) -> None:
         pass
 
 
-def start(*arguments):
+def start(target, *arguments):
     started = FORKS.Event()
-    process = FORKS.Process(target=train_in_child, args=(*arguments, started))
+    process = FORKS.Process(target=target, args=(*arguments, started))
     process.start()
     assert started.wait(120)
     return process
@@ -432,6 +463,21 @@ def start(*arguments):
 def finish(process) -> int:
     process.join(120)
     return process.exitcode
+
+
+def kill(target, arguments: tuple, moments: list[float], after=lambda: None, begun=lambda: True) -> int:
+    """How many kills, at those seconds after each start and what `begun` waits for, came in time; then lets it end."""
+    landed = 0
+    for moment in moments:
+        process = start(target, *arguments)
+        while process.is_alive() and not begun():
+            time.sleep(0.01)
+        time.sleep(moment)
+        process.kill()
+        landed += finish(process) == -signal.SIGKILL
+        after()
+    assert finish(start(target, *arguments)) == 0
+    return landed
 
 
 def steps_kept(root: Path) -> int:
@@ -445,18 +491,14 @@ def steps_kept(root: Path) -> int:
 def kill_and_resume(task, labels, root: Path, moments: list[float], further: bool = False) -> tuple[int, list[int]]:
     """(how many kills came before the end, the steps kept after each); then lets the run end.
 
-    A moment counts from the start; with `further` from the first checkpoint that goes beyond the last kill's.
+    With `further` a moment counts from the first checkpoint that goes beyond the last kill's.
     """
-    landed, kept = 0, []
-    for moment in moments:
-        process = start(task, labels, root)
-        while further and process.is_alive() and steps_kept(root) <= max(kept, default=0):
-            time.sleep(0.01)
-        time.sleep(moment)
-        process.kill()
-        landed += finish(process) == -signal.SIGKILL
-        kept.append(steps_kept(root))
-    assert finish(start(task, labels, root)) == 0
+    kept: list[int] = []
+
+    def begun() -> bool:
+        return not further or steps_kept(root) > max(kept, default=0)
+
+    landed = kill(train_in_child, (task, labels, root), moments, lambda: kept.append(steps_kept(root)), begun)
     return landed, kept
 
 
