@@ -149,12 +149,12 @@ task.test.to_pandas().assign(label=names[0])""",
     "pd.DataFrame({{'name': names, 'n': 1}}).set_index('name')",
     "report.answer('Classes: ' + ', '.join(names) + ' of ' + task.name, pd.DataFrame({{'class': names, 'n': 1}}))",
     "TraceView([Problem('hub:x', 1, name, name, name) for name in names[:8]], {{'model': list(names[:8])}})",
-    "plots.class_similarity(np.eye(30) + 1.0, names)",
+    "figures.class_similarity(np.eye(30) + 1.0, names)",
     """logits = np.eye(30)
 panel = panels.ComparePanel(pd.DataFrame({{'accuracy': [1.0, 0.5], 'p50_ms': [1.0, 2.0]}}, index=['a', 'b']),
     {{'a': logits, 'b': logits[::-1]}}, list(names), np.arange(30), names)
 panel""",
-    "widgets.TemperaturePanel(np.eye(30) + 0.1, list(names), names, truth=np.arange(30)[::-1])",
+    "panels.TemperaturePanel(np.eye(30) + 0.1, list(names), names, truth=np.arange(30)[::-1])",
     "print(*names, sep='\\n')",
     "raise WorkbenchError('No such class: ' + ' '.join(names))",
 ]
@@ -170,7 +170,9 @@ def test_a_page_of_all_names_shows_each_as_it_was_written(browser, csv, tmp_path
     folder.mkdir()
     nb_.save(made, folder / "00_names.ipynb")
     (folder / "budgets.yaml").write_text("quick: {}\n")
-    assert report.run(folder, data=tmp_path) == ["00_names"]  # its last cell raises
+    assert report.run(folder, data=tmp_path) == ["00_names"]  # its last cell raises, and no other
+    ran = nb_.load(tmp_path / "reports" / "laptop" / "00_names.ipynb").cells
+    assert [cell.execution_count is None for cell in ran if cell.cell_type == "code"] == [False] * len(sources)
     for page in ("index", "00_names"):
         found, asked, said, text = read_page(browser, tmp_path / "reports" / "laptop" / f"{page}.html", HARM)
         assert found == HARMLESS and asked == [] and said == []
