@@ -168,6 +168,53 @@ def test_csv_hides_labels_as_the_embedded_task_does(tmp_path):
     assert sorted(other.transfer_texts) == sorted(task.transfer_texts)
 
 
+def test_csv_rows_without_a_label_are_unlabelled(tmp_path):
+    known = [(f"{c} {i}", c) for i in range(20) for c in CLASSES]
+    more = [(f"who knows {i}", "") for i in range(30)]
+    plain = load_task(write(tmp_path / "a.csv", known), labels_per_class=None)
+    name = write(tmp_path / "b.csv", [*known, *more, ("light 3", " ")])
+    with pytest.warns(UserWarning, match="left out 1 rows without a label whose text has one in another row"):
+        task = load_task(name, labels_per_class=None)
+    assert sorted(task.unlabelled["text"]) == sorted(text for text, _ in more)
+    assert set(task.unlabelled["label"]) == {-1} and task.label_names == CLASSES
+    for split in ("labelled", *JUDGES):
+        assert rows(task, split) == rows(plain, split)
+
+
+def test_csv_near_copies_of_what_is_held_out_are_not_learnt_from(tmp_path):
+    table = grouped() + [(f"{c}, or so, {g}", "", f"{c}-{g}") for c in CLASSES for g in range(12)]
+    with pytest.warns(UserWarning, match="without a label whose group is held out"):
+        task = load_task(write(tmp_path / "a.csv", table, "text,label,family"), group="family", labels_per_class=None)
+    held_out = {group for split in JUDGES[:3] for group in getattr(task, split)["group"]}
+    assert not held_out & set(task.unlabelled["group"]) and len(task.unlabelled) > 0
+    assert all(label >= 0 for split in JUDGES[:3] for label in getattr(task, split)["label"])
+
+
+def test_csv_a_column_of_splits_decides(tmp_path):
+    parts = ("train", "train", "Test", "dev", "train")
+    table = [(f"{c} {i}", c, parts[i % 5]) for i in range(40) for c in CLASSES]
+    task = load_task(write(tmp_path / "a.csv", table, "text,label,part"), split="part", labels_per_class=None)
+    named = {part: {text for text, _, where in table if where == part} for part in parts}
+    assert set(task.test["text"]) == named["Test"] and set(task.validation["text"]) == named["dev"]
+    assert set(task.labelled["text"]) | set(task.calibration["text"]) == named["train"]
+    assert len(task.calibration) == 3 * 2  # which is not named, so a tenth of the training rows of each class
+    torn = [*table, ("light 0", "light", "test")]
+    with pytest.warns(UserWarning, match="left out 1 rows whose text stands in its test or validation split"):
+        task = load_task(write(tmp_path / "b.csv", torn, "text,label,part"), split="part", labels_per_class=None)
+    assert "light 0" in task.test["text"] and "light 0" not in task.transfer_texts
+
+
+def test_a_named_label_is_out_of_scope(tmp_path):
+    table = [(f"{c} {i}", c) for i in range(20) for c in (*CLASSES, "no idea")]
+    task = load_task(write(tmp_path / "a.csv", table), out_of_scope="no idea", labels_per_class=None)
+    inside = load_task(write(tmp_path / "b.csv", [r for r in table if r[1] != "no idea"]), labels_per_class=None)
+    assert task.label_names == CLASSES
+    assert set(task.out_of_scope["text"]) == {text for text, c in table if c == "no idea"}
+    assert set(task.out_of_scope["label"]) == {-1}
+    counts = task.describe()["rows"].drop("out_of_scope")
+    assert counts.equals(inside.describe()["rows"].drop("out_of_scope"))
+
+
 def test_csv_with_other_column_names_and_surrounding_space(tmp_path):
     table = [(i, f"  {c} {i} ", c) for i in range(8) for c in CLASSES]
     task = load_task(write(tmp_path / "a.csv", table, "id,utterance,intent"), text="utterance", label="intent")

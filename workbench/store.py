@@ -119,6 +119,16 @@ def sha256_file(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def file_hash(path: Path, after: str) -> str:
+    """SHA-256 of a file that was named after such a prefix; WorkbenchError where there is none to be read."""
+    try:
+        if path.exists() and not path.is_dir() and not path.is_file():
+            raise OSError(0, "Not a regular file")  # a pipe or a device may never end
+        return sha256_file(path)
+    except OSError as error:
+        raise WorkbenchError(f"Can't read {path}: {error.strerror}; check the path after {after!r}.") from None
+
+
 def write_atomic(path: Path | str, data: bytes | str) -> None:
     """Write a file (text as UTF-8) so that readers and crashes see the old one or the new one, never half."""
     path = Path(path)

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ from datasets.utils import logging as datasets_logging
 from pandas.io.common import get_handle
 
 from workbench.errors import Number, WorkbenchError, shown, unknown
-from workbench.store import Store, code_fingerprint, sha256_file
+from workbench.store import Store, code_fingerprint, file_hash
 
 SPLITS = ("labelled", "unlabelled", "validation", "calibration", "test", "out_of_scope")
 HELD_OUT = {"test": 0.2, "validation": 0.1, "calibration": 0.1}  # of the groups, within each class
@@ -121,15 +122,69 @@ class Task:
         return pd.DataFrame(table).T.astype({c: int for c in ("rows", "classes", "groups", "smallest class")})
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a file or data set are; `load_task` takes each by name.
+
+    Attributes:
+        text: the column of texts. For pairs two columns, as ``"premise,hypothesis"`` or a tuple: each pair becomes
+            one text, ``premise || hypothesis`` (`PAIR` between them), for teachers, students and whoever uses them.
+        label: the column of labels; rows where it is empty are unlabelled.
+        group: the column of near copies that must not be torn apart by a split.
+        split: the column that says of each row ``train``, ``validation``, ``calibration`` or ``test``; what is not
+            there is held out of the training rows. A data set of the hub has splits of its own instead.
+        out_of_scope: the label of rows that belong to no class: they become the split of that name.
+    """
+
+    text: str | Sequence[str] = "text"
+    label: str = "label"
+    group: str | None = None
+    split: str | None = None
+    out_of_scope: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("label", "group", "split", "out_of_scope"):
+            value = getattr(self, name)
+            if not (isinstance(value, str) and value) and not (name != "label" and value is None):
+                what = "of a label" if name == "out_of_scope" else "of a column"
+                raise WorkbenchError(f"{name} is {value!r}: give the name {what}.")
+
+    def texts(self, there: Sequence[str]) -> list[str]:
+        """One column, or the two of a pair."""
+        text = self.text
+        if not (isinstance(text, str) or (isinstance(text, Sequence) and all(isinstance(t, str) for t in text))):
+            raise WorkbenchError(f"text is {text!r}: give the name of a column, or two for pairs of texts.")
+        columns = [text] if text in there else text.split(",") if isinstance(text, str) else list(text)
+        if not 1 <= len(columns) <= 2:
+            raise WorkbenchError(f"text names {len(columns)} columns ({text!r}): give one, or two for pairs of texts.")
+        return columns
+
+    def among(self, where: object, there: Sequence[str]) -> list[str]:
+        """All of them, refused unless each is once among the columns that are there."""
+        texts = self.texts(there)
+        wanted = [*texts, self.label, *(name for name in (self.group, self.split) if name)]
+        if len(set(wanted)) < len(wanted):
+            named = ", ".join(map(repr, wanted))
+            raise WorkbenchError(f"{where}: {named} name one column twice: name a column for each.")
+        flags = {**dict.fromkeys(texts, "--text"), self.label: "--label", self.group: "--group"}
+        for column in wanted:
+            if there.count(column) > 1:
+                raise WorkbenchError(f"{where} has {there.count(column)} columns {column!r}: rename all but one.")
+            if len(there) == 1 and re.search(r"[;\t|]", there[0]):
+                raise WorkbenchError(f"{where} has one column, {there[0]!r}: separate columns by commas.")
+            if column not in there:
+                names, flag = ", ".join(map(repr, there)), flags.get(column, "--split")
+                raise WorkbenchError(f"{where} has no column {column!r}; it has {names}: name yours with {flag}.")
+        return wanted
+
+
 def load_task(
     name: str = "voice-commands",
     *,
     labels_per_class: int | None = 5,
     label_draw: int = 0,
-    text: str | Sequence[str] = "text",
-    label: str = "label",
-    group: str | None = None,
     store: Store | None = None,
+    **columns: Any,
 ) -> Task:
     """Load a task.
 
@@ -141,11 +196,8 @@ def load_task(
         labels_per_class: how many training rows of each class keep their label (≥ 1); the others are the
             unlabelled rest of the transfer set. None keeps every label. A class with fewer rows gives them all.
         label_draw: seed of the draw of those rows.
-        text: the column of texts. For pairs two columns, as ``"premise,hypothesis"`` or a tuple: each pair becomes
-            one text, ``premise || hypothesis`` (`PAIR` between them), for teachers, students and whoever uses them.
-        label: the column of labels.
-        group: the column of near copies that must not be torn apart by a split.
         store: where the sampled task is kept.
+        columns: see `Columns`; ``text``, ``label`` and no groups unless they are named.
 
     Raises:
         WorkbenchError: unknown task, unreadable file or dataset, missing column, empty or missing cells, several
@@ -155,10 +207,7 @@ def load_task(
         UserWarning: labels that look alike (case, spaces, Unicode form, invisible characters); they stay apart.
     """
     labels_per_class = PER_CLASS.check("labels_per_class", labels_per_class)
-    label_draw = WHOLE.check("label_draw", label_draw)
-    for column, value in {"label": label, "group": group}.items():
-        if not (isinstance(value, str) and value) and not (column == "group" and value is None):
-            raise WorkbenchError(f"{column} is {value!r}: give the name of a column.")
+    label_draw, named = WHOLE.check("label_draw", label_draw), Columns(**columns)
     check_name("task", name)
     if name in ("csv:", "hub:"):
         raise WorkbenchError(f"The task {name!r} names nothing: write {TASKS[1]} or {TASKS[2]}.")
@@ -166,10 +215,11 @@ def load_task(
         title, source, licence, names, rows = "voice-commands", *_voice_commands(store or Store())
     elif name.startswith("csv:"):
         path = Path(name.removeprefix("csv:"))
-        title, licence, source = path.stem, "yours", f"{path.name} (sha256 {_file_hash(path)[:12]})"
-        names, rows = _read_csv(path, text, label, group)
+        digest = file_hash(path, "csv:")[:12]
+        title, licence, source = path.stem, "yours", f"{path.name} (sha256 {digest})"
+        names, rows = _read_csv(path, named)
     elif name.startswith("hub:"):
-        title, source, licence, names, rows = _read_hub(name.removeprefix("hub:"), text, label, group)
+        title, source, licence, names, rows = _read_hub(name.removeprefix("hub:"), named)
     else:
         raise unknown("task", name, TASKS)
 
@@ -219,25 +269,6 @@ def _voice_commands(store: Store) -> tuple[str, str, list[str], dict[str, pd.Dat
     return grammar.SOURCE, grammar.LICENCE, made["names"], {s: pd.DataFrame(r) for s, r in made["rows"].items()}
 
 
-def _file_hash(path: Path) -> str:
-    try:
-        if path.exists() and not path.is_dir() and not path.is_file():
-            raise OSError(0, "Not a regular file")  # a pipe or a device may never end
-        return sha256_file(path)
-    except OSError as error:
-        raise WorkbenchError(f"Can't read {path}: {error.strerror}; check the path after 'csv:'.") from None
-
-
-def _text_columns(text: str | Sequence[str], there: Sequence[str]) -> list[str]:
-    """One column, or the two of a pair."""
-    if not (isinstance(text, str) or (isinstance(text, Sequence) and all(isinstance(t, str) for t in text))):
-        raise WorkbenchError(f"text is {text!r}: give the name of a column, or two for pairs of texts.")
-    columns = [text] if text in there else text.split(",") if isinstance(text, str) else list(text)
-    if not 1 <= len(columns) <= 2:
-        raise WorkbenchError(f"text names {len(columns)} columns ({text!r}): give one, or two for pairs of texts.")
-    return columns
-
-
 def _several_labels(where: object, label: str) -> WorkbenchError:
     return WorkbenchError(
         f"{where}: column {label!r} holds several labels a row (multi-label), which is not supported here: keep one "
@@ -245,25 +276,7 @@ def _several_labels(where: object, label: str) -> WorkbenchError:
     )
 
 
-def _check_columns(where: object, texts: list[str], label: str, group: str | None, there: list[str]) -> list[str]:
-    wanted = [*texts, label] + ([group] if group else [])
-    if len(set(wanted)) < len(wanted):
-        raise WorkbenchError(f"{where}: {', '.join(map(repr, wanted))} name one column twice: name a column for each.")
-    for column in wanted:
-        if there.count(column) > 1:
-            raise WorkbenchError(f"{where} has {there.count(column)} columns {column!r}: rename all but one.")
-        if len(there) == 1 and re.search(r"[;\t|]", there[0]):
-            raise WorkbenchError(f"{where} has one column, {there[0]!r}: separate columns by commas.")
-        if column not in there:
-            flag = {**dict.fromkeys(texts, "--text"), label: "--label"}.get(column, "--group")
-            names = ", ".join(map(repr, there))
-            raise WorkbenchError(f"{where} has no column {column!r}; it has {names}: name yours with {flag}.")
-    return wanted
-
-
-def _read_csv(
-    path: Path, text: str | Sequence[str], label: str, group: str | None
-) -> tuple[list[str], dict[str, pd.DataFrame]]:
+def _read_csv(path: Path, columns: Columns) -> tuple[list[str], dict[str, pd.DataFrame]]:
     """Rows of a CSV, cleaned and split."""
     _check_content(path)
     as_written = {"dtype": str, "encoding": "utf-8", "keep_default_na": False}
@@ -280,25 +293,35 @@ def _read_csv(
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes the surplus cells for names of the rows
         raise WorkbenchError(f"{path} has rows with more cells than the header: quote texts that hold a comma.")
     there = header.iloc[0].tolist()
-    texts = _text_columns(text, there)
-    wanted = _check_columns(path, texts, label, group, there)
+    wanted = columns.among(path, there)
     if table.empty:
         raise WorkbenchError(f"{path} has no rows: it needs a header and one row a text.")
-    table = table[wanted].apply(lambda cells: cells.str.strip())
+    table = table[wanted].apply(lambda cells: cells.str.strip()).replace("", np.nan)
     for column in wanted:
-        bad = table.index[table[column].isna() | table[column].isin(["", "NaN", "nan"])]
+        bad = table.index[table[column].isin(["NaN", "nan"]) | (table[column].isna() & (column != columns.label))]
         if len(bad):
             more = f" and {len(bad) - 1} more rows" if len(bad) > 1 else ""
             raise WorkbenchError(
                 f"{path}, row {bad[0] + 2}{more}: column {column!r} is empty or NaN; fill it in or delete the row."
             )
-    if table[label].str.fullmatch(r"\[.*\]").all():
-        raise _several_labels(path, label)
-    names, labels = _classes(table[label])
-    if len(names) < 2:
-        raise WorkbenchError(f"{path} has one class ({names[0]!r} in column {label!r}): add rows of another.")
-    _warn_of_lookalikes(path, names)
-    return names, _split(path, _without_copies(path, _rows(table, texts, labels, group)), names, HELD_OUT)
+    known = table[columns.label].dropna()
+    if known.empty:
+        raise WorkbenchError(f"{path}: column {columns.label!r} is empty in every row: label some rows of each class.")
+    if known.str.fullmatch(r"\[.*\]").all():
+        raise _several_labels(path, columns.label)
+    names, labels = _classes(table[columns.label])
+    split = _named_splits(path, table[columns.split]) if columns.split else "train"
+    frame = _rows(table, columns.texts(there), labels, columns.group).assign(split=split)
+    return _divide(path, frame, names, columns)
+
+
+def _named_splits(path: Path, cells: pd.Series) -> pd.Series:
+    named = cells.str.lower().replace({"val": "validation", "valid": "validation", "dev": "validation"})
+    if odd := sorted(set(named) - {"train", *HELD_OUT}):
+        raise WorkbenchError(
+            f"{path}: column {cells.name!r} names the split {odd[0]!r}: write train, validation, calibration or test."
+        )
+    return named
 
 
 def _check_content(path: Path) -> None:
@@ -451,9 +474,7 @@ def files_below(folder: Path, suffixes: Sequence[str], entries: int) -> list[Pat
     return sorted(found)
 
 
-def _read_hub(
-    name: str, text: str | Sequence[str], label: str, group: str | None
-) -> tuple[str, str, str, list[str], dict[str, pd.DataFrame]]:
+def _read_hub(name: str, columns: Columns) -> tuple[str, str, str, list[str], dict[str, pd.DataFrame]]:
     """(title, source, licence, class names, rows) of a dataset in hub format."""
     title, found = _load_hub(name)
     if "train" not in found:
@@ -466,8 +487,9 @@ def _read_hub(
     source = f"{title}{f' at {commit[1][:12]}' if commit else ''}, by datasets.load_dataset"
 
     features = found["train"].features
-    texts = _text_columns(text, list(features))
-    wanted = _check_columns(title, texts, label, group, list(features))
+    columns = replace(columns, split=None)  # it has splits of its own
+    wanted, texts = columns.among(title, list(features)), columns.texts(list(features))
+    label, group = columns.label, columns.group
     kind = getattr(features[label], "dtype", None)
     if not isinstance(kind, str) or kind.startswith(("list", "struct", "dict")):
         raise _several_labels(title, label)
@@ -482,25 +504,49 @@ def _read_hub(
         raise WorkbenchError(f"{title} can't be read ({_reason(error)}): make its files again.") from None
     table = pd.concat(tables, ignore_index=True)
     names, labels = _classes(table[label], getattr(features[label], "names", None))
-    if len(names) < 2:
-        raise WorkbenchError(f"{title} has {len(names)} class(es) in column {label!r}: it needs at least two.")
-    _warn_of_lookalikes(title, names)
     if group and table[group].isna().any():
         raise WorkbenchError(f"{title}: column {group!r} is empty in {table[group].isna().sum()} rows: fill it in.")
 
     frame = _rows(table, texts, labels, group).assign(split=table["split"].replace("unsupervised", "train"))
     blank = frame["text"].isna() | (frame["text"].str.strip() == "")
     frame = _leave_out(title, frame, blank, "without a text")
+    names, rows = _divide(title, frame, names, columns)
+    return title, source, info.license or "see its dataset card", names, rows
+
+
+def _divide(
+    where: object, frame: pd.DataFrame, names: list[str], columns: Columns
+) -> tuple[list[str], dict[str, pd.DataFrame]]:
+    """The classes, and the rows of each split: its own where `frame` names them, else held out of the training rows."""
+    outside = {}
+    if columns.out_of_scope is not None:
+        if columns.out_of_scope not in names:
+            raise unknown(f"label for what is out of scope in {where}", columns.out_of_scope, names)
+        index = names.index(columns.out_of_scope)
+        rows = frame[frame["label"] == index].drop_duplicates("text")
+        outside = {"out_of_scope": rows.assign(label=-1)}
+        frame = frame[(frame["label"] != index) & ~frame["text"].isin(rows["text"])]
+        frame = frame.assign(label=frame["label"] - (frame["label"] > index))
+        names = [name for name in names if name != columns.out_of_scope]
+    if len(names) < 2:
+        have = f"one class ({names[0]!r} " if names else "no class ("
+        raise WorkbenchError(f"{where} has {have}in column {columns.label!r}): add rows of another, it needs two.")
+    _warn_of_lookalikes(where, names)
+    judges = ("test", "validation", "calibration")  # come first: what stands in two splits stays with its judge
+    order = frame["split"].map({split: i for i, split in enumerate((*judges, "train"))})
+    frame = frame.loc[order.sort_values(kind="stable").index]
     unlabelled = (frame["split"] != "train") & (frame["label"] < 0)
-    frame = _leave_out(title, frame, unlabelled, "without a label in a test or validation split")
+    frame = _leave_out(where, frame, unlabelled, "without a label in a test or validation split")
+    known = frame.loc[frame["label"] >= 0, "text"]
+    copies = (frame["label"] < 0) & frame["text"].isin(known)
+    frame = _leave_out(where, frame, copies, "without a label whose text has one in another row")
     for column in ("text", "group"):
         torn = frame["split"] != frame.groupby(column)["split"].transform("first")
-        frame = _leave_out(title, frame, torn, f"whose {column} stands in its test or validation split")
-    own = {split: frame[frame["split"] == split] for split in ("test", "validation")}
-    own = {split: rows for split, rows in own.items() if len(rows)}
-    train = _without_copies(title, frame[frame["split"] == "train"])
+        frame = _leave_out(where, frame, torn, f"whose {column} stands in its test or validation split")
+    own = {split: rows for split in judges if len(rows := frame[frame["split"] == split])}
+    train = _without_copies(where, frame[frame["split"] == "train"])
     held_out = {split: share for split, share in HELD_OUT.items() if split not in own}
-    return title, source, info.license or "see its dataset card", names, _split(title, train, names, held_out) | own
+    return names, _split(where, train, names, held_out) | own | outside
 
 
 def _frame(rows: Dataset) -> pd.DataFrame:
@@ -513,8 +559,9 @@ def _split(
     where: object, frame: pd.DataFrame, names: list[str], held_out: dict[str, float]
 ) -> dict[str, pd.DataFrame]:
     """Held-out shares of each class's groups, drawn with a fixed seed; what is left trains."""
-    first = frame.drop_duplicates("group").set_index("group")["label"]
-    crossing = frame.groupby("text")["label"].nunique().gt(1).sum()
+    labelled = frame[frame["label"] >= 0]
+    first = labelled.drop_duplicates("group").set_index("group")["label"]
+    crossing = labelled.groupby("text")["label"].nunique().gt(1).sum()
     if crossing:
         warnings.warn(f"{where}: {crossing} texts carry more than one label; they stay in one split.", stacklevel=4)
     split_of = pd.Series("train", first.index)
@@ -528,5 +575,7 @@ def _split(
         random.Random(f"split {name}").shuffle(groups)
         queue = [s for s, share in held_out.items() for _ in range(max(1, math.floor(share * len(groups))))]
         split_of[groups[: len(queue)]] = queue
-    split = frame["group"].map(split_of)
-    return {s: frame[split == s] for s in ("train", *held_out)}
+    split = frame["group"].map(split_of).fillna("train")
+    unlabelled = (frame["label"] < 0) & (split != "train")  # near copies of what is held out
+    frame = _leave_out(where, frame, unlabelled, "without a label whose group is held out")
+    return {s: frame[split[frame.index] == s] for s in ("train", *held_out)}
