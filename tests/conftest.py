@@ -15,8 +15,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a sc
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest test starts first: at the end one worker would wait for it alone."""
-    items.sort(key=lambda item: item.name != "test_the_notebooks_run_at_quick")
+    """The longest tests start first: at the end one worker would wait for them alone."""
+    items.sort(key=lambda item: not item.name.startswith("test_the_notebooks_run_at_quick"))
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

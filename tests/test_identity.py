@@ -80,6 +80,7 @@ LOADED = {  # what begins with a model or a tokenizer that is loaded
 }  # fmt: skip
 # Whose keys move when every definition of a module is another one. Modules that are not listed: none.
 MODULES = {
+    "answers": {"answers.Answers"},
     "language.texts": {"texts.written"},
     "tasks": {"texts.written", "blocks.load_text", *RUNS},
     "publish.onnx": {"onnx.to_onnx"},

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from refusal import refused
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
 from tiny import WORDS, make_task
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as token_models
@@ -14,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workbench import reading, students, teachers, weights
 from workbench.language.zero_shot import SMOLLM, ZeroShot
+from workbench.soft_labels import soft_labels
 from workbench.store import Store
 from workbench.tasks import Task, load_task
 from workbench.teachers import load_teacher
@@ -32,6 +35,37 @@ def accuracy(teacher, task: Task) -> float:
 
 
 # --- heads on fixed features
+
+
+def test_a_bag_of_words_taught_certainties_is_the_one_that_reads_labels(tmp_path):
+    task = make_task(tmp_path, labels_per_class=None)  # every text has a label, so both see the same rows
+    plain = teachers.BagOfWords(task)
+    known = zip(task.labelled["text"], task.labelled["label"], strict=True)
+    hard = {text: 100.0 * np.eye(3)[label] for text, label in known}
+
+    class Sure:
+        name, label_names, fingerprint = "sure", task.label_names, "sure"
+
+        def logits(self, texts: list[str]) -> np.ndarray:
+            return np.stack([hard[text] for text in texts])
+
+    taught = teachers.BagOfWords(task, labels=soft_labels(Sure(), task, store=Store(tmp_path / "store")))
+    texts = list(task.test["text"])
+    assert softmax(taught.logits(texts), -1) == pytest.approx(softmax(plain.logits(texts), -1), abs=2e-3)
+
+
+def test_a_bag_of_words_follows_its_soft_labels(task, labels):
+    taught = teachers.BagOfWords(task, labels=labels)
+    said = labels.logits(task.transfer_texts)
+    assert (taught.logits(task.transfer_texts).argmax(-1) == said.argmax(-1)).mean() > 0.9
+    assert taught.name != teachers.BagOfWords(task).name
+    warm = teachers.BagOfWords(task, labels=labels, temperature=4.0)
+    prints = {taught.fingerprint, warm.fingerprint, teachers.BagOfWords(task).fingerprint}
+    assert len(prints) == 3 and teachers.BagOfWords(task, labels=labels).fingerprint == taught.fingerprint
+    spread = [softmax(t.logits(TEXTS), -1).max(-1).mean() for t in (taught, warm)]
+    assert spread[1] < spread[0]
+    with refused("temperature is 0: give"):
+        teachers.BagOfWords(task, labels=labels, temperature=0)
 
 
 @pytest.mark.parametrize("name", ["bag-of-words", "minilm-frozen"])
@@ -58,9 +92,9 @@ def test_two_classes_have_two_columns(name, tmp_path):
     teacher = load_teacher(name, task)
     logits = teacher.logits(list(task.test["text"]))
     assert logits.shape == (8, 2) and accuracy(teacher, task) > 0.7
-    head, features = teacher.head, _features(teacher, list(task.test["text"]))
-    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    np.testing.assert_allclose(shares, head.predict_proba(features), atol=1e-6)
+    seen, asked = (_features(teacher, list(split["text"])) for split in (task.labelled, task.test))
+    head = LogisticRegression(C=10.0, max_iter=2000).fit(seen, task.labelled["label"])
+    np.testing.assert_allclose(softmax(logits, -1), head.predict_proba(asked), atol=1e-6)
 
 
 def _features(teacher, texts: list[str]):

@@ -86,7 +86,7 @@ def _report(options: argparse.Namespace) -> int:
         columns = {name.removesuffix("_column"): value for name, value in flags.items() if "_column" in name}
         load_task(task, **columns)
     if (teacher := flags.get("teacher_name")) is not None:
-        source = teacher.removeprefix("finetune:")
+        source = teacher.removeprefix("finetune:").removeprefix("answers:")
         if source and os.path.exists(source):
             flags["teacher_name"] = teacher.replace(source, str(Path(source).resolve()))
         elif source == teacher:

@@ -1,22 +1,26 @@
 """Teachers: from a bag of words to a language model, all with ``logits(texts)`` and ``fingerprint``.
 
-`load_teacher` knows four by name, takes any sequence classifier by hub name or path, and fine-tunes any encoder.
+`load_teacher` knows four by name, takes any sequence classifier by hub name or path, fine-tunes any encoder, and reads
+what a model elsewhere has answered (`answers`).
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import sklearn
 import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoTokenizer
 
 from workbench import reading, students, weights
-from workbench.errors import WorkbenchError, unknown
-from workbench.soft_labels import Teacher
+from workbench.answers import Answers
+from workbench.errors import TEMPERATURE, WorkbenchError, unknown
+from workbench.soft_labels import SoftLabels, Teacher
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
 from workbench.training import Job, Run, TrainConfig, find_run, train
@@ -31,29 +35,47 @@ FINETUNE_ANY = replace(FINETUNE, steps=500, batch_size=16, learning_rate=5e-5)
 
 
 class BagOfWords:
-    """TF-IDF of words and word pairs, then logistic regression: the rival every neural claim must beat."""
+    """TF-IDF of words and word pairs, then logistic regression: the rival every neural claim must beat.
 
-    name = "bag of words"
+    Given soft labels it is a student: taught what the teacher says of the whole transfer set, it is the cheapest there
+    is, and what a sceptic tries before any transformer.
+    """
+
     licence = "no weights"
 
-    def __init__(self, task: Task, inverse_regularisation: float = 10.0):
-        """Fit on the labelled rows (milliseconds, so it is never stored)."""
+    def __init__(
+        self,
+        task: Task,
+        inverse_regularisation: float = 10.0,
+        *,
+        labels: SoftLabels | None = None,
+        temperature: float = 1.0,
+    ):
+        """Fit on the labelled rows, or by soft labels at a temperature (seconds, so it is never stored)."""
         self.label_names = task.label_names
         self.vectoriser = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
-        self.head = _fit_head(
-            self.vectoriser.fit_transform(task.labelled["text"]), task, self.name, inverse_regularisation
-        )
-        self.fingerprint = _head_fingerprint(
-            code_fingerprint("teachers:BagOfWords"), self.name, task, inverse_regularisation
-        )
+        code, start = code_fingerprint("teachers:BagOfWords"), "bag of words"
+        if labels is None:
+            self.name = start
+            features = self.vectoriser.fit_transform(task.labelled["text"])
+            self.head = _fit_head(features, task, self.name, inverse_regularisation)
+            self.fingerprint = _head_fingerprint(code, start, task, inverse_regularisation)
+        else:
+            self.name = "distilled bag of words"
+            temperature = TEMPERATURE.check("temperature", temperature)
+            targets = softmax(labels.logits(task.transfer_texts) / temperature, axis=1)
+            features = self.vectoriser.fit_transform(task.transfer_texts)
+            self.head = _fit_soft(features, targets, inverse_regularisation)
+            taught = [labels.fingerprint, task.transfer_texts, temperature, inverse_regularisation]
+            self.fingerprint = fingerprint([start, *taught, sklearn.__version__, code])
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """``[N, C]``."""
-        return _head_logits(self.head, self.vectoriser.transform(texts))
+        return self.head.logits(self.vectoriser.transform(texts))
 
     def describe(self, texts: list[str]) -> dict[str, int]:
         """Weights of the linear head; FLOPs of a text of median length."""
-        size = self.head.coef_.size + self.head.intercept_.size
+        size = self.head.weights.size + self.head.bias.size
         words = int(np.median([row.nnz for row in self.vectoriser.transform(texts)]))
         return {"parameters": size, "bytes": 8 * size, "flops": 2 * words * len(self.label_names)}
 
@@ -76,7 +98,7 @@ class FrozenProbe:
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """``[N, C]``."""
-        return _head_logits(self.head, reading.embed(self.model, self.tokenizer, texts))
+        return self.head.logits(reading.embed(self.model, self.tokenizer, texts))
 
     def describe(self, texts: list[str]) -> dict[str, int]:
         """Of the encoder and the head."""
@@ -113,6 +135,7 @@ TEACHERS = {
     "minilm-finetuned": "all-MiniLM-L6-v2 fine-tuned on the labelled rows",
     "smollm2-zero-shot": "SmolLM2-135M-Instruct choosing among the class names, without labels",
     "finetune:<model>": "an encoder, by hub name or path, fine-tuned on the labelled rows",
+    "answers:<file>": "what any model has answered already: a CSV or JSONL of texts and answers",
 }
 
 
@@ -128,6 +151,8 @@ def load_teacher(name: str, task: Task, *, store: Store | None = None) -> Teache
     if weights.named(name).startswith("finetune:"):
         source = name.removeprefix("finetune:")
         return _finetuned(task, replace(FINETUNE_ANY, student=source), f"fine-tuned {Path(source).name}", store)
+    if name.startswith("answers:"):
+        return Answers(Path(name.removeprefix("answers:")), task)
     match name:
         case "bag-of-words":
             return BagOfWords(task)
@@ -160,19 +185,44 @@ def _minilm_encoder():
     return weights.load(AutoModel, folder).eval(), weights.load(AutoTokenizer, folder)
 
 
-def _fit_head(features, task: Task, name: str, inverse_regularisation: float) -> LogisticRegression:
+@dataclass(frozen=True)
+class Linear:
+    """A linear head: weights ``[C, F]`` (of two classes only the second's ``[1, F]``) and bias."""
+
+    weights: np.ndarray
+    bias: np.ndarray
+
+    def logits(self, features) -> np.ndarray:
+        """``[N, C]`` float32."""
+        scores = features @ self.weights.T + self.bias
+        if scores.shape[1] == 1:  # two classes, of which scikit-learn keeps only the second's log-odds
+            scores = np.hstack([np.zeros_like(scores), scores])
+        return scores.astype(np.float32)
+
+
+def _fit_head(features, task: Task, name: str, inverse_regularisation: float) -> Linear:
     head = LogisticRegression(C=inverse_regularisation, max_iter=2000)
     labels = np.array(task.labelled["label"])
     if len(set(labels)) < len(task.label_names):
         raise WorkbenchError(f"The labelled rows lack some of the {len(task.label_names)} classes: {name} needs each.")
-    return head.fit(features, labels)
+    head.fit(features, labels)
+    return Linear(head.coef_, head.intercept_)
 
 
-def _head_logits(head: LogisticRegression, features) -> np.ndarray:
-    scores = head.decision_function(features)
-    if scores.ndim == 1:  # two classes: scikit-learn gives only the second's log-odds
-        scores = np.stack([np.zeros_like(scores), scores], axis=1)
-    return scores.astype(np.float32)
+def _fit_soft(features, targets: np.ndarray, inverse_regularisation: float) -> Linear:
+    """`LogisticRegression`'s objective with probabilities ``[N, C]`` for targets, which it doesn't take."""
+    rows, classes = targets.shape
+    size = features.shape[1]
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights, bias = flat[: size * classes].reshape(size, classes), flat[size * classes :]
+        log_q = log_softmax(features @ weights + bias, axis=1)
+        error = inverse_regularisation * (np.exp(log_q) - targets)
+        gradient = np.concatenate([(features.T @ error + weights).ravel(), error.sum(0)])
+        return -inverse_regularisation * (targets * log_q).sum() + (weights**2).sum() / 2, gradient
+
+    found = minimize(loss, np.zeros((size + 1) * classes), jac=True, method="L-BFGS-B", options={"maxiter": 2000}).x
+    return Linear(found[: size * classes].reshape(size, classes).T.copy(), found[size * classes :])
 
 
 def _head_fingerprint(code: str, start: str, task: Task, inverse_regularisation: float) -> str:
