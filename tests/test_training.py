@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from datasets import Dataset
 from refusal import refused
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -227,11 +228,14 @@ def test_records(task, labels, store):
     config = replace(PLAIN, steps=7, log_every=3, eval_every=2, warmup=0.5)
     history = pd.DataFrame(train(Job(task, labels, config), store=store))
     assert list(history) == ("step loss ce kd learning_rate seconds validation validation_nll grad_ratio".split())
-    assert list(history["step"]) == [3, 6, 7]
-    np.testing.assert_allclose(history["learning_rate"], [3 / 4 * 4e-3, 2 / 3 * 4e-3, 1 / 3 * 4e-3])
+    assert list(history["step"]) == [2, 3, 4, 6, 7]
+    rates = [2 / 4, 3 / 4, 1, 2 / 3, 1 / 3]
+    np.testing.assert_allclose(history["learning_rate"], [rate * 4e-3 for rate in rates])
+    looked = history["validation"].notna()
+    assert list(history["step"][looked]) == [2, 4, 6, 7]  # each under its own step
     np.testing.assert_allclose(history["loss"], history["ce"] + 4 * history["kd"], rtol=1e-5)
     assert history["seconds"].is_monotonic_increasing and (history["seconds"] > 0).all()
-    assert history["validation"].between(0, 1).all() and (history["grad_ratio"] > 0).all()
+    assert history["validation"][looked].between(0, 1).all() and (history["grad_ratio"][looked] > 0).all()
 
     sparse = pd.DataFrame(train(Job(task, labels, replace(config, log_every=1, eval_every=3)), store=store))
     assert list(sparse["step"][sparse["validation"].notna()]) == [3, 6, 7]
@@ -291,6 +295,23 @@ def test_the_best_look_at_validation_is_kept_not_the_last(task, labels, store):
     truth, group = np.array(task.validation["label"]), np.array(task.validation["group"])
     assert metrics.item_weights(truth, group) @ (logits.argmax(-1) == truth) == pytest.approx(max(looks)[0])
     assert metrics.nll(logits, truth) == pytest.approx(-max(looks)[1], abs=1e-5)
+
+
+def test_a_student_of_the_last_step_depends_on_no_label_of_validation_or_calibration(task, labels, store):
+    def shuffled(rows: Dataset) -> Dataset:
+        wrong = [(label + 1 + i % 2) % 3 for i, label in enumerate(rows["label"])]
+        return rows.remove_columns("label").add_column("label", wrong)
+
+    other = replace(task, validation=shuffled(task.validation), calibration=shuffled(task.calibration))
+    assert other.fingerprint != task.fingerprint
+    config = replace(PLAIN, learning_rate=0.1, steps=20, eval_every=1, keep="last")
+    ends = [run(each, labels, config, store) for each in (task, other)]
+    first, second = (load_file(end.path / "model.safetensors") for end in ends)
+    assert all((value == second[name]).all() for name, value in first.items())
+    assert ends[0].history["validation"].iloc[-1] != ends[1].history["validation"].iloc[-1]
+    best = [run(each, labels, replace(config, keep="best"), store) for each in (task, other)]
+    first, second = (load_file(end.path / "model.safetensors") for end in best)
+    assert any((value != second[name]).any() for name, value in first.items()), "this task would prove nothing"
 
 
 def test_a_run_tells_what_it_is(task, labels, whole):

@@ -298,6 +298,25 @@ def test_share_of_gap_at_its_ends():
     assert np.isnan(share_of_gap(Results(arms, labels), "student", "labels", "labels")["estimate"])
 
 
+def test_pooled_draws_cover_the_truth_also_where_draws_differ():
+    rng, covered = np.random.default_rng(12), []
+    labels = np.repeat(np.arange(19), EVEN)
+    for _ in range(400):
+        template, draws = rng.normal(0, 0.08, len(labels)), []
+        for _ in range(3):
+            noise = rng.normal(0, 0.02) + template + rng.normal(0, 0.05, (5, len(labels)))
+            old = np.full((5, len(labels)), 0.5)
+            draws.append(Results({"new": np.clip(0.53 + noise, 0, 1), "old": old, "teacher": old[0]}, labels))
+        row = compare(Results.pooled(draws), PAIR).iloc[0]
+        assert row["n_seeds"] == 3
+        covered.append(row["low"] < 0.03 < row["high"])
+    assert 0.93 <= np.mean(covered) <= 0.99
+    with refused("2 draws can't be pooled"):
+        Results.pooled([draws[0], draws[0].only("new", "old")])
+    with refused("0 draws can't be pooled"):
+        Results.pooled([])
+
+
 def test_across_draws_claims_only_what_holds_in_each():
     draw = pd.DataFrame({
         "arm": ["a", "b"], "baseline": ["x", "t"], "estimate": [0.1, 0.0],

@@ -16,6 +16,7 @@ Floating-point work and parameters don't need a clock: see `workbench.reading.de
 
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -49,7 +50,7 @@ def measure(
     Args:
         arms: name -> a function of a list of texts, such as a teacher's `logits`. On a CPU it must return when the work
             is done.
-        texts: taken in the order given, from the start again when used up. Give a random sample, with its lengths.
+        texts: taken in a random order, always the same (test sets are often sorted), from the start again when used up.
         repeats: timed calls of one text, and of one batch (≥ 1). Below 100, p99 is close to the slowest call.
         batch_size: texts in a batch.
         reference: the arm that the others are compared with.
@@ -63,6 +64,8 @@ def measure(
     Raises:
         WorkbenchError: no arms, no texts, counts below 1, or a reference that is no arm.
     """
+    texts = strings("texts", texts)
+    texts = random.Random(0).sample(texts, len(texts))
     one, many = _turns(arms, [(texts, 1), (texts, batch_size)], repeats, reference)
     rows = {}
     for name in arms:

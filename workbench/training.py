@@ -70,7 +70,9 @@ class TrainConfig(Objective):
         max_grad_norm: gradients are scaled down to this norm.
         dropout: share of what passes through a layer that is left out at random.
         max_length: tokens read of a text.
-        eval_every: steps between looks at validation; the best look's weights are kept.
+        eval_every: steps between looks at validation.
+        keep: the weights that become the student: those of the best look, which reads validation's labels, or the
+            last, which reads none: then no label of validation changes the student.
         stop_above: a score: the run ends at the first look that reaches it, whatever its learning rate is by then.
             A teacher stopped half-way is a teacher that errs. None takes all steps.
         log_every: steps between records.
@@ -93,6 +95,7 @@ class TrainConfig(Objective):
     dropout: float = setting(0.0, SHARE)
     max_length: int = setting(128, Number(1, 1_048_576, whole=True, unit="tokens"))
     eval_every: int = setting(50, _COUNT)
+    keep: str = setting("best", Choice(("best", "last")))
     stop_above: float | None = setting(None, Number(above=0, most=1, optional=True))
     log_every: int = setting(10, _COUNT)
     precision: str = setting("auto", Choice(("auto", "float32", "bfloat16")))
@@ -287,7 +290,7 @@ def find_run(job: Job, store: Store | None = None) -> Run | None:
 
 
 def train(job: Job, *, store: Store | None = None, checkpoint_seconds: float = 60.0) -> Iterator[dict[str, float]]:
-    """Train one student; yield a record every `log_every` steps.
+    """Train one student; yield a record every `log_every` steps and at every look.
 
     A record has: step; loss, ce, kd (means since the last record; terms unweighted, kd without T²);
     learning_rate; seconds; and at evaluation steps validation (class-balanced mean of template means), its nll, and
@@ -332,7 +335,7 @@ def train(job: Job, *, store: Store | None = None, checkpoint_seconds: float = 6
                     break
                 with own.turn():
                     trainer.one_step()
-                    if trainer.step % config.log_every == 0 or trainer.done:
+                    if trainer.step % config.log_every == 0 or trainer.looked or trainer.done:
                         trainer.record()  # before the checkpoint: a run resumed from it is past this step
                     if time.monotonic() - saved >= checkpoint_seconds:
                         trainer.save_checkpoint()
@@ -524,6 +527,11 @@ class Trainer:
         enough = self.config.stop_above
         return self.step == self.config.steps or enough is not None and self.best_score[0] >= enough
 
+    @property
+    def looked(self) -> bool:
+        """Whether the last step ended in a look: it is recorded at once, under its own step."""
+        return self.evaluation is not _NO_LOOK
+
     def learning_rate(self) -> float:
         """Of the next step: rising over the warm-up, then falling linearly to 0."""
         c = self.config
@@ -559,9 +567,9 @@ class Trainer:
         self.seconds += time.perf_counter() - began
 
     def evaluate(self, squares: list[float]) -> None:
-        """Look at validation and keep the weights if they are the best so far."""
+        """Look at validation and keep the weights if they are the best so far, or the last are wanted."""
         score, nll, logits = self.lesson.look()
-        if (score, -nll) > self.best_score:
+        if (score, -nll) > self.best_score or self.config.keep == "last":
             self.best_score = (score, -nll)
             self.best = {k: v.detach().cpu().clone() for k, v in self.student.state_dict().items()}
             self.best_logits = torch.from_numpy(logits)
@@ -630,7 +638,7 @@ class Trainer:
         self.best_score = tuple(self.best_score)
 
     def finish(self) -> dict:
-        """Go back to the best weights, write that student and the history; what the record says beside its inputs."""
+        """Go back to the weights to keep, write that student and the history; what its record says beside."""
         self.student.load_state_dict(self.best)
         (self.folder / "history.json").write_text(json.dumps(self.history), encoding="utf-8")
         self.student.save_pretrained(self.folder / "student")
@@ -640,7 +648,7 @@ class Trainer:
         return {"metrics": scored, "seconds": round(self.seconds, 3), **sizes, "task_name": self.task.name, **about}
 
 
-_SCALARS = ("step", "seconds", "history", "best_score", "steps_since_record", "evaluation")
+_SCALARS = ("step", "seconds", "history", "best_score", "steps_since_record")
 _NO_LOOK = dict.fromkeys(("validation", "validation_nll", "grad_ratio"), math.nan)
 
 

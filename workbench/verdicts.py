@@ -15,7 +15,7 @@ Items within a template are not independent, hence no McNemar test; five seeds a
 bootstrap. The variance over templates is that of a bootstrap of templates within their class, in closed form.
 """
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -64,6 +64,26 @@ class Results:
 
     def __or__(self, other: "Results") -> "Results":
         return replace(self, correct={**self.correct, **other.correct})
+
+    @classmethod
+    def pooled(cls, draws: Sequence["Results"]) -> "Results":
+        """All draws of the labelled rows as one experiment, on the same items.
+
+        A draw takes the place of a seed: an arm's hits in it are the mean over its seeds. So `compare` infers over
+        templates and draws, and what seeds add is part of what draws differ by. Raises WorkbenchError unless each
+        draw has the same arms and items.
+        """
+        draws = sequence("draws", draws, "Results, one a draw")
+        same = [
+            isinstance(d, Results)
+            and d.correct.keys() == draws[0].correct.keys()
+            and np.array_equal(d.labels, draws[0].labels)
+            for d in draws
+        ]
+        if not draws or not all(same):
+            raise WorkbenchError(f"These {len(draws)} draws can't be pooled: give Results of the same arms and items.")
+        means = {arm: np.stack([np.mean(np.atleast_2d(d.correct[arm]), 0) for d in draws]) for arm in draws[0].correct}
+        return replace(draws[0], correct=means)
 
     def only(self, *arms: str) -> "Results":
         """Of these arms, in this order."""
