@@ -46,33 +46,13 @@ with tempfile.TemporaryDirectory() as folder:
             f"{rate:g}": [TrainConfig(steps=n, eval_every=n, learning_rate=rate, keep="last") for n in STEPS]
             for rate in RATES
         }
-        for row in run_all(jobs(arms, task, labels, seeds)).itertuples():
-            agreement = float(np.mean(row.run.logits("validation").argmax(-1) == said))
-            accuracy = row.run.metrics["validation.balanced_accuracy"]
-            rows.append(
-                (
-                    name,
-                    len(task.label_names),
-                    len(task.transfer_texts),
-                    row.learning_rate,
-                    row.steps,
-                    accuracy,
-                    agreement,
-                    row.train_seconds,
-                )
-            )
-        table = pd.DataFrame(rows, columns="task classes rows rate steps accuracy agreement seconds".split())
-        mine = table[table["task"] == name]
-        print(
-            mine.pivot_table(
-                index=["task", "classes", "rows", "rate"], columns="steps", values=["agreement", "accuracy", "seconds"]
-            )
-            .round(3)
-            .T.to_string(),
-            flush=True,
-        )
-print(
-    json.dumps(
-        table.groupby(["task", "classes", "rows", "rate", "steps"]).mean().round(4).reset_index().to_dict("records")
-    )
-)
+        for made in run_all(jobs(arms, task, labels, seeds)).itertuples():
+            rows.append({
+                "task": name, "classes": len(task.label_names), "rows": len(task.transfer_texts),
+                "rate": made.learning_rate, "steps": made.steps, "seconds": made.train_seconds,
+                "accuracy": made.run.metrics["validation.balanced_accuracy"],
+                "agreement": np.mean(made.run.logits("validation").argmax(-1) == said),
+            })  # fmt: skip
+        cells = pd.DataFrame(rows).groupby(["task", "classes", "rows", "rate", "steps"]).mean()
+        print(cells.loc[[name]].unstack("steps").round(3).T.to_string(), flush=True)
+print(json.dumps(cells.round(4).reset_index().to_dict("records")))
