@@ -120,7 +120,7 @@ def compare(
     """Judge the declared (arm, baseline) pairs, chosen before the test set was looked at: one row a pair.
 
     Columns: arm, baseline; estimate, se, low, high, detectable (fractions: 0.01 is one point); dof; p,
-    p_holm; verdict; replaces; items_needed; n_templates; n_seeds.
+    p_holm; verdict; replaces; items_needed; n_templates, n_items (as many where no item has a group), n_seeds.
 
     - low, high: t-interval at the level at which Holm's procedure tested this pair, α/m for the smallest p,
       α/(m−1) for the next, … and, from the first pair that is not rejected on, that pair's level. So the
@@ -183,7 +183,7 @@ def compare(
             "arm": arm, "baseline": baseline, "estimate": estimate, "se": se, "dof": found.dof[i],
             "low": low, "high": high, "p": p[i], "p_holm": p_holm[i], "verdict": verdict,
             "detectable": 2.8 * se, "replaces": replaces, "items_needed": needed,
-            "n_templates": len(template_class), "n_seeds": len(differences[i]),
+            "n_templates": len(template_class), "n_items": len(results.labels), "n_seeds": len(differences[i]),
         })  # fmt: skip
     table = pd.DataFrame(rows)
     table["replaces"] = table["replaces"].astype(object)  # True, False or None, also where no row has None
@@ -216,7 +216,7 @@ def decision(found: pd.Series, n_items: int, replace_margin: float = 0.02) -> tu
 
 
 def arm_estimates(results: Results) -> pd.DataFrame:
-    """One row an arm: arm, estimate, low, high (95 %, cut to [0, 1]), item_accuracy, n_templates, n_seeds.
+    """One row an arm: arm, estimate, low, high (95 %, cut to [0, 1]), item_accuracy, n_templates, n_items, n_seeds.
 
     Description, not a test: overlapping intervals of two arms say nothing about their paired difference.
     """
@@ -230,6 +230,7 @@ def arm_estimates(results: Results) -> pd.DataFrame:
         "high": np.clip(found.value + half, 0, 1),
         "item_accuracy": [float(np.mean(results.correct[arm])) for arm in hits],
         "n_templates": len(template_class),
+        "n_items": len(results.labels),
         "n_seeds": [len(d) for d in hits.values()],
     })  # fmt: skip
 
