@@ -3,6 +3,7 @@
 import ast
 import io
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,33 +11,35 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from legible import faults
 from matplotlib import image as mpl_image
 from tiny import PLAIN, each
 
 from workbench.errors import WorkbenchError
 from workbench.language.problems import problems
 from workbench.language.traces import trace_task
-from workbench.show import panels, widgets
+from workbench.show import panels, style, widgets
 from workbench.show.training_panel import config_code
 from workbench.sweeps import run_all
 from workbench.training import Job, TrainConfig, find_run
 
 NAMES = ["lights on", "lights off", "play <music>", "stop"]
+LONG = [f"{i} {'a rather long name of some eighty characters, as nobody would give it to a class'}" for i in range(77)]
 SOURCES = [Path(panels.__file__).with_name(f"{name}.py") for name in ("widgets", "training_panel", "panels")]
 
 
-def logits(rows: int = 60) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(rows, len(NAMES))) * 3
+def logits(rows: int = 60, names: list[str] = NAMES) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(rows, len(names))) * 3
 
 
 def pixels(panel: panels.Panel) -> np.ndarray:
     return mpl_image.imread(io.BytesIO(panel.image.value), format="png")
 
 
-def temperature_panel() -> panels.TemperaturePanel:
+def temperature_panel(names: list[str] = NAMES) -> panels.TemperaturePanel:
     truth = np.where(np.arange(60) < 30, np.arange(60) % 4, -1)
-    texts = [f"command {i} {'loud' if i % 7 == 0 else 'soft'}" for i in range(60)]
-    return panels.TemperaturePanel(logits(), texts, NAMES, truth=truth)
+    texts = [f"command {i} {'loud' if i % 7 == 0 else 'soft'} {names[i % len(names)]}" for i in range(60)]
+    return panels.TemperaturePanel(logits(names=names), texts, names, truth=truth)
 
 
 @pytest.fixture
@@ -66,11 +69,15 @@ def sweep_panel() -> panels.SweepPanel:
     return panels.SweepPanel(runs.assign(**{"validation.accuracy": t / 20 + seed / 100, "test.nll": seed - t}))
 
 
-def compare_panel() -> panels.ComparePanel:
+def compare_panel(rival: str = "labels only") -> panels.ComparePanel:
     measures = {"accuracy": [0.9, 0.8, 0.7], "p50_ms": [100.0, 5.0, 9.0], "bytes": [9e7, 6e5, 7e5]}
-    table = pd.DataFrame(measures, index=["teacher", "distilled", "labels only"])
+    table = pd.DataFrame(measures, index=["teacher", "distilled", rival])
     arms = {"teacher": logits(), "distilled": logits()[::-1]}
     return panels.ComparePanel(table, arms, [f"text {i}" for i in range(60)], np.arange(60) % 4, NAMES)
+
+
+def try_panel(names: list[str] = NAMES, text: str = "hello", models: Sequence[str] = ("teacher",)) -> panels.TryItPanel:
+    return panels.TryItPanel(dict.fromkeys(models, lambda texts: logits(len(texts), names)), names, text)
 
 
 def traces_panel() -> panels.TracesPanel:
@@ -91,11 +98,23 @@ def test_no_pyplot_and_no_output_widget():
 
 
 def test_every_control_has_a_unit_a_tooltip_and_the_keyboard(make_panel):
-    asked = panels.TryItPanel({"teacher": lambda texts: logits(len(texts))}, NAMES, "hello")
-    for panel in (temperature_panel(), make_panel(), asked, sweep_panel(), compare_panel(), traces_panel()):
+    for panel in (temperature_panel(), make_panel(), try_panel(), sweep_panel(), compare_panel(), traces_panel()):
         for control in panel.controls:
             assert control.tooltip and control.tabbable is not False
             assert not hasattr(control, "value") or "(" in control.description, control.description
+
+
+@pytest.mark.parametrize("make", [
+    lambda: temperature_panel(["yes", "no"]), lambda: temperature_panel(LONG), lambda: try_panel(["yes", "no"]),
+    lambda: try_panel(LONG, "word " * 60, ("teacher", LONG[0], LONG[1])), sweep_panel, compare_panel,
+    lambda: compare_panel(LONG[0]), traces_panel,
+])  # fmt: skip
+def test_a_picture_is_legible_with_two_classes_and_with_long_names_of_many(make):
+    with style.drawing():
+        fig = make().draw()
+        for artist in fig.findobj(lambda artist: artist.get_animated()):
+            artist.set_animated(False)  # so that it is drawn with the rest
+        assert faults(fig) == []
 
 
 def test_a_panel_is_a_widget_and_a_picture_whose_text_names_no_memory():
@@ -138,9 +157,16 @@ def test_examples_are_found_by_words_certainty_and_mistakes():
     assert "No such text" in panel.note.value and panel.example.value == kept
 
 
-def test_logits_that_fit_nothing_are_refused():
-    with pytest.raises(WorkbenchError, match="do not fit 2 texts and 4 label names"):
-        panels.TemperaturePanel(logits(), ["a", "b"], NAMES)
+@pytest.mark.parametrize(("make", "words"), [
+    (lambda: panels.TemperaturePanel(logits(), ["a", "b"], NAMES), "do not fit 2 texts and 4 label names"),
+    (lambda: panels.ComparePanel(pd.DataFrame({"bytes": [1.0, 2.0]}), {"a": logits(), "b": logits()}, [], [], NAMES),
+     "1 measures and 2 arms"),
+    (lambda: panels.TracesPanel(traces_panel().problems, ["rival"]), "no column 'rival'"),
+    (lambda: panels.SweepPanel(pd.DataFrame({"seed": [1]})), "no scores"),
+])  # fmt: skip
+def test_what_fits_nothing_is_refused(make, words):
+    with pytest.raises(WorkbenchError, match=words):
+        make()
 
 
 @pytest.mark.slow
@@ -347,8 +373,6 @@ def test_arms_are_compared_by_two_measures_and_by_what_they_disagree_on():
     assert set(panel.disagreements()["truth"]) == {"play <music>"} and "&lt;music&gt;" in panel.table.value
     panel.x.value = panel.y.value = "bytes"
     assert panel.front() == ["distilled"]
-    with pytest.raises(WorkbenchError, match="1 measures and 2 arms"):
-        panels.ComparePanel(panel.measures[["bytes"]], {"a": logits(), "b": logits()}, [], [], NAMES)
 
 
 def test_traces_are_stepped_through_and_filtered():
@@ -361,5 +385,3 @@ def test_traces_are_stepped_through_and_filtered():
     assert panel.number.max == 0 and panel.image.value == first
     panel.only.value = "all are right"
     assert panel.image.value == second
-    with pytest.raises(WorkbenchError, match="no column 'rival'"):
-        panels.TracesPanel(panel.problems, ["rival"])

@@ -1,9 +1,9 @@
 """Figures of what was trained and measured, one function each, all in the style of `workbench.show.style`.
 
-Every function returns a matplotlib Figure. Accuracies and probabilities come in as fractions and are drawn in %.
-The subtitle gives n and seeds as far as the data tells; `note` adds what only the caller knows ("validation split,
-label draw 2"). Bad input raises WorkbenchError. A function checks its table, makes a `style.figure` as high as its rows
-need, and lets the primitives of `style` draw into its axes; `panels` has what moves.
+The idea: a figure checks its table, makes a `style.figure` as high as its rows need, and lets the primitives of `style`
+draw into its axes. Every function returns a matplotlib Figure. Accuracies and probabilities come in as fractions and
+are drawn in %. The subtitle gives n and seeds as far as the data tells; `note` adds what only the caller knows
+("validation split, label draw 2"). Bad input raises WorkbenchError. Read `panels` next, which has what moves.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from numpy.typing import ArrayLike
 from scipy import special
 from scipy.cluster import hierarchy
@@ -31,58 +31,49 @@ SHARE_COLOURS = (BLUE, "#E69F00", ORANGE, "#999999")  # of parts of a whole, the
 HATCHES = ("", "///", "...", "xxx")
 INTERVAL = "bar: 95 % interval"
 ACCURACY = "accuracy, class-balanced (%)"
-_METRIC_LABELS = {
-    "validation": "validation accuracy (%)",
-    "ce": "cross-entropy (nats)",
-    "kd": "distillation loss (nats, for KL losses)",
-}
 _DASHED = {"color": GREY, "ls": "--", "lw": 1}
+_BAND = {"color": "#ececec", "lw": 0, "zorder": 0}
 
 Curve = tuple[ArrayLike, ArrayLike] | pd.DataFrame  # probabilities [N, C] and labels [N], or a finished curve
+Draws = Mapping[str, tuple[pd.DataFrame, pd.DataFrame | None]]  # estimates of arms, verdicts
 
 
 @styled
-def training_curves(
-    histories: pd.DataFrame, metric: str = "validation", title: str | None = None, *, note: str = ""
-) -> Figure:
-    """A metric against the step: thin lines for seeds, a bold one for each arm's mean over its seeds.
+def training_curves(histories: pd.DataFrame, *, title: str = "Validation accuracy", note: str = "") -> Figure:
+    """Validation accuracy against the step: thin lines for seeds, a bold one for each arm's mean over its seeds.
 
-    Histories have columns arm, seed, step and the metric (validation: accuracy in [0, 1]; ce, kd: losses),
-    NaN where it was not measured. Between its measurements a seed is interpolated; the mean spans the steps
-    that all seeds of the arm reached.
+    Histories have columns arm, seed, step and validation (accuracy in [0, 1]; NaN where it was not measured). Between
+    its measurements a seed is interpolated; the mean spans the steps that all seeds of the arm reached.
     """
-    _need(histories, ["arm", "seed", "step", metric], "histories")
-    measured = histories.dropna(subset=[metric])
-    if measured.empty:
-        raise WorkbenchError(f"Histories hold no value of {metric!r}: choose a metric that was measured.")
+    _need(histories, ["arm", "seed", "step", "validation"], "histories")
+    measured = histories.dropna(subset="validation")
+    _some(measured, "values of validation in histories: give runs that were validated")
     seeds = measured.groupby("arm", sort=False)["seed"].nunique()
     thin = "thin: one seed, bold: mean" if seeds.max() > 1 else ""
-    ylabel = _METRIC_LABELS.get(metric, metric)
-    ax = figure(3.6, title or ylabel.split(" (")[0].capitalize(), _seeds(seeds), thin, note).subplots()
+    ax = figure(3.6, title, _seeds(seeds), thin, note).subplots()
     styles, ends = arm_styles(seeds.index), {}
     for arm, runs in measured.groupby("arm", sort=False):
-        values = runs.pivot_table(index="step", columns="seed", values=metric)
-        values *= 100 if metric == "validation" else 1
+        values = 100 * runs.pivot_table(index="step", columns="seed", values="validation")
         values = values.interpolate(method="index", limit_area="inside")
         if seeds[arm] > 1:
-            ax.plot(values.index, values, color=styles[arm][0], lw=0.7, alpha=0.45)
+            ax.plot(values, color=styles[arm][0], lw=0.7, alpha=0.45)
         mean = values.dropna().mean(axis=1)
         at = list(range(len(mean) - 1, -1, -max(1, len(mean) // 7)))  # the end has one, for its label
-        ax.plot(mean.index, mean, lw=2.4, **marked(styles[arm]), markevery=at)
+        ax.plot(mean, lw=2.4, **marked(styles[arm]), markevery=at)
         if len(mean):
             ends[arm] = mean.index[-1], mean.iloc[-1]
-    ax.set(xlabel="optimiser step", ylabel=ylabel)
+    ax.set(xlabel="optimizer step", ylabel="validation accuracy (%)")
     ax.margins(x=0.02)
     ax.grid(axis="y")
     ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     ax.figure.draw_without_rendering()
     heights = np.sort([ax.transData.transform(end)[1] for end in ends.values()])
     apart = np.diff(heights).min(initial=np.inf) > 13 * ax.figure.dpi / 72
-    if apart and len({step for step, _ in ends.values()}) == 1 and max(map(len, ends)) <= 24:
-        for arm, (_, value) in ends.items():
-            style.say(ax, visible(arm), (1, value), "x", (4, 0), va="center")
-        return ax.figure
-    return legend(ax.figure, handles(styles))
+    if not apart or len({step for step, _ in ends.values()}) > 1 or max(map(len, ends)) > 24:
+        return legend(ax.figure, handles(styles))
+    for arm, (_, value) in ends.items():
+        style.say(ax, visible(arm), (1, value), "x", (4, 0), va="center")
+    return ax.figure
 
 
 @styled
@@ -109,13 +100,13 @@ def soft_labels(
         header.axis("off")
         header.set_title(text, loc="left", weight="bold", pad=1)
         order = np.argsort(-first[row], kind="stable")[:top]
-        for column, temperature in enumerate(temperatures):
-            ax = fig.add_subplot(grid[2 * row + 1, column])
+        axes = [fig.add_subplot(grid[2 * row + 1, column]) for column in range(len(temperatures))]
+        for ax, temperature in zip(axes, temperatures, strict=True):
             p = metrics.softmax(np.asarray(logits)[[row]], temperature)[0, order]
             style.bars(ax, p, [BLUE] + [style.LIGHT] * (top - 1))
             ax.set(xlim=(0, 130), xticks=[0, 50, 100])
             ax.set_title(f"T = {temperature:g}", fontsize=9, pad=3, color=GREY)
-            style.rows(ax, [names[i] for i in order] if column == 0 else [""] * top)
+            style.rows(ax, [names[i] for i in order] if ax is axes[0] else [""] * top)
             ax.tick_params(axis="x", labelbottom=row == len(texts) - 1)
     fig.supxlabel("probability (%)", fontsize=9.5)
     return fig
@@ -123,25 +114,23 @@ def soft_labels(
 
 @styled
 def entropy_by_temperature(
-    logits: ArrayLike | dict[str, ArrayLike], temperatures: ArrayLike | None = None, *,
-    title: str = "How soft the labels are at each temperature", note: str = "",
+    logits: ArrayLike | dict[str, ArrayLike], *, title: str = "How soft the labels are at each temperature",
+    note: str = "",
 ) -> Figure:  # fmt: skip
     """Mean entropy in nats of softmax(logits / T) against T, logits [N, C] of one model or several by name.
 
-    The band holds the middle 80 % of the items; the dashed line, log C, is the entropy of a uniform label.
-    Temperatures: 33 from 0.25 to 16 unless given.
+    The band holds the middle 80 % of the texts; the dashed line, log C, is the entropy of a uniform label.
     """
     models = logits if isinstance(logits, dict) else {"teacher": logits}
     _some(models, "logits to draw: give an array [N, C] or a dict with at least one")
-    grid = np.geomspace(0.25, 16, 33) if temperatures is None else np.sort(np.asarray(temperatures, float))
+    grid, styles = np.geomspace(0.25, 16, 33), arm_styles(models)
     found = {name: entropies(values, grid) for name, values in models.items()}
-    n = _items(entropy.shape[1] for entropy in found.values())
-    ax = figure(3.7, title, n, "band: 10–90 % of items", note).subplots()
-    styles = arm_styles(models)
+    n = _count(entropy.shape[1] for entropy in found.values())
+    ax = figure(3.7, title, n, "band: 10–90 % of texts", note).subplots()
     for name, entropy in found.items():
         ax.fill_between(grid, *np.quantile(entropy, [0.1, 0.9], axis=1), color=styles[name][0], alpha=0.15, lw=0)
         ax.plot(grid, entropy.mean(1), **marked(styles[name]), markevery=4, clip_on=False)
-    entropy_axes(ax, grid, sorted({np.shape(values)[1] for values in models.values()}))
+    entropy_axes(ax, sorted({np.shape(values)[1] for values in models.values()}))
     ax.set_ylabel("mean entropy (nats)")
     return legend(ax.figure, handles(styles)) if len(models) > 1 else ax.figure
 
@@ -151,40 +140,38 @@ def entropies(logits: ArrayLike, temperatures: ArrayLike) -> np.ndarray:
     return np.array([special.entr(metrics.softmax(logits, t)).sum(1) for t in np.asarray(temperatures)])
 
 
-def entropy_axes(ax: Axes, temperatures: np.ndarray, classes: Sequence[int]) -> None:
-    """Axes of entropy against rising temperatures, the entropy of a uniform label over so many classes dashed."""
+def entropy_axes(ax: Axes, classes: Sequence[int]) -> None:
+    """Axes of entropy against temperatures, the entropy of a uniform label over so many classes dashed."""
     for size in classes:
         ax.axhline(np.log(size), **_DASHED)
     uniform = ", ".join(f"log {size} = {np.log(size):.2f}" for size in classes)
     style.say(ax, f"uniform: {uniform} nats", (0, np.log(classes[-1])), "x", (4, 3), color=GREY)
-    low, high = temperatures[0], temperatures[-1]
-    style.log_axis(ax, [t for t in (0.25, 0.5, 1, 2, 4, 8, 16) if low <= t <= high])
-    ax.set(xlim=(low, high), ylim=(0, 1.13 * np.log(classes[-1])), xlabel="temperature T (log scale)")
+    style.log_axis(ax, [0.25, 0.5, 1, 2, 4, 8, 16])
+    ax.set(xlim=(0.25, 16), ylim=(0, 1.13 * np.log(classes[-1])), xlabel="temperature T (log scale)")
 
 
 @styled
 def class_similarity(
-    logits: ArrayLike, label_names: Sequence[str], temperature: float = 4.0, order: bool = True, *,
+    logits: ArrayLike, label_names: Sequence[str], temperature: float = 4.0, *,
     title: str = "Dark knowledge: where the rest of the probability goes", note: str = "",
 ) -> Figure:  # fmt: skip
     """Dark knowledge of logits [N, C]: mean probability given to other classes, a row a predicted class.
 
-    Rows are averages over the items predicted as that class; the diagonal, and rows of classes that are never
-    predicted, stay blank. With order, hierarchical clustering (average linkage) puts similar classes side by
-    side. Above 24 classes the columns carry the numbers of the rows. Dark knowledge: arXiv 1503.02531.
+    Rows are averages over the texts predicted as that class; the diagonal, and rows of classes that are never
+    predicted, stay blank. Hierarchical clustering (average linkage) puts similar classes side by side. Above 24
+    classes the columns carry the numbers of the rows. Dark knowledge: arXiv 1503.02531.
     """
     n, classes = _soft(logits, label_names).shape
-    table = likeness(logits, temperature)
-    ranks = similarity_order(table) if order else np.arange(classes)
-    numbered = classes > 24
-    names = [shorten(label_names[i], 40 if numbered else 28) for i in ranks]
+    table, numbered = likeness(logits, temperature), classes > 24
+    order = similarity_order(table)
+    names = [shorten(label_names[i], 40 if numbered else 28) for i in order]
     size = 6.5 if numbered else 8.5
     room = 0.3 + max(map(len, names)) * size * 0.58 / 72  # inches the names take beside and below the map
     height = 0.6 + 0.125 * classes if numbered else min(style.WIDTH - room - 0.9, 5.2, 1 + 0.6 * classes) + room
     unused = np.isnan(table).all(1).sum()
     blank = f"{unused} never predicted (blank rows)" if unused else ""
-    ax = figure(height, title, f"n = {n:,} items, T = {temperature:g}", blank, note).subplots()
-    likeness_map(ax, table[np.ix_(ranks, ranks)], names, numbered, size, bar={"ax": ax, "aspect": 30, "pad": 0.02})
+    ax = figure(height, title, f"n = {n:,} texts, T = {temperature:g}", blank, note).subplots()
+    likeness_map(ax, table[np.ix_(order, order)], names, numbered, size, bar={"ax": ax, "aspect": 30, "pad": 0.02})
     ax.set_ylabel("predicted class")
     return ax.figure
 
@@ -198,21 +185,19 @@ def likeness(logits: ArrayLike, temperature: float) -> np.ndarray:
 
 
 def likeness_map(
-    ax: Axes, table: np.ndarray, names: Sequence[str], numbered: bool, size: float = 8.5, **options: object
+    ax: Axes, table: np.ndarray, names: Sequence[str], numbered: bool, size: float, **options: object
 ) -> AxesImage:
-    """`likeness` as a map. Numbered: the columns carry the numbers of the rows, every fifth of more than 24.
+    """`likeness` as a map. Numbered: the columns carry the numbers of the rows, of more than 24 some.
 
     `options` are those of `style.heat_map`.
     """
     image = style.heat_map(ax, 100 * table, "mean probability of the other class (%)", vmin=0, **options)
     at = np.arange(len(names))
-    if numbered:
-        names = [f"{name}  {i}" for i, name in enumerate(names, 1)]
-        some = at[4::5] if len(names) > 24 else at
-        ax.set_xticks(some, some + 1)
-    else:
-        ax.set_xticks(at, names, rotation=90)
-    ax.set_yticks(at, names)
+    ax.set_yticks(at, [f"{name}  {i}" for i, name in enumerate(names, 1)] if numbered else names)
+    ax.set_xticks(at, at + 1 if numbered else names, rotation=0 if numbered else 90)
+    if len(names) > 24:
+        every = 5 * int(np.ceil(len(names) / 80))
+        ax.set_xticks(at[every - 1 :: every], at[every - 1 :: every] + 1)
     ax.tick_params(labelsize=size)
     ax.set_xlabel("other class (number of its row)" if numbered else "other class")
     return image
@@ -229,56 +214,53 @@ def similarity_order(table: np.ndarray) -> np.ndarray:
     return hierarchy.leaves_list(links)
 
 
-Draws = Mapping[str, tuple[pd.DataFrame, pd.DataFrame | None]]
-
-
 def comparison(
     estimates: pd.DataFrame, verdicts: pd.DataFrame | None = None, reference: str | None = None,
-    title: str | None = None, *, note: str = "",
+    title: str = "Accuracy of each arm", *, note: str = "",
 ) -> Figure:  # fmt: skip
     """Accuracy of each arm with its interval, the best on top, and to the right what was decided about it.
 
-    Estimates are those of `verdicts.arm_estimates` (columns arm, estimate, low, high; n_templates, n_seeds if
+    Estimates are those of `verdicts.arm_estimates` (columns arm, estimate, low, high; n_templates, n_items, n_seeds if
     known), verdicts those of `verdicts.compare` (arm, baseline, estimate, verdict). NaN for low or high: no
     interval is known. Reference, usually the teacher, is an arm whose estimate is drawn as a dashed line.
     """
-    return comparison_by_draw({"": (estimates, verdicts)}, reference, title or "Accuracy of each arm", note=note)
+    return comparison_by_draw({"": (estimates, verdicts)}, reference, title, note=note)
 
 
 @styled
 def comparison_by_draw(
-    draws: Draws, reference: str | None = None, title: str | None = None, *, note: str = ""
-) -> Figure:
+    draws: Draws, reference: str | None = None, title: str = "Accuracy of each arm in each label draw", *,
+    note: str = "",
+) -> Figure:  # fmt: skip
     """`comparison`, a panel for each label draw: one x axis, one order of arms (best mean on top)."""
     together = _checked_draws(draws, reference)
-    rank = together.groupby("arm")["estimate"].mean().sort_values(ascending=False, kind="stable")
-    styles, line = arm_styles(rank.index), 0.19  # inches a line of verdict takes; y counts inches
-    panels = []
+    rank = together.groupby("arm")["estimate"].mean().sort_values(ascending=False, kind="stable").index
+    styles, line = arm_styles(rank), 0.19  # inches a line of verdict takes; y counts inches
+    tables = []
     for estimates, verdicts in draws.values():
-        placed, end = [], 0.0
-        for row in estimates.set_index("arm", drop=False).reindex(rank.index).dropna(subset="arm").to_dict("records"):
-            decided = [] if verdicts is None else verdicts[verdicts["arm"] == row["arm"]].to_dict("records")
-            start, end = end, end + 0.12 + max(line * len(decided), 0.32 if len(row["arm"]) > 24 else line)
-            placed.append((row, (start + end) / 2, decided))
-        panels.append((placed, end))
+        table = estimates.set_index("arm").loc[[arm for arm in rank if arm in set(estimates["arm"])]]
+        decided = dict(iter(verdicts.groupby("arm"))) if verdicts is not None else {}
+        least = [0.32 if len(arm) > 24 else line for arm in table.index]
+        tall = 0.12 + np.maximum(least, [line * len(decided.get(arm, ())) for arm in table.index])
+        tables.append((table.assign(y=tall.cumsum() - tall / 2), decided, tall.sum()))
     dashed = f"dashed: {reference}" if reference is not None else ""
     bar = INTERVAL if together[["low", "high"]].notna().all(axis=1).any() else ""
-    heights = [end for _, end in panels]
-    height = 0.55 + sum(heights) + (0.1 + 0.3 * (len(draws) > 1)) * len(draws)
-    fig = figure(height, title or "Accuracy of each arm in each label draw", _evidence(together), bar, dashed, note)
+    heights = [end for *_, end in tables]
+    fig = figure(0.55 + sum(heights) + (0.1 + 0.3 * (len(draws) > 1)) * len(draws), title, _evidence(together), bar,
+                 dashed, note)  # fmt: skip
     axes = fig.subplots(len(draws), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for ax, name, (placed, end) in zip(axes, draws, panels, strict=True):
-        for row, y, decided in placed:
-            style.dots(ax, row, y, look := styles[row["arm"]])
-            if row["arm"] == reference:
-                ax.axvline(100 * row["estimate"], color=look[0], ls="--", lw=1, zorder=0)
-            for i, verdict in enumerate(decided):
-                colour = VERDICT_COLOURS.get(verdict["verdict"], GREY)
-                at = y + line * (i - (len(decided) - 1) / 2)
+    for ax, name, (table, decided, end) in zip(axes, draws, tables, strict=True):
+        for arm, row in table.iterrows():
+            style.dots(ax, row, row["y"], styles[arm])
+            if arm == reference:
+                ax.axvline(100 * row["estimate"], color=styles[arm][0], ls="--", lw=1, zorder=0)
+            found = decided[arm].to_dict("records") if arm in decided else []
+            for i, verdict in enumerate(found):
+                at, colour = row["y"] + line * (i - (len(found) - 1) / 2), _verdict_colour(verdict)
                 text = {"va": "center_baseline", "fontsize": 8.5, "color": colour}
                 style.say(ax, _verdict_text(verdict), (1, at), "x", (8, 0), **text)
-        names = [f"{style.wrap(row['arm'], 24)}  {100 * row['estimate']:.1f}" for row, *_ in placed]
-        style.rows(ax, names, [y for _, y, _ in placed], (0, end))
+        names = [f"{style.wrap(arm, 24)}  {100 * value:.1f}" for arm, value in table["estimate"].items()]
+        style.rows(ax, names, table["y"], (0, end))
         ax.margins(x=0.06)
         ax.grid(axis="x")
         ax.set_title(shorten(name, 60), loc="left", weight="bold")
@@ -312,27 +294,27 @@ def differences(
     _some(verdict_tables, "verdicts to draw: give the table of at least one draw")
     for name, table in verdict_tables.items():
         _need(table, ["arm", "baseline", "estimate", "low", "high", "verdict"], f"verdicts {name}")
-    together = pd.concat(verdict_tables.values())
-    pairs = list(dict.fromkeys(zip(together["arm"], together["baseline"], strict=True)))
-    step, draws = 0.2, len(verdict_tables)  # inches from draw to draw; y counts inches
-    row = 0.2 + max(step * draws, 0.35)
+    together = pd.concat(verdict_tables, names=["draw", None]).reset_index("draw")
+    pairs = together[["arm", "baseline"]].drop_duplicates(ignore_index=True)
+    step, draws = 0.2, list(verdict_tables)  # inches from draw to draw; y counts inches
+    row = 0.2 + max(step * len(draws), 0.35)
     drawn = f"bar: interval, Holm-adjusted; band: equivalence, ±{100 * margin:g} pp"
     ax = figure(0.95 + row * len(pairs), title, _evidence(together), drawn, note).subplots()
-    ax.axvspan(-100 * margin, 100 * margin, color="#ececec", lw=0, zorder=0)
+    ax.axvspan(-100 * margin, 100 * margin, **_BAND)
     ax.axvline(0, color=INK, lw=1, zorder=1)
     markers = [marker for _, marker in style.ARM_STYLES.values()]
-    shape = {name: markers[i % len(markers)] for i, name in enumerate(verdict_tables)}
-    for i, (name, table) in enumerate(verdict_tables.items()):
-        for found in table.to_dict("records"):
-            y = row * (pairs.index((found["arm"], found["baseline"])) + 0.5) + step * (i - (draws - 1) / 2)
-            style.dots(ax, found, y, (VERDICT_COLOURS.get(found["verdict"], GREY), shape[name]))
-    names = [f"{shorten(a, 26)}\n− {shorten(b, 26)}" for a, b in pairs]
-    style.rows(ax, names, row * (np.arange(len(pairs)) + 0.5), (0, row * len(pairs)))
-    for y in row * np.arange(1, len(pairs)):
-        ax.axhline(y, color=PALE, lw=0.8, zorder=0)
+    shape = {name: markers[i % len(markers)] for i, name in enumerate(draws)}
+    centres = row * (pairs.index + 0.5)
+    for found in together.merge(pairs.assign(y=centres)).to_dict("records"):
+        y = found["y"] + step * (draws.index(found["draw"]) - (len(draws) - 1) / 2)
+        style.dots(ax, found, y, (_verdict_colour(found), shape[found["draw"]]))
+    names = [f"{shorten(a, 26)}\n− {shorten(b, 26)}" for a, b in pairs.to_numpy()]
+    style.rows(ax, names, centres, (0, row * len(pairs)))
+    ax.hlines(centres[1:] - row / 2, 0, 1, PALE, lw=0.8, zorder=0, transform=ax.get_yaxis_transform())
     ax.set_xlabel("difference in accuracy (percentage points, pp)")
-    draws = handles({name: (GREY, marker) for name, marker in shape.items()}, line=False)
-    return legend(ax.figure, draws + style.patches({v: VERDICT_COLOURS.get(v, GREY) for v in together["verdict"]}))
+    of_draws = handles({name: (GREY, marker) for name, marker in shape.items()}, line=False)
+    colours = {found["verdict"]: _verdict_colour(found) for found in together.to_dict("records")}
+    return legend(ax.figure, of_draws + style.patches(colours))
 
 
 @styled
@@ -341,36 +323,36 @@ def quality_against_cost(
 ) -> Figure:
     """Accuracy against latency in ms (log scale); the marker's area grows with the cube root of the bytes.
 
-    Columns name, accuracy, low, high (NaN: no interval), latency_ms, bytes; n_templates, n_seeds if known.
+    Columns name, accuracy, low, high (NaN: no interval), latency_ms, bytes; n_templates, n_items, n_seeds if known.
     The stepped line is the Pareto front: the best accuracy to be had within each latency.
     """
     _need(table, ["name", "accuracy", "low", "high", "latency_ms", "bytes"], "the table")
     if not (table[["latency_ms", "bytes"]] > 0).all(axis=None):
         raise WorkbenchError("A latency_ms or bytes is missing or not above 0: measure every row before drawing.")
-    table = table.sort_values("latency_ms", kind="stable").reset_index(drop=True)
-    x, y = table["latency_ms"].to_numpy(float), 100 * table["accuracy"].to_numpy(float)
+    table = table.sort_values("latency_ms", kind="stable", ignore_index=True)
     biggest = table["bytes"].max()
     scale = 420 / np.cbrt(biggest)  # in proportion to bytes, a student 100 times smaller could not be seen
-    area = scale * np.cbrt(table["bytes"].to_numpy(float))  # pt²
+    table["area"] = scale * np.cbrt(table["bytes"].astype(float))  # pt²
     bar = "" if table[["low", "high"]].isna().all(axis=None) else INTERVAL
     ax = figure(4.6, title, _evidence(table), bar, "line: Pareto front", note).subplots()
-    styles = arm_styles(table["name"])
-    for i, row in table.iterrows():
-        colour, marker = styles[row["name"]]
-        ax.plot([x[i], x[i]], [100 * row["low"], 100 * row["high"]], color=colour, lw=1.5)
-        ax.scatter(x[i], y[i], s=area[i], color=colour, marker=marker, ec="white", lw=0.5, zorder=3)
-    front, right = pareto(x, y), x.max() * 1.7
+    for (colour, marker), (_, row) in zip(arm_styles(table["name"]).values(), table.iterrows(), strict=True):
+        x = row["latency_ms"]
+        ax.plot([x, x], [100 * row["low"], 100 * row["high"]], color=colour, lw=1.5)
+        ax.scatter(x, 100 * row["accuracy"], row["area"], colour, marker=marker, ec="white", lw=0.5, zorder=3)
     style.log_axis(ax)
-    ax.set(xlim=(x.min() / 1.7, right), xlabel="latency (ms a text, log scale)", ylabel="accuracy (%)")
-    ax.step([*x[front], right], [*y[front], y[front][-1]], where="post", color=style.PATH, lw=1.2, zorder=0)
+    x, y = table["latency_ms"].to_numpy(float), 100 * table["accuracy"].to_numpy(float)
+    ax.set(xlim=(x.min() / 1.7, x.max() * 1.7), xlabel="latency (ms per text, log scale)", ylabel="accuracy (%)")
+    front = pareto(x, y)
+    ax.step([*x[front], x.max() * 1.7], [*y[front], y[front][-1]], where="post", color=style.PATH, lw=1.2, zorder=0)
     ax.margins(y=0.15)
     ax.grid(axis="y")
     smallest = np.ceil(np.log10(max(biggest / 1000, table["bytes"].min())))
-    sizes = [*10.0 ** np.arange(smallest, np.log10(biggest) - 0.3), biggest]
-    shown = [style.handle(_bytes(s), (style.PATH, "o"), line=False, size=np.sqrt(scale * np.cbrt(s))) for s in sizes]
-    legend(ax.figure, shown, title="model size", handleheight=2.4)
+    sizes = [*10.0 ** np.arange(smallest, np.log10(biggest) - 0.3), float(f"{biggest:.3g}")]
+    shown = {EngFormatter("B")(size): np.sqrt(scale * np.cbrt(size)) for size in sizes}
+    circles = [handles({size: (style.PATH, "o")}, False, points)[0] for size, points in shown.items()]
+    legend(ax.figure, circles, title="model size", handleheight=2.4)
     ax.figure.draw_without_rendering()
-    style.place_names(ax, x, y, table["name"], np.sqrt(area) / 2)
+    style.place_names(ax, x, y, table["name"], np.sqrt(table["area"].to_numpy()) / 2)
     return ax.figure
 
 
@@ -398,10 +380,11 @@ def sweep_map(
     without = table["idle"].str.split(", ").map(lambda names: x in names)
     spans = set(table.loc[without, y])
     columns = sorted(set(table.loc[~without, x])) or sorted(set(table[x]))[:1]
-    means = 100 * table.groupby([y, x], sort=False)[value].mean()
-    cells = {name: of_row.droplevel(y) for name, of_row in means.groupby(level=y, sort=False)}
-    shown = np.array([np.full(len(columns), of_row.mean()) if name in spans else of_row.reindex(columns).to_numpy()
-                      for name, of_row in cells.items()])  # fmt: skip
+    cells = 100 * table[~without].pivot_table(value, y, x, dropna=False, sort=False)
+    cells = cells.reindex(index=pd.unique(table[y]), columns=columns)
+    for name, score in (100 * table[without].groupby(y)[value].mean()).items():
+        cells.loc[name] = score
+    shown = cells.to_numpy()
     hatched = f"hatched: {x} plays no part" if spans else ""
     seeds = f"mean of {_plural(table.dropna(subset=[value])['seed'].nunique())}"
     fig = figure(0.9 + 0.36 * len(shown), title or f"Score by {y} and {x}", seeds, hatched, "framed: the best", note)
@@ -411,24 +394,22 @@ def sweep_map(
     label = "validation (%)" if value.startswith("validation") else f"{value} (%)"
     extend = "min" if floor > bottom else "neither"
     image = style.heat_map(ax, shown, label, cmap="cividis", vmin=floor, bar={"ax": ax, "extend": extend})
-    best = np.unravel_index(np.nanargmax(shown), shown.shape)
-    for i, name in enumerate(cells):
-        wide = len(columns) if name in spans else 1
-        for j in range(0, len(columns), wide):
-            if np.isnan(score := shown[i, j]):
-                continue
-            colour = image.cmap(image.norm(score))
-            box = {"fc": colour, "ec": "none", "pad": 1.5} if name in spans else None
-            ax.text(j + (wide - 1) / 2, i, f"{score:.1f}", ha="center", va="center", bbox=box,
-                    color="white" if image.norm(score) < 0.4 else INK)  # fmt: skip
-            cell = {"xy": (j - 0.5, i - 0.5), "width": wide, "height": 1, "fill": False}
-            if name in spans:
-                ax.add_patch(Rectangle(**cell, hatch="///", ec=GREY, lw=0))
-            if (i, j) == best:
-                framed = cell
-    ax.add_patch(Rectangle(**framed, ec=ORANGE, lw=2.2, clip_on=False))
+    across = cells.index.isin(spans)
+    for i in np.flatnonzero(across):
+        ax.add_patch(Rectangle((-0.5, i - 0.5), len(columns), 1, fill=False, hatch="///", ec=GREY, lw=0))
+    for i, j in np.argwhere(~np.isnan(shown)):
+        tint = image.norm(shown[i, j])
+        text = {"ha": "center", "va": "center", "color": "white" if tint < 0.4 else INK}
+        if not across[i]:
+            ax.text(j, i, f"{shown[i, j]:.1f}", **text)
+        elif not j:  # one cell for all of x
+            text["bbox"] = {"fc": image.cmap(tint), "ec": "none", "pad": 1.5}
+            ax.text((len(columns) - 1) / 2, i, f"{shown[i, j]:.1f}", **text)
+    i, j = np.unravel_index(np.nanargmax(shown), shown.shape)
+    wide = len(columns) if across[i] else 1
+    ax.add_patch(Rectangle((j - 0.5, i - 0.5), wide, 1, fill=False, ec=ORANGE, lw=2.2, clip_on=False))
     ax.set_xticks(range(len(columns)), [f"{v:g}" if np.isreal(v) else visible(v) for v in columns])
-    ax.set_yticks(range(len(cells)), [shorten(name, 30) for name in cells])
+    ax.set_yticks(range(len(cells)), [shorten(name, 30) for name in cells.index])
     ax.set_xlabel(x.replace("_", " "))
     return fig
 
@@ -440,26 +421,23 @@ def main_effects(table: pd.DataFrame, *, title: str = "What each choice costs", 
     Columns factor, level, estimate, low, high (fractions); estimate 0 with NaN bounds marks the reference.
     """
     _need(table, ["factor", "level", "estimate", "low", "high"], "the table")
-    factors = list(dict.fromkeys(table["factor"]))
     line, gap = 0.21, 0.16  # inches; y counts inches
+    number = pd.factorize(table["factor"])[0]  # the levels of a factor may stand apart in the table
+    table = table.iloc[np.argsort(number, kind="stable")]
+    y = line * np.arange(len(table)) + gap * (1 + np.sort(number))
     bar = "bar: 95 % interval, Holm-adjusted; hollow: the reference"
-    height = 0.75 + line * len(table) + gap * len(factors)
+    height = 0.75 + line * len(table) + gap * (1 + number.max())
     ax = figure(height, title, _evidence(table.assign(arm="all")), bar, note).subplots()
     ax.axvline(0, color=INK, lw=1, zorder=1)
-    y, ticks = gap, {}
-    for factor, levels in table.groupby("factor", sort=False):
-        for row in levels.to_dict("records"):
-            reference = np.isnan(row["low"])
-            colour = GREY if reference or row["low"] <= 0 <= row["high"] else VERDICT_COLOURS["WORSE"]
-            colour = VERDICT_COLOURS["BEATS"] if row["low"] > 0 else colour
-            fill = "white" if reference else colour
-            style.dots(ax, row, y, (colour, "o"), size=6.5, mfc=fill, mec=colour, mew=1)
-            ticks[y] = f"{shorten(factor, 22)} = {shorten(row['level'], 18)}"
-            y += line
-        y += gap
-        if factor != factors[-1]:
-            ax.axhline(y - gap / 2 - line / 2, color=PALE, lw=0.8, zorder=0)
-    style.rows(ax, list(ticks.values()), list(ticks), (0, y - gap))
+    for at, row in zip(y, table.to_dict("records"), strict=True):
+        verdict = "BEATS" if row["low"] > 0 else "WORSE" if row["high"] < 0 else "INCONCLUSIVE"
+        colour = VERDICT_COLOURS[verdict]
+        fill = "white" if np.isnan(row["low"]) else colour
+        style.dots(ax, row, at, (colour, "o"), size=6.5, mfc=fill, mec=colour, mew=1)
+    names = [f"{shorten(row.factor, 22)} = {shorten(row.level, 18)}" for row in table.itertuples()]
+    style.rows(ax, names, y, (0, y[-1] + line))
+    between = y[1:][np.diff(np.sort(number)) > 0] - (line + gap) / 2
+    ax.hlines(between, 0, 1, PALE, lw=0.8, zorder=0, transform=ax.get_yaxis_transform())
     ax.grid(axis="x")
     ax.set_xlabel("difference in accuracy (percentage points)")
     return ax.figure
@@ -488,22 +466,20 @@ def lines_by(
     ax.set(xlabel=xlabel, ylabel=ylabel, ylim=(-3, 103))
     if beyond is not None:
         ax.set_xlim(ax.get_xlim())
-        ax.axvspan(beyond, ax.get_xlim()[1], color="#ececec", lw=0, zorder=0)
+        ax.axvspan(beyond, ax.get_xlim()[1], **_BAND)
         style.say(ax, "beyond training", (beyond, 1), "y", (3, 2), color=GREY, fontsize=8.5)
     return ax.figure
 
 
 @styled
-def accuracy_by(
-    table: pd.DataFrame, label: str, *, log: bool = True, title: str | None = None, note: str = ""
-) -> Figure:
-    """Class-balanced accuracy of each arm over an axis, with intervals: a dose and its response.
+def accuracy_by(table: pd.DataFrame, label: str, *, title: str | None = None, note: str = "") -> Figure:
+    """Class-balanced accuracy of each arm over a logarithmic axis, with intervals: a dose and its response.
 
-    Columns arm, x (a number), estimate, low, high (fractions); n_templates, n_seeds if known. Label names x and its
-    unit.
+    Columns arm, x (a number), estimate, low, high (fractions); n_templates, n_items, n_seeds if known. Label names x
+    and its unit.
     """
-    ax = _lines(table, "x", log, title or f"Accuracy by {label}", note)
-    ax.set(xlabel=label + (", log scale" if log else ""), ylabel=ACCURACY)
+    ax = _lines(table, "x", True, title or f"Accuracy by {label}", note)
+    ax.set(xlabel=f"{label}, log scale", ylabel=ACCURACY)
     return ax.figure
 
 
@@ -515,8 +491,7 @@ def _lines(table: pd.DataFrame, x: str, log: bool, title: str, note: str) -> Axe
     styles, ticks = arm_styles(table["arm"]), sorted(set(table[x]))
     # All at the same few places: arms are moved apart, so that their bars don't cover each other.
     same = len(ticks) <= 8 and table.groupby("arm")[x].nunique().eq(len(ticks)).all()
-    places = np.log(ticks) if log else ticks
-    apart = 0.25 * min(np.diff(places), default=1) / len(styles) if same else 0.0
+    apart = 0.25 * min(np.diff(np.log(ticks) if log else ticks), default=1) / len(styles) if same else 0.0
     table = table.sort_values(x, kind="stable", ignore_index=True)
     style.lines(ax, table, table[x].astype(float), styles, apart, log, bar=1.6, lw=1.8)
     if log:
@@ -524,7 +499,7 @@ def _lines(table: pd.DataFrame, x: str, log: bool, title: str, note: str) -> Axe
     elif same:
         ax.set_xticks(ticks)
     else:
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.grid(axis="y")
     legend(ax.figure, handles(styles))
     return ax
@@ -546,16 +521,15 @@ def reliability(
     columns = [models] + ([after] if after else [])
     curves = [{k: v if isinstance(v, pd.DataFrame) else metrics.reliability(*v, bins) for k, v in column.items()}
               for column in columns]  # fmt: skip
-    n = _items(int(curve["n"].sum()) for column in curves for curve in column.values())
+    n = _count((int(curve["n"].sum()) for column in curves for curve in column.values()), "items")
     fig = figure(4.2 if after else 5.0, title, n, f"{bins} bins", note)
     grid = fig.subplots(2, len(columns), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
-    styles, eces = arm_styles(models), {name: [] for name in models}
-    edges = np.linspace(0, 1, bins + 1)
+    styles, eces, edges = arm_styles(models), {name: [] for name in models}, np.linspace(0, 1, bins + 1)
     for (ax, counts), drawn in zip(grid.T, curves, strict=True):
         (diagonal,) = ax.plot([0, 100], [0, 100], **_DASHED, label="calibrated")
         for name, curve in drawn.items():
             ax.plot(100 * curve["confidence"], 100 * curve["accuracy"], **marked(styles[name]), clip_on=False)
-            items = np.bincount(np.searchsorted(edges[1:-1], curve["confidence"]), curve["n"], bins)
+            items, _ = np.histogram(curve["confidence"], edges, weights=curve["n"])
             counts.stairs(items, 100 * edges, color=styles[name][0], lw=1.5)
             gaps = (curve["accuracy"] - curve["confidence"]).abs()
             eces[name].append(f"{100 * np.average(gaps, weights=curve['n']):.1f}")
@@ -565,9 +539,8 @@ def reliability(
     grid[1, 0].yaxis.set_major_locator(MaxNLocator(3, integer=True))
     grid[0, 0].set_ylabel("accuracy (%)")
     grid[1, 0].set_ylabel("items")
-    if after:
-        for ax, when in zip(grid[0], ("before temperature scaling", "after"), strict=True):
-            ax.set_title(when, loc="left", weight="bold")
+    for ax, when in zip(grid[0], ("before temperature scaling", "after") if after else ("",), strict=True):
+        ax.set_title(when, loc="left", weight="bold")
     fig.align_ylabels()
     named = {f"{shorten(name, 40)}: ECE {' → '.join(values)} %": styles[name] for name, values in eces.items()}
     return legend(fig, [*handles(named), diagonal])
@@ -578,18 +551,15 @@ def layer_importance(
     importance: ArrayLike, kept: Sequence[int], *, title: str = "What each layer does", note: str = ""
 ) -> Figure:
     """Importance of each layer ``[layers]`` as bars, those that a student keeps in full colour."""
-    values = np.asarray(importance, float)
+    values = pd.Series(np.asarray(importance, float))
     ax = figure(2.6, title, f"{len(kept)} of {len(values)} layers kept", note).subplots()
-    is_kept = np.isin(np.arange(len(values)), kept)
-    drawn = []
-    for chosen, colour, hatch, label in ((True, BLUE, "", "kept"), (False, "#cccccc", "///", "cut")):
-        where = np.flatnonzero(is_kept == chosen)
-        ax.bar(where + 1, values[where], color=colour, hatch=hatch, ec="white", lw=0.5)
-        drawn.append(Patch(fc=colour, hatch=hatch, ec="white", label=label))
+    of_kept, of_cut = values[values.index.isin(kept)], values[~values.index.isin(kept)]
+    for some, colour, hatch in ((of_kept, BLUE, ""), (of_cut, "#cccccc", "///")):
+        ax.bar(some.index + 1, some, color=colour, hatch=hatch, ec="white", lw=0.5)
     ax.set(xlabel="layer", ylabel="1 − cosine(in, out)", xlim=(0.3, len(values) + 0.7))
     ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
     ax.grid(axis="y")
-    return legend(ax.figure, drawn)
+    return legend(ax.figure, style.patches({"kept": BLUE, "cut": "#cccccc"}, ("", "///")))
 
 
 @styled
@@ -606,18 +576,16 @@ def perplexities(
     """
     _need(table, ["arm", "perplexity"], "the table")
     arms = table.groupby("arm", sort=False)["perplexity"]
-    marks = "a mark a seed; stroke: geometric mean; left is better"
+    marks = "one mark per seed; stroke: geometric mean; left is better"
     ax = figure(0.9 + 0.3 * len(arms), title, marks, note).subplots()
-    styles = arm_styles(arms.groups)
-    for y, (arm, values) in enumerate(arms):
-        mean = np.exp(np.log(values.to_numpy(float)).mean())
-        ax.plot([mean, mean], [y - 0.32, y + 0.32], color=styles[arm][0], lw=2.2, alpha=0.6)
-        ax.plot(values, np.full(len(values), y), ls="", **marked(styles[arm], 7))
+    for y, ((arm, values), look) in enumerate(zip(arms, arm_styles(arms.groups).values(), strict=True)):
+        mean = np.exp(np.log(values.astype(float)).mean())
+        ax.vlines(mean, y - 0.32, y + 0.32, look[0], lw=2.2, alpha=0.6)
+        ax.plot(values, np.full(len(values), y), ls="", **marked(look, 7))
         style.say(ax, f"{mean:,.3g}" if mean < 100 else f"{mean:,.0f}", (1, y), "x", (4, 0), va="center")
         if arm == reference:
             ax.axvline(mean, **_DASHED, zorder=0)
-    low, high = table["perplexity"].min(), table["perplexity"].max()
-    ax.set(xlim=(low / 1.15, high * 1.15), xlabel="perplexity (log scale)")
+    ax.set(xlim=(table["perplexity"].min() / 1.15, table["perplexity"].max() * 1.15), xlabel="perplexity (log scale)")
     style.log_axis(ax)
     style.rows(ax, [shorten(arm, 40) for arm, _ in arms])
     ax.grid(axis="x")
@@ -632,7 +600,7 @@ def next_tokens(table: pd.DataFrame, text: str, *, title: str = "What comes next
     styles, height = arm_styles(table.columns), 0.8 / models
     for i, name in enumerate(table):
         at = np.arange(len(table)) + (i - (models - 1) / 2) * height
-        style.bars(ax, table[name], styles[name][0], at=at, height=0.9 * height, gap=0.6)
+        style.bars(ax, table[name], styles[name][0], at, height=0.9 * height, gap=0.6)
     names = [repr(str(token))[1:-1].replace(" ", "␣") for token in table.index]
     style.rows(ax, names, ends=(-0.55, len(table) - 0.45))
     ax.set(xlabel="probability (%)", xlim=(0, 1.12 * 100 * table.to_numpy().max()))
@@ -649,19 +617,18 @@ def fidelity(
     Large: mean of an arm, small: its seeds (arXiv 2106.05945).
     """
     _need(scores, ["arm", "seed", "accuracy", "agreement", "mean_kl"], "scores")
-    arms = scores.groupby("arm", sort=False)
-    seeds, styles = arms["seed"].nunique(), arm_styles(scores["arm"])
+    drawn = scores.assign(accuracy=100 * scores["accuracy"], agreement=100 * scores["agreement"])
+    seeds, styles = scores.groupby("arm", sort=False)["seed"].nunique(), arm_styles(scores["arm"])
     fig = figure(3.5, title, _seeds(seeds), "small: one seed, large: mean", note)
     axes = fig.subplots(1, 2, sharey=True)
-    for ax, column, unit in zip(axes, ("agreement", "mean_kl"), (100, 1), strict=True):
-        for arm, of_arm in arms:
+    for ax, column in zip(axes, ("agreement", "mean_kl"), strict=True):
+        for arm, of_arm in drawn.groupby("arm", sort=False):
             colour, marker = styles[arm]
-            x, y = unit * of_arm[column], 100 * of_arm["accuracy"]
             if len(of_arm) > 1:
-                ax.scatter(x, y, s=14, color=colour, marker=marker, alpha=0.45, lw=0)
-            ax.plot(x.mean(), y.mean(), **marked(styles[arm], 10))
-        if "teacher" in seeds:
-            ax.axhline(100 * arms["accuracy"].mean()["teacher"], color=INK, ls="--", lw=1, zorder=0)
+                ax.scatter(of_arm[column], of_arm["accuracy"], 14, colour, marker=marker, alpha=0.45, lw=0)
+            ax.plot(of_arm[column].mean(), of_arm["accuracy"].mean(), **marked(styles[arm], 10))
+            if arm == "teacher":
+                ax.axhline(of_arm["accuracy"].mean(), color=INK, ls="--", lw=1, zorder=0)
         ax.margins(0.08)
         ax.grid()
     axes[0].set(xlabel="agreement with the teacher (%)", ylabel=ACCURACY)
@@ -679,16 +646,15 @@ def flips(
     _need(table, ["label", "negative", "positive", "low", "high", "n_templates"], "the table of flips")
     shown = table.head(top)
     more = f"worst {len(shown)} of {len(table)} classes" if len(shown) < len(table) else ""
-    n = f"n = {table['n_templates'].sum():,} templates (of a class in brackets)"
+    n = f"n = {table['n_templates'].sum():,} {_unit(table)} (of a class in brackets)"
     ax = figure(1.0 + 0.2 * len(shown), title, n, more, "line: joint 95 % interval of the losses", note).subplots()
-    y = np.arange(len(shown))
-    ax.barh(y, -100 * shown["negative"], height=0.7, color=ORANGE)
-    ax.barh(y, 100 * shown["positive"], height=0.7, color=BLUE)
-    ax.hlines(y, -100 * shown["high"], -100 * shown["low"], color=INK, lw=1)
+    percent, y = 100 * shown[["negative", "positive", "low", "high"]], np.arange(len(shown))
+    ax.barh(y, -percent["negative"], height=0.7, color=ORANGE)
+    ax.barh(y, percent["positive"], height=0.7, color=BLUE)
+    ax.hlines(y, -percent["high"], -percent["low"], color=INK, lw=1)
     ax.axvline(0, color=INK, lw=1)
-    names = [f"{shorten(label_names[row.label], 40)} ({row.n_templates})" for row in shown.itertuples()]
-    style.rows(ax, names)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
+    style.rows(ax, [f"{shorten(label_names[row.label], 40)} ({row.n_templates})" for row in shown.itertuples()])
+    ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.grid(axis="x")
     ax.set_xlabel("share of the class's texts (%)")
     said = {"teacher right, student wrong": ORANGE, "student right, teacher wrong": BLUE}
@@ -706,7 +672,7 @@ def refusal(
     is the area under the curve, 50 % for guessing.
     """
     _some(models, "models to draw: give the confidences of at least one")
-    n, m = (_items(len(pair[i]) for pair in models.values()) for i in (0, 1))
+    n, m = (_count(len(pair[i]) for pair in models.values()) for i in (0, 1))
     ax = figure(3.9, title, f"in scope: {n}", f"out of scope: {m}", "marker: chosen threshold", note).subplots()
     styles, named = arm_styles(models), {}
     (guessing,) = ax.plot([0, 100], [0, 100], **_DASHED, label="guessing")
@@ -724,27 +690,28 @@ def refusal(
 
 @styled
 def difficulty(tables: dict[str, pd.DataFrame], *, title: str = "Where it gets hard", note: str = "") -> Figure:
-    """Accuracy of each arm in slices of the items, easy to hard or few to many: a panel for each table by name.
+    """Accuracy of each arm in slices of the texts, easy to hard or few to many: a panel for each table by name.
 
-    Tables are those of `verdicts.by_slice` (slice, arm, estimate, low, high, n_templates). One y axis.
+    Tables are those of `verdicts.by_slice` (slice, arm, estimate, low, high, n_templates; n_items if known). One y
+    axis.
     """
     _some(tables, "slices to draw: give the table of at least one")
     for name, table in tables.items():
         _need(table, ["slice", "arm", "estimate", "low", "high", "n_templates"], f"slices {name}")
-    styles = arm_styles(pd.concat(tables.values())["arm"])
+    together = pd.concat(tables.values())
+    styles, unit = arm_styles(together["arm"]), _unit(together)
     crowded = max(table["slice"].nunique() for table in tables.values()) > 5
     columns = 1 if crowded else min(2, len(tables))
     count = -(-len(tables) // columns)
-    fig = figure(0.3 + 2.5 * count, title, f"{INTERVAL}; n: templates", note)
+    fig = figure(0.3 + 2.5 * count, title, f"{INTERVAL}; n: {unit}", note)
     axes = fig.subplots(count, columns, sharey=True, squeeze=False)
     for ax in axes.flat[len(tables) :]:
         ax.axis("off")
     for ax, (name, table) in zip(axes.flat, tables.items(), strict=False):
         counts = table.groupby("slice", sort=False, observed=True)["n_templates"].max()
-        place = pd.Series(np.arange(len(counts)), counts.index)
-        at = table["slice"].astype(object).map(place)
+        at = table["slice"].map({part: i for i, part in enumerate(counts.index)}).astype(float)
         style.lines(ax, table, at, styles, 0.5 / len(styles), size=6, bar=1.3, lw=1)
-        ax.set_xticks(place, [f"{style.wrap(slice, 10)}\nn = {n}" for slice, n in counts.items()])
+        ax.set_xticks(range(len(counts)), [f"{style.wrap(part, 10)}\nn = {n}" for part, n in counts.items()])
         ax.tick_params(axis="x", length=0, labelsize=8.5)
         ax.set_xlim(-0.5, len(counts) - 0.5)
         ax.set_title(shorten(name, 44), loc="left", weight="bold")
@@ -755,46 +722,34 @@ def difficulty(tables: dict[str, pd.DataFrame], *, title: str = "Where it gets h
 
 
 @styled
-def stacked_shares(
-    table: pd.DataFrame, *, xlabel: str, title: str, colours: Sequence[str] = SHARE_COLOURS, note: str = ""
-) -> Figure:
+def stacked_shares(table: pd.DataFrame, *, xlabel: str, title: str, note: str = "") -> Figure:
     """A bar a row of the table, cut into the shares that its columns give (fractions; a row sums to 1).
 
     The index names the bars; with two levels the first one groups them. Hatches and numbers repeat the colours.
     """
-    if table.empty or len(table.columns) > len(colours):
-        raise WorkbenchError(f"stacked_shares draws 1 to {len(colours)} shares of at least one row: give as many.")
-    grouped = table.index.nlevels > 1
-    groups = np.array([key[0] for key in table.index] if grouped else [""] * len(table))
-    places = 0.24 * np.arange(len(table)) + 0.3 * np.cumsum(np.r_[False, groups[1:] != groups[:-1]])  # inches
-    ax = figure(0.99 + places[-1], title, note).subplots()
-    left, patches = np.zeros(len(table)), []
-    for column, colour, hatch in zip(table, colours, HATCHES, strict=False):
+    if table.empty or len(table.columns) > len(SHARE_COLOURS):
+        most = len(SHARE_COLOURS)
+        raise WorkbenchError(f"stacked_shares draws 1 to {most} shares of at least one row: give as many.")
+    group = pd.factorize(table.index.get_level_values(0))[0] if table.index.nlevels > 1 else np.zeros(len(table))
+    y = 0.24 * np.arange(len(table)) + 0.3 * np.cumsum(np.diff(group, prepend=group[0]) != 0)  # inches
+    ax = figure(0.99 + y[-1], title, note).subplots()
+    left = np.zeros(len(table))
+    for column, colour, hatch in zip(table, SHARE_COLOURS, HATCHES, strict=False):
         share = 100 * table[column].to_numpy(float)
-        patches.append(Patch(fc=colour, hatch=hatch, ec="white", label=column))
-        ax.barh(places, share, left=left, height=0.19, color=colour, hatch=hatch, ec="white", lw=0.5)
-        for at, start, width in zip(places, left, share, strict=True):
-            if width >= 6:
-                ax.text(start + width / 2, at, f"{width:.0f}", ha="center", va="center", fontsize=8,
-                        bbox={"fc": "white", "alpha": 0.85, "lw": 0, "pad": 0.8})  # fmt: skip
+        drawn = ax.barh(y, share, left=left, height=0.19, color=colour, hatch=hatch, ec="white", lw=0.5)
+        numbers = [f"{width:.0f}" if width >= 6 else "" for width in share]
+        ax.bar_label(drawn, numbers, label_type="center", fontsize=8,
+                     bbox={"fc": "white", "alpha": 0.85, "lw": 0, "pad": 0.8})  # fmt: skip
         left += share
     inner = table.index.names[-1] or ""
-    names = [visible(f"{key[0]}, {inner} {key[1]}" if grouped else key) for key in table.index]
-    style.rows(ax, names, places, (-0.19, places[-1] + 0.19))
+    names = [visible(f"{key[0]}, {inner} {key[1]}" if table.index.nlevels > 1 else key) for key in table.index]
+    style.rows(ax, names, y, (-0.19, y[-1] + 0.19))
     ax.set(xlim=(0, 100), xlabel=xlabel)
-    return legend(ax.figure, patches)
+    return legend(ax.figure, style.patches(dict(zip(table, SHARE_COLOURS, strict=False)), HATCHES))
 
 
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 999.5 or unit == "TB":
-            break
-        size /= 1000
-    return f"{size:.3g} {unit}"
-
-
-def _items(counts: Iterable[int], what: str = "items") -> str:
-    """As "n = 190 items", or the range where models have different numbers."""
+def _count(counts: Iterable[int], what: str = "texts") -> str:
+    """As "n = 190 texts", or the range where models have different numbers."""
     counts = sorted(set(counts))
     return f"n = {'–'.join(f'{n:,}' for n in dict.fromkeys([counts[0], counts[-1]]))} {what}"
 
@@ -810,18 +765,28 @@ def _seeds(counts: pd.Series) -> str:
     return _plural(usual) + (f" ({others})" if others else "")
 
 
+def _unit(table: pd.DataFrame) -> str:
+    """What n counts: templates, or texts where each is its own (as many items as templates)."""
+    return "texts" if "n_items" in table and table["n_items"].eq(table["n_templates"]).all() else "templates"
+
+
 def _evidence(table: pd.DataFrame) -> str:
     """As "n = 190 templates, 5 seeds", as far as the table's columns n_templates (or n_problems) and n_seeds tell."""
     parts = []
     for name in {"n_templates", "n_problems"} & set(table):
-        parts.append(_items(table[name].astype(int), name.removeprefix("n_")))
+        unit = _unit(table) if name == "n_templates" else "problems"
+        parts.append(_count(table[name].astype(int), unit))
     if "n_seeds" in table:
         key = "name" if "name" in table else "arm"
         parts.append(_seeds(table.groupby(key, sort=False)["n_seeds"].max().astype(int)))
     return ", ".join(parts)
 
 
-def _verdict_text(found: dict[str, object]) -> str:
+def _verdict_colour(found: Mapping[str, object]) -> str:
+    return VERDICT_COLOURS.get(found["verdict"], GREY)
+
+
+def _verdict_text(found: Mapping[str, object]) -> str:
     """As "BEATS labels only (+3.2)", the difference in points."""
     verdict = found["verdict"] if found["verdict"] in VERDICT_COLOURS else "no verdict"
     joint = {"BEATS": "", "WORSE": "than ", "EQUIVALENT": "to "}.get(verdict, "vs ")
@@ -839,7 +804,7 @@ def _need(table: pd.DataFrame, columns: list[str], what: str) -> None:
     missing = [column for column in columns if column not in table]
     if missing:
         raise WorkbenchError(f"No column {', '.join(missing)} in {what}: it needs {', '.join(columns)}.")
-    _some(table.index, f"rows in {what}: give at least one")
+    _some(table, f"rows in {what}: give at least one")
 
 
 def _soft(logits: ArrayLike, label_names: Sequence[str]) -> np.ndarray:

@@ -1,21 +1,21 @@
 """Panels for JupyterLab: controls above one picture. Sliders redraw from what is stored; only Train starts work.
 
-Every panel shows itself as the last value of a cell; its picture stays in static pages and on GitHub, where no
-kernel runs. How they draw and lock: `widgets`; the one that trains: `training_panel`.
+The idea: a panel is its controls and a `draw` that makes one picture of their values with the primitives of all figures
+(`style`, `figures`). Every panel shows itself as the last value of a cell; its picture stays in static pages and on
+GitHub, where no kernel runs. How they draw and lock: `widgets`; the one that trains, to read next: `training_panel`.
 """
 
 import functools
 import textwrap
 import timeit
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import ipywidgets as ipw
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.text import Text
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy import special
 
@@ -24,7 +24,7 @@ from workbench.errors import WorkbenchError
 from workbench.escape import shorten, visible
 from workbench.show import figures, style, widgets
 from workbench.show.training_panel import TrainingPanel, config_code
-from workbench.show.widgets import Panel, choice, said
+from workbench.show.widgets import Panel, choice, control, said
 
 __all__ = ["ComparePanel", "Panel", "SweepPanel", "TemperaturePanel", "TracesPanel", "TrainingPanel", "TryItPanel"]
 
@@ -64,18 +64,19 @@ class TemperaturePanel(Panel):
         self.top, self.certainty = self.logits.argmax(1), metrics.softmax(self.logits).max(1)
         self.truth = np.full(len(self.texts), -1) if truth is None else np.asarray(truth)
         only = "Only texts that contain this; empty for all"
-        self.search = widgets.control(ipw.Text, "text contains", "words", only, placeholder="any")
+        self.search = control(ipw.Text, "text contains", "words", only, placeholder="any")
         self.order = choice("order", "certainty at T = 1", "Which texts to offer first", self._ORDERS)
         self.example = choice("example", "a text", "The text whose soft label is drawn", [])
         span = {"base": 2, "min": -2, "max": 4, "step": 0.125, "readout_format": ".2f", "value": temperature}
-        self.temperature = widgets.control(ipw.FloatLogSlider, "temperature T", "no unit", widgets.SOFTER, **span)
+        self.temperature = control(ipw.FloatLogSlider, "temperature T", "no unit", widgets.SOFTER, **span)
         controls = [self.search, self.order, self.example, self.temperature]
         super().__init__("One text's soft label at a temperature T, its neighbours and the classes' likeness", controls)
         self.rank = figures.similarity_order(figures.likeness(self.logits, 2.0))
         with style.drawing():
             self._compose()
         self._find()
-        widgets.on_value(self._find, self.search, self.order)
+        for steering in (self.search, self.order):
+            steering.observe(lambda _: self._find(), names="value")
         self.watch(self.example, self.temperature)
 
     def _find(self) -> None:
@@ -98,77 +99,74 @@ class TemperaturePanel(Panel):
             self.example.value = kept
 
     def _compose(self) -> None:
-        """Draw what never moves and keep its pixels; make the artists that `draw` moves over them."""
+        """Draw what never moves and keep its pixels; make the artists that `draw` moves over them.
+
+        Most of a picture's time goes into its words: with 19 classes a whole one takes three times as long.
+        """
         classes = len(self.label_names)
-        below, shown = max(2.0, 0.15 * classes), min(6, classes)
+        below = max(2.0, 0.15 * classes)
         height = 4.75 + below  # inches
-        self._fig = widgets.figure(height)
+        fig = self._fig = Figure(figsize=(style.WIDTH, height), dpi=widgets.DPI)
+        canvas = FigureCanvasAgg(fig)
 
         def place(left: float, top: float, width: float, tall: float) -> Axes:
-            return self._fig.add_axes((left, 1 - (top + tall) / height, width, tall / height))
+            return fig.add_axes((left, 1 - (top + tall) / height, width, tall / height))
 
-        def line(inches: float, text: str = "", x: float = 0.01, **look: Any) -> Text:
-            return self._fig.text(x, 1 - inches / height, text, va="top", **look)
-
-        ax = place(0.27, 0.62, 0.28, 1.55)
-        self._bars, self._numbers = style.bars(ax, np.zeros(shown), [style.BLUE] + [style.LIGHT] * (shown - 1), gap=2)
-        self._names = [ax.text(-3, y, "", ha="right", va="center") for y in range(shown)]
-        ax.set(xlim=(0, 115), ylim=(5.6, -0.6), yticks=[], xticks=[0, 25, 50, 75, 100], xlabel="probability (%)")
-        ax = place(0.67, 0.62, 0.31, 1.55)
+        say = functools.partial(fig.text, 0.01, va="top", s="")
+        self._bars, entropy = place(0.28, 0.62, 0.27, 1.55), place(0.67, 0.62, 0.31, 1.55)
         self._grid = np.geomspace(0.25, 16, 49)
-        (self._line,) = ax.plot(self._grid, np.zeros(49), color=style.BLUE)
-        (self._dot,) = ax.plot([1], [0], "o", color=style.ORANGE, ms=8, mec="white")
-        figures.entropy_axes(ax, self._grid, [classes])
-        ax.set_ylabel("entropy (nats)")
-        self._head, self._sub = line(0.08, weight="bold"), line(0.3, color=style.GREY)
-        line(2.78, "Neighbours: texts whose soft labels at T are closest (KL)", weight="bold")
-        self._near = [line(3.02 + 0.2 * i, x=0.02) for i in range(self.NEIGHBOURS)]
-        line(4, f"Where the rest of the probability goes: mean over {len(self.texts):,} texts, a row a predicted class",
-             weight="bold")  # fmt: skip
+        (self._line,) = entropy.plot(self._grid, np.zeros(49), color=style.BLUE)
+        (self._dot,) = entropy.plot([1], [0], "o", color=style.ORANGE, ms=8)
+        figures.entropy_axes(entropy, [classes])
+        entropy.set_ylabel("entropy (nats)")
+        self._head, self._sub = say(y=1 - 0.08 / height, weight="bold"), say(y=1 - 0.3 / height, color=style.GREY)
+        say(y=1 - 2.78 / height, s="Neighbours: texts whose soft labels at T are closest (KL)", weight="bold")
+        self._near = say(y=1 - 3.02 / height, linespacing=1.5)
+        rest = f"Where the rest of the probability goes: mean over {len(self.texts):,} texts, a row a predicted class"
+        say(y=1 - 4 / height, s=rest, weight="bold")
         names = [shorten(self.label_names[i], 34) for i in self.rank]
         peak = 100 * max(np.nanmax(figures.likeness(self.logits, t), initial=0.01) for t in (1.0, 2.0, 4.0, 8.0))
         blank, bar = np.full((classes, classes), np.nan), {"cax": place(0.88, 4.27, 0.018, below)}
         size = 8 if classes <= 24 else 6.5
         self._map = figures.likeness_map(place(0.36, 4.27, 0.5, below), blank, names, True, size, vmax=peak, bar=bar)
-        self._moving: list[Artist] = [*self._bars, *self._names, *self._numbers, self._line, self._dot, self._head]
-        self._moving += [self._sub, *self._near, self._map]
+        self._moving = [self._bars, self._line, self._dot, self._head, self._sub, self._near, self._map]
         for artist in self._moving:
             artist.set_animated(True)
-        self._fig.canvas.draw()
-        self._background = self._fig.canvas.copy_from_bbox(self._fig.bbox)
+        canvas.draw()
+        self._background = canvas.copy_from_bbox(fig.bbox)
 
-    def draw(self) -> bytes:
+    def draw(self) -> Figure:
         """Move what depends on the controls over a background that is drawn once."""
         i, t = self.example.value, self.temperature.value
         soft = metrics.softmax(self.logits, t)
-        shown = np.argsort(-self.logits[i], kind="stable")[: len(self._names)]
-        for label, bar, name, number in zip(shown, self._bars, self._names, self._numbers, strict=True):
-            percent = 100 * soft[i, label]
-            bar.set_width(percent)
-            name.set_text(shorten(self.label_names[label], 26))
-            number.set(x=percent + 2, text=style.whole(percent))
+        shown = np.argsort(-self.logits[i], kind="stable")[:6]
+        self._bars.clear()
+        style.bars(self._bars, soft[i, shown], [style.BLUE] + [style.LIGHT] * (len(shown) - 1))
+        style.rows(self._bars, [shorten(self.label_names[label], 24) for label in shown], ends=(-0.6, 5.6))
+        self._bars.set(xlim=(0, 115), xticks=[0, 25, 50, 75, 100], xlabel="probability (%)")
         entropy = special.entr(soft[i]).sum()
         self._line.set_ydata(figures.entropies(self.logits[[i]], self._grid)[:, 0])
         self._dot.set_data([t], [entropy])
-        says = f"teacher: {visible(self.label_names[self.top[i]])}"
+        says = f"T = {t:.3g}; entropy {entropy:.2f} nats; teacher: {shorten(self.label_names[self.top[i]], 22)}"
         if self.truth[i] >= 0:
             wrong = self.truth[i] != self.top[i]
-            says += f", which is {f'wrong: {visible(self.label_names[self.truth[i]])}' if wrong else 'right'}"
-        self._head.set_text(f"“{shorten(self.texts[i], 80)}”")
-        self._sub.set_text(f"T = {t:.3g}; entropy {entropy:.2f} nats; {says}")
-        log_soft = special.log_softmax(self.logits / t, axis=1)
-        distance = soft[i] @ log_soft[i] - log_soft @ soft[i]
-        distance[[text == self.texts[i] for text in self.texts]] = np.inf
-        nearest = np.argsort(distance, kind="stable")[: self.NEIGHBOURS]
-        for line, j in zip(self._near, nearest, strict=False):
-            answer = visible(self.label_names[self.top[j]])
-            found = f"{abs(distance[j]):.3f}  “{shorten(self.texts[j], 58)}”  {answer}"
-            line.set_text(found if np.isfinite(distance[j]) else "")
+            says += f", {f'wrong: {shorten(self.label_names[self.truth[i]], 22)}' if wrong else 'right'}"
+        self._head.set_text(f"“{shorten(self.texts[i], 70)}”")
+        self._sub.set_text(says)
+        self._near.set_text("\n".join(self._neighbours(i, special.log_softmax(self.logits / t, axis=1))))
         self._map.set_data(100 * figures.likeness(self.logits, t)[np.ix_(self.rank, self.rank)])
         self._fig.canvas.restore_region(self._background)
         for artist in self._moving:
             self._fig.draw_artist(artist)
-        return widgets.encode(self._fig)
+        return self._fig
+
+    def _neighbours(self, i: int, log_soft: np.ndarray) -> list[str]:
+        """A line for each of the other texts whose soft labels ``[N, C]`` are nearest to that of text i."""
+        distance = (log_soft[i] - log_soft) @ np.exp(log_soft[i])
+        other = np.flatnonzero([text != self.texts[i] for text in self.texts])
+        nearest = other[np.argsort(distance[other], kind="stable")[: self.NEIGHBOURS]]
+        return [f"{abs(distance[j]):.3f}  “{shorten(self.texts[j], 48)}”  {shorten(self.label_names[self.top[j]], 26)}"
+                for j in nearest]  # fmt: skip
 
 
 Models = Mapping[str, Callable[[list[str]], ArrayLike]]
@@ -193,7 +191,7 @@ class TryItPanel(Panel):
             return self.lack(about, "No models to try: run notebook 03, which trains a student.")
         wide = {"value": text, "continuous_update": False, "layout": widgets.LAYOUT | {"width": "63em"}}
         tooltip = "A sentence for the models; press Enter to ask them"
-        self.text = widgets.control(ipw.Text, "sentence", "press Enter", tooltip, **wide)
+        self.text = control(ipw.Text, "sentence", "press Enter", tooltip, **wide)
         super().__init__(about, [self.text])
         self.watch(self.text)
 
@@ -207,7 +205,7 @@ class TryItPanel(Panel):
         index = pd.MultiIndex.from_tuples(rows, names=["model", "ms"])
         return pd.DataFrame(rows.values(), index, self.label_names)
 
-    def draw(self) -> bytes:
+    def draw(self) -> Figure:
         """One column of bars a model, the same classes in each."""
         text = self.text.value.strip()
         if not text:
@@ -215,19 +213,15 @@ class TryItPanel(Panel):
         self.note.value = ""
         table = self.ask(text)
         order = np.argsort(-table.mean().to_numpy(), kind="stable")[: self.BARS]
-        fig = widgets.figure(2.5)
-        fig.text(0.01, 0.97, f"“{shorten(text, 80)}”", weight="bold", va="top")
+        fig = style.figure(2, f"“{shorten(text, 110)}”")
         axes = fig.subplots(1, len(table), sharey=True, squeeze=False)[0]
-        fig.subplots_adjust(left=0.27, right=0.985, top=0.75, bottom=0.2, wspace=0.12)
         looks = style.arm_styles(self.models).values()
         for ax, look, ((name, ms), row) in zip(axes, looks, table.iterrows(), strict=True):
             style.bars(ax, row.iloc[order], look[0])
             ax.set(xlim=(0, 125), xticks=[0, 50, 100], xlabel="probability (%)")
-            ax.set_title(f"{shorten(name, 24)}\n{ms:.1f} ms", fontsize=9, loc="left")
-            ax.tick_params(axis="y", length=0)
-        names = [shorten(self.label_names[i], 26) for i in order]
-        style.rows(axes[0], names, ends=(-0.6, self.BARS - 0.4))
-        return widgets.png(fig)
+            ax.set_title(f"{style.wrap(name, 20)}\n{ms:.1f} ms", fontsize=9, loc="left")
+            style.rows(ax, [shorten(self.label_names[i], 26) for i in order], ends=(-0.6, self.BARS - 0.4))
+        return fig
 
 
 class SweepPanel(Panel):
@@ -259,7 +253,7 @@ class SweepPanel(Panel):
         self.code = ipw.HTML()
         super().__init__(about, [self.x, self.metric, self.slice, self.chosen], [self.code])
         self._list()
-        widgets.on_value(self._list, self.metric)
+        self.metric.observe(lambda _: self._list(), names="value")
         self.watch(*self.controls)
 
     def _list(self) -> None:
@@ -267,42 +261,49 @@ class SweepPanel(Panel):
         with self.lock:
             kept, metric = self.chosen.value, self.metric.value
             ranked = self.runs[metric].sort_values(ascending=widgets.lower_is_better(metric), kind="stable")
-            names = [name for name in ("arm", "loss", "temperature", "ce_weight", "learning_rate", "seed")
-                     if name in self.runs]  # fmt: skip
-            told = self.runs[names].astype(str).agg(", ".join, axis=1)
+            settings = ["arm", "loss", "temperature", "ce_weight", "learning_rate", "seed"]
+            told = self.runs[self.runs.columns.intersection(settings)].astype(str).agg(", ".join, axis=1)
             self.chosen.options = [(f"{value:.4g}: {told[i]}", int(i)) for i, value in ranked.items()]
             self.chosen.value = kept if kept is not None else int(ranked.index[0])
 
-    def draw(self) -> bytes:
+    def draw(self) -> Figure:
         """Means over what is not told apart, with a dot a run; to the right the chosen run."""
         x, metric, by, chosen = self.x.value, self.metric.value, self.slice.value, self.chosen.value
-        title = f"{shorten(metric, 28)}, {len(self.runs)} runs; ring: one run"
-        fig, left, right = widgets.pair(title, "the one run: validation (%)", widths=[3, 2])
+        told = f"{len(self.runs)} runs, a dot each; line: their mean; ring: the one run, whose curve is to the right"
+        fig, left, right = widgets.pair("Finished runs", told, widths=[3, 2])
         numeric = pd.api.types.is_numeric_dtype(self.runs[x])
-        values = self.runs[x] if numeric else self.runs[x].astype(str)
+        values = self.runs[x].astype(float if numeric else str)
         levels = sorted(values.dropna().unique())
-        at = values.astype(float) if numeric else values.map({level: i for i, level in enumerate(levels)})
+        at = values if numeric else values.map({level: i for i, level in enumerate(levels)})
         groups = self.runs[by].astype(str) if by != "(none)" else pd.Series("all runs", self.runs.index)
         styles = style.arm_styles(sorted(groups.unique()))
-        for group, rows in self.runs.groupby(groups, sort=True):
-            colour, marker = styles[group]
-            mean = rows[metric].groupby(at[rows.index]).mean()
-            left.plot(at[rows.index], rows[metric], marker, color=colour, ms=4, alpha=0.4, mew=0)
-            left.plot(mean.index, mean, lw=1.8, **style.marked(styles[group]))
+        for group, look in styles.items():
+            scores, places = self.runs.loc[groups == group, metric], at[groups == group]
+            left.plot(places, scores, look[1], color=look[0], ms=4, alpha=0.4, mew=0)
+            left.plot(scores.groupby(places).mean(), lw=1.8, **style.marked(look))
         row = self.runs.loc[chosen]
         left.plot(at[chosen], row[metric], "o", ms=12, mfc="none", mec=style.INK, mew=1.4)
         if numeric:
-            widgets.x_axis(left, x, values, levels[:: max(1, len(levels) // 8)])
+            _x_axis(left, x, at, levels[:: max(1, len(levels) // 8)])
         else:
-            left.set_xticks(range(len(levels)), [shorten(level, 12) for level in levels])
+            left.set_xticks(range(len(levels)), [style.wrap(level, 12) for level in levels])
             left.set_xlabel(x)
-        widgets.legend(fig, [style.handle(shorten(group, 26), look) for group, look in styles.items()])
-        right.set(ylim=(0, 100), xlabel="optimizer step")
+        left.set_ylabel(shorten(metric, 34))
+        style.legend(fig, style.handles({shorten(group, 26): look for group, look in styles.items()}))
+        right.set(ylim=(0, 100), xlabel="optimizer step", ylabel="validation accuracy (%)")
         if (run := row.get("run")) is not None:
-            widgets.validation(right, run.history, color=styles[groups[chosen]][0])
+            right.plot(widgets.measured(run.history), "-o", ms=4, mew=0, clip_on=False, color=styles[groups[chosen]][0])
             right.set_xlim(0, run.config.steps)
             self.code.value = widgets.code(config_code(run.config))
-        return widgets.png(fig)
+        return fig
+
+
+def _x_axis(ax: Axes, name: str, values: pd.Series, ticks: Sequence[float] | None = None) -> None:
+    """Name the x axis: a logarithmic one where positive values spread over a factor of 8."""
+    wide = values.min() > 0 and values.max() / values.min() >= 8
+    if wide:
+        style.log_axis(ax, ticks)
+    ax.set_xlabel(f"{name} (log scale)" if wide else name)
 
 
 class ComparePanel(Panel):
@@ -312,18 +313,18 @@ class ComparePanel(Panel):
 
     def __init__(
         self, measures: pd.DataFrame | None, logits: Mapping[str, ArrayLike], texts: Sequence[str], truth: ArrayLike,
-        label_names: Sequence[str], *, difficulty: ArrayLike | None = None,
+        label_names: Sequence[str],
     ) -> None:  # fmt: skip
         """Compare arms on the same N texts.
 
         Args:
             measures: a row an arm, numeric columns such as ``accuracy`` and ``p50_ms``. Less is better for times,
                 sizes, losses and errors, by their names.
-            logits: arm -> ``[N, C]``, for at least two of the arms.
+            logits: arm -> ``[N, C]``, for at least two of the arms; the less sure the first of them, such as the
+                teacher, is of a text, the harder that is.
             texts: N of them.
             truth: ``[N]`` true classes.
             label_names: C of them.
-            difficulty: ``[N]``, greater is harder; default: how unsure the first of `logits` is, such as the teacher.
 
         Raises:
             WorkbenchError: fewer than two measures or arms.
@@ -338,10 +339,8 @@ class ComparePanel(Panel):
         probabilities = {name: metrics.softmax(values) for name, values in logits.items()}
         self.predicted = {name: p.argmax(1) for name, p in probabilities.items()}
         self.texts, self.truth, self.label_names = list(texts), np.asarray(truth), list(label_names)
-        unsure = 1 - next(iter(probabilities.values())).max(1)
-        hard = unsure if difficulty is None else np.asarray(difficulty, float)
-        ranks = np.argsort(np.argsort(hard, kind="stable"), kind="stable")
-        self.quarter = ranks * len(self.QUARTERS) // len(ranks)
+        unsure = pd.Series(-next(iter(probabilities.values())).max(1))
+        self.quarter = (unsure.rank(method="first").astype(int) - 1) * len(self.QUARTERS) // len(unsure)
         columns, arms = list(self.measures.columns), list(logits)
         cheap = next((name for name in columns if widgets.lower_is_better(name)), columns[1])
         best = next(name for name in columns if name != cheap)
@@ -367,33 +366,34 @@ class ComparePanel(Panel):
 
     def front(self) -> list[str]:
         """The arms that no other arm beats in both measures."""
-        x, y = self.x.value, self.y.value
-        table = self.measures[self.measures[[x, y]].notna().all(axis=1)]
-        cost, loss = ((table[name] if widgets.lower_is_better(name) else -table[name]).to_numpy() for name in (x, y))
+        axes = [self.x.value, self.y.value]
+        table = self.measures.dropna(subset=axes)
+        cost, loss = ((table[name] if widgets.lower_is_better(name) else -table[name]).to_numpy() for name in axes)
         return list(table.index[figures.pareto(cost, -loss)])
 
-    def draw(self) -> bytes:
+    def draw(self) -> Figure:
         """The plane of two measures, and the accuracy in each quarter of the texts."""
         table, front = self.disagreements(), self.front()
         self.note.value = said(f"{len(table):,} of {len(self.texts):,} texts in the table below")
         self.table.value = widgets.table(table.head(30))
-        fig, left, right = widgets.pair(f"{self.y.value}; line: Pareto front", "accuracy by difficulty (%)")
+        hard = f"right: from the texts that {next(iter(self.predicted))} is surest of to the others"
+        fig, left, right = widgets.pair("Two measures of each arm", f"large, line: Pareto front; {hard}")
         styles = style.arm_styles(self.measures.index.union(list(self.predicted), sort=False))
         x, y = self.measures[self.x.value], self.measures[self.y.value]
         for name in self.measures.index:
             left.plot(x[name], y[name], **style.marked(styles[name], 9 if name in front else 6))
         order = x[front].sort_values().index
-        left.plot(x[order], y[order], color=style.PATH, lw=1.2, zorder=0)
-        widgets.x_axis(left, self.x.value, x)
+        where = "post" if widgets.lower_is_better(self.x.value) else "pre"
+        left.step(x[order], y[order], where=where, color=style.PATH, lw=1.2, zorder=0)
+        _x_axis(left, self.x.value, x)
+        left.set_ylabel(self.y.value)
         left.margins(0.1)
-        left.grid()
         for name, predicted in self.predicted.items():
             accuracy = pd.Series(predicted == self.truth).groupby(self.quarter).mean()
             right.plot(100 * accuracy, **style.marked(styles[name]))
         right.set_xticks(range(len(self.QUARTERS)), self.QUARTERS)
-        right.set(ylim=(0, 103))
-        widgets.legend(fig, [style.handle(shorten(name, 28), styles[name]) for name in self.measures.index])
-        return widgets.png(fig)
+        right.set(ylim=(0, 103), ylabel="accuracy (%)")
+        return style.legend(fig, style.handles({name: styles[name] for name in self.measures.index}))
 
 
 class TracesPanel(Panel):
@@ -401,15 +401,14 @@ class TracesPanel(Panel):
 
     COLUMNS, LINES = 92, 40  # characters across the picture, and lines a model gets at most
 
-    def __init__(self, problems: pd.DataFrame | None, models: Sequence[str], question: str = "question") -> None:
+    def __init__(self, problems: pd.DataFrame | None, models: Sequence[str]) -> None:
         """Show a table of problems.
 
         Args:
-            problems: a row a problem: the question; for each model a column with its steps, a list or text with a line
+            problems: a row a problem: ``question``; for each model a column with its steps, a list or text with a line
                 a step; optionally ``answer``, and for each model ``<model> first wrong``: the number of the first wrong
                 step from 0, missing or -1 where all are right.
             models: the columns of steps, at most three.
-            question: the column of the question.
 
         Raises:
             WorkbenchError: a column that is missing.
@@ -417,17 +416,17 @@ class TracesPanel(Panel):
         about = "A problem and what each model writes about it, the first wrong step marked"
         if problems is None or not len(problems):
             return self.lack(about, "No traces to read: run notebook 07, which makes them.")
-        if absent := [name for name in (question, *models) if name not in problems]:
+        if absent := [name for name in ("question", *models) if name not in problems]:
             raise WorkbenchError(f"The problems have no column {absent[0]!r}: they have {', '.join(problems.columns)}.")
-        self.problems, self.models, self.question = problems.reset_index(drop=True), list(models), question
+        self.problems, self.models = problems.reset_index(drop=True), list(models)
         last, tooltip = len(problems) - 1, "Left and right step through"
-        self.number = widgets.control(ipw.IntSlider, "problem", "number", tooltip, min=0, max=last)
+        self.number = control(ipw.IntSlider, "problem", "number", tooltip, min=0, max=last)
         self.only = choice("show", "problems", "Which to step through", ["all", "one is wrong", "all are right"])
         super().__init__(about, [self.number, self.only])
         self._shown = list(range(len(problems)))
-        longest = max(sum(map(len, self._steps(row, model))) for row in self._shown for model in self.models)
-        self._lines = min(longest + 1, self.LINES)
-        widgets.on_value(self._filter, self.only)
+        longest = max(len(self._lines(row, model)) for row in self._shown for model in self.models)
+        self._height = 1.1 + 0.155 * min(longest, self.LINES)  # inches: the same for every problem
+        self.only.observe(lambda _: self._filter(), names="value")
         self.watch(self.number)
 
     def wrong(self, row: int, model: str) -> int | None:
@@ -448,37 +447,32 @@ class TracesPanel(Panel):
             self.number.value, self.number.max = 0, len(shown) - 1
             self.redraw()
 
-    def draw(self) -> bytes:
+    def draw(self) -> Figure:
         """Columns of numbered steps; red and bold is the first wrong one, grey what follows from it."""
         row = self._shown[min(self.number.value, len(self._shown) - 1)]
         problem = self.problems.loc[row]
-        height = 1.4 + 0.155 * self._lines  # inches: the same for every problem
-        fig = widgets.figure(height)
-        head = textwrap.wrap(visible(problem[self.question]), self.COLUMNS, max_lines=3, placeholder=" …")
-        answer = f"\nanswer: {visible(problem['answer'])}" if "answer" in problem else ""
-        fig.text(0.01, 1 - 0.08 / height, "\n".join(head) + answer, weight="bold", va="top")
+        answer = f"answer: {shorten(problem['answer'], 90)}" if "answer" in problem else ""
+        fig = style.figure(self._height, f"Problem {row + 1} of {len(self.problems)}", answer)
+        whole, height = fig.get_figheight(), self._height
+        fig.text(0.01, height / whole, style.wrap(problem["question"], self.COLUMNS, 3), va="top")
         for column, model in enumerate(self.models):
-            x, first = 0.01 + column / len(self.models), self.wrong(row, model)
+            first, lines = self.wrong(row, model), self._lines(row, model)
             verdict = "no wrong step" if first is None else f"step {first + 1} is wrong"
-            told = {"x": x, "va": "top", "fontsize": 8, "linespacing": 1.25}
-            fig.text(y=1 - 0.9 / height, s=f"{shorten(model, 28)}\n{verdict}", weight="bold", color=style.GREY, **told)
-            line = 0
-            steps = self._steps(row, model)
-            for i, lines in enumerate(steps):
-                y = 1 - (1.3 + 0.155 * line) / height
-                if line + len(lines) >= self._lines and i < len(steps) - 1 or line + len(lines) > self._lines:
-                    fig.text(y=y, s=f"… {len(steps) - i} more steps", color=style.GREY, **told)
-                    break
-                look = {} if first is None or i < first else {"color": style.GREY}
-                if i == first:
-                    look = {"color": "#B3261E", "weight": "bold"}
-                fig.text(y=y, s="✗ " * (i == first) + "\n".join(lines), **told, **look)
-                line += len(lines)
-        return widgets.png(fig)
+            say = functools.partial(fig.text, 0.01 + column / len(self.models), va="top", fontsize=8)
+            say((height - 0.6) / whole, f"{shorten(model, 28)}\n{verdict}", weight="bold", color=style.GREY)
+            if len(lines) > self.LINES:
+                lines[self.LINES - 1 :] = [(None, f"… {len(lines) - self.LINES + 1} more lines")]
+            for i, (step, line) in enumerate(lines):
+                after = step is None or (first is not None and step > first)
+                look = {"color": "#B3261E", "weight": "bold"} if step == first else {}
+                say((height - 1 - 0.155 * i) / whole, line, **({"color": style.GREY} if after else look))
+        return fig
 
-    def _steps(self, row: int, model: str) -> list[list[str]]:
-        """The lines of each step of a model."""
+    def _lines(self, row: int, model: str) -> list[tuple[int | None, str]]:
+        """The lines of a model, each with the number of its step."""
         steps, width = self.problems.loc[row, model], self.COLUMNS // len(self.models)
         steps = [line for line in steps.splitlines() if line.strip()] if isinstance(steps, str) else steps
-        numbered = (f"{i}. {visible(step)}" for i, step in enumerate(steps, 1))
-        return [textwrap.wrap(step, width, subsequent_indent="    ") for step in numbered]
+        wrong = self.wrong(row, model)
+        numbered = [f"{'✗ ' * (i == wrong)}{i + 1}. {visible(step)}" for i, step in enumerate(steps)]
+        return [(i, line) for i, step in enumerate(numbered)
+                for line in textwrap.wrap(step, width, subsequent_indent="    ")]  # fmt: skip

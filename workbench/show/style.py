@@ -1,9 +1,9 @@
 """The one style of all figures, and the few primitives that draw into given axes: dots, lines, bars and heat maps.
 
-Figures (`figures`, to read next) and panels put these together with rows of names, legends and words. A figure is
-7 inches wide (700 px in a notebook, stored at twice that), laid out once and then fixed. Colours are Okabe and Ito's
-(Tol's for arms without a fixed style); marker and words repeat what colour says, so that figures survive grey print.
-What is drawn here takes fractions and shows %.
+The idea: a figure is a frame (title, subtitle, room for axes), primitives in it, and a legend. It is 7 inches wide
+(700 px in a notebook, stored at twice that), laid out once and then fixed. Colours are Okabe and Ito's (Tol's for arms
+without a fixed style); marker and words repeat what colour says, so that figures survive grey print. What is drawn
+here takes fractions and shows %. Sizes and greys stand in `workbench.mplstyle`; read `figures` next.
 
 pyplot is never imported: its hidden current figure goes wrong as soon as two threads draw.
 """
@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -34,20 +33,10 @@ from numpy.typing import ArrayLike
 
 from workbench.escape import shorten, visible
 
+STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("workbench.mplstyle"), use_default_template=False)
 WIDTH = 7.0  # inches
-INK, GREY, PALE, PATH = "#222222", "#666666", "#e4e4e4", "#aaaaaa"
-BLUE, LIGHT, ORANGE = "#0072B2", "#8CBEDD", "#D55E00"
-
-STYLE: dict[str, object] = {
-    "figure.dpi": 200, "savefig.dpi": "figure", "figure.facecolor": "white", "savefig.facecolor": "white",
-    "axes.facecolor": "white", "font.family": "DejaVu Sans", "font.size": 9.5, "axes.labelsize": 9.5,
-    "axes.titlesize": 9.5, "legend.fontsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9,
-    "text.color": INK, "axes.labelcolor": INK, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "axes.edgecolor": GREY, "xtick.color": GREY, "ytick.color": GREY,
-    "axes.spines.top": False, "axes.spines.right": False,
-    "axes.axisbelow": True, "grid.color": PALE, "legend.frameon": False, "svg.hashsalt": "workbench",
-    "text.parse_math": False,  # a class named "$5" is no formula
-}  # fmt: skip
+INK, GREY, PALE = (STYLE[of] for of in ("text.color", "axes.edgecolor", "grid.color"))
+BLUE, LIGHT, ORANGE, PATH = "#0072B2", "#8CBEDD", "#D55E00", "#aaaaaa"
 
 Look = tuple[str, str]  # colour, marker
 ARM_STYLES: dict[str, Look] = {
@@ -105,15 +94,6 @@ def styled(plot: Callable[P, Figure]) -> Callable[P, Figure]:
     return drawn
 
 
-def save(fig: Figure, path: str | Path) -> Path:
-    """Write a figure as path's suffix says (png, svg, pdf), making the folder if need be; returns path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with drawing():
-        fig.savefig(path)
-    return path
-
-
 class _Figure(Figure):
     """A Figure that a notebook shows at 700 px without %matplotlib inline, which would import pyplot."""
 
@@ -132,42 +112,39 @@ def figure(height: float, title: str, *said: str) -> Figure:
     subtitle = textwrap.fill(visible("; ".join(part for part in said if part)), 104)
     above = 0.12 + 0.2 * (title.count("\n") + 1)
     head = above + 0.165 * (subtitle.count("\n") + 1) * bool(subtitle) + 0.1
-    fig = _Figure(figsize=(WIDTH, height + head))
+    fig = _Figure(figsize=(WIDTH, height + head), layout="constrained")
     fig.text(0.01, 1 - 0.08 / (height + head), title, size=11.5, weight="bold", va="top")
     fig.text(0.01, 1 - above / (height + head), subtitle, size=9, color=GREY, va="top")
-    fig.set_layout_engine("constrained", rect=(0, 0, 1, height / (height + head)), h_pad=0.06, w_pad=0.06)
+    fig.get_layout_engine().set(rect=(0, 0, 1, height / (height + head)))
     return fig
 
 
-def legend(fig: Figure, handles: Sequence[Artist | BarContainer], **options: object) -> Figure:
+def legend(fig: Figure, handles: Sequence[Artist], **options: object) -> Figure:
     """The figure, with a legend below its axes in as many columns as fit."""
     for columns in range(len(handles), 0, -1):
-        made = fig.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.6, **options)
+        made = fig.legend(handles=handles, loc="outside lower center", ncols=columns, **options)
         if columns == 1 or made.get_window_extent().width <= 0.98 * fig.bbox.width:
             break
         made.remove()
     return fig
 
 
-def handle(label: str, look: Look, line: bool = True, size: float = 7) -> Line2D:
-    """An arm's entry in a legend."""
-    return Line2D([], [], ls="-" if line else "", label=shorten(label, 60), **marked(look, size))
+def handles(styles: Mapping[str, Look], line: bool = True, size: float = 7) -> list[Line2D]:
+    """The entries of arms in a legend."""
+    ls = "-" if line else ""
+    return [Line2D([], [], ls=ls, label=shorten(arm, 60), **marked(look, size)) for arm, look in styles.items()]
 
 
-def handles(styles: Mapping[str, Look], line: bool = True) -> list[Line2D]:
-    """The entries of all arms in a legend."""
-    return [handle(arm, look, line) for arm, look in styles.items()]
-
-
-def patches(colours: Mapping[str, str]) -> list[Patch]:
+def patches(colours: Mapping[str, str], hatches: Sequence[str] = ("",) * 9) -> list[Patch]:
     """The entries in a legend of areas that differ by colour."""
-    return [Patch(color=colour, label=visible(label)) for label, colour in colours.items()]
+    areas = zip(colours.items(), hatches, strict=False)
+    return [Patch(fc=c, ec="white" if hatch else c, hatch=hatch, label=visible(label)) for (label, c), hatch in areas]
 
 
 def marked(look: Look, size: float = 6) -> dict[str, Any]:
     """Keywords for a line and its markers, and a larger star: it fills less of its square than the others."""
     colour, marker = look
-    return {"color": colour, "marker": marker, "ms": size * (1.5 if marker == "*" else 1), "mec": "white", "mew": 0.6}
+    return {"color": colour, "marker": marker, "ms": size * (1.5 if marker == "*" else 1)}
 
 
 def dots(
@@ -191,18 +168,6 @@ def dots(
     ax.plot(*((at, estimate) if upright else (estimate, at)), **marked(look, size) | line)
 
 
-def bars(
-    ax: Axes, shares: ArrayLike, colour: str | Sequence[str], *, at: ArrayLike | None = None, height: float = 0.72,
-    gap: float = 3, **text: object,
-) -> tuple[BarContainer, list[Text]]:  # fmt: skip
-    """Lying bars of fractions in %, each with its number behind it, `gap` percent apart."""
-    percent = 100 * np.asarray(shares, float)
-    at = np.arange(len(percent)) if at is None else at
-    style = {"va": "center", "fontsize": 8} | text
-    numbers = [ax.text(value + gap, y, whole(value), **style) for y, value in zip(at, percent, strict=True)]
-    return ax.barh(at, percent, height=height, color=colour), numbers
-
-
 def lines(
     ax: Axes, table: pd.DataFrame, at: pd.Series, styles: Mapping[str, Look], apart: float = 0.0, log: bool = False,
     **line: Any,
@@ -217,9 +182,14 @@ def lines(
         dots(ax, table[of_arm], x, look, upright=True, **line)
 
 
-def whole(percent: float) -> str:
-    """As "31", or "<1" for what would be 0."""
-    return "<1" if percent < 1 else f"{percent:.0f}"
+def bars(ax: Axes, shares: ArrayLike, colour: str | Sequence[str], at: ArrayLike | None = None, height: float = 0.72,
+         gap: float = 3) -> None:  # fmt: skip
+    """Lying bars of fractions in %, each with its number behind it, `gap` percent apart."""
+    percent = 100 * np.asarray(shares, float)
+    at = np.arange(len(percent)) if at is None else at
+    ax.barh(at, percent, height=height, color=colour)
+    for value, y in zip(percent, at, strict=True):
+        ax.text(value + gap, y, "<1" if value < 1 else f"{value:.0f}", va="center", fontsize=8)
 
 
 def rows(ax: Axes, names: Sequence[str], at: ArrayLike | None = None, ends: tuple[float, float] | None = None) -> None:
@@ -255,38 +225,30 @@ def say(ax: Axes, words: str, at: tuple[float, float], axes: str, offset: tuple[
 
 
 def place_names(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], radius: np.ndarray) -> None:
-    """Write each name at the nearest place to its point ``[N]`` that is free of markers, lines and names.
+    """Write each name at the nearest place around its point ``[N]`` that is free of markers, lines and names.
 
     radius ``[N]`` is the markers', in points. A name that had to move far off gets a line to its point.
     """
-    point = ax.figure.dpi / 72  # all that follows is in pixels
-    at = ax.transData.transform(np.c_[x, y])
+    point, at = ax.figure.dpi / 72, ax.transData.transform(np.c_[x, y])  # all that follows is in pixels
     corners = [line.get_transform().transform(line.get_path().vertices) for line in ax.lines]
     legs = np.concatenate([np.stack([path[:-1], path[1:]], 1) for path in corners])
     reach = radius[:, None] * point
     taken = np.r_[np.c_[at - reach, at + reach], np.c_[legs.min(1) - point, legs.max(1) + point]]  # x0, y0, x1, y1
     ways = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)])
-    axis_grids = [np.arange(low, high, 5 * point) for low, high in ax.bbox.get_points().T]
-    everywhere = np.stack(np.meshgrid(*axis_grids), -1).reshape(-1, 2)
-    offset = {"textcoords": "offset points"}
+    steps = np.r_[1, 20:300:6][:, None, None]  # points from marker to name, the nearest first
+    look = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 8.5, "zorder": 4,
+            "bbox": {"fc": "white", "alpha": 0.85, "lw": 0, "pad": 0.5}}  # fmt: skip
     for i, name in enumerate(names):
-        box = {"fc": "white", "alpha": 0.85, "lw": 0, "pad": 0.5}
-        label = ax.annotate(wrap(name, 22), (x[i], y[i]), xytext=(0, 0), fontsize=8.5, zorder=4, ha="center",
-                            va="center", bbox=box, **offset)  # fmt: skip
-        half = label.get_window_extent().size / 2 + point
-        centres = np.r_[at[i] + ways * (half + (radius[i] + 1) * point), everywhere]
+        arrow = {"arrowstyle": "-", "color": PATH, "lw": 0.7, "shrinkA": 0, "shrinkB": radius[i]}
+        label = ax.annotate(wrap(name, 22), (x[i], y[i]), (0, 0), **look, arrowprops=arrow)
+        half = Text.get_window_extent(label).size / 2 + point
+        centres = (at[i] + ways * (half + (radius[i] + steps) * point)).reshape(-1, 2)
         boxes = np.c_[centres - half, centres + half]
-        gap = np.maximum(np.abs(centres - at[i]) - half, 0)  # from the point to the edge of the label
-        cost = np.r_[np.arange(len(ways)), 20 * point + np.hypot(*gap[len(ways) :].T)]
         hits = (boxes[:, None, :2] < taken[:, 2:]).all(2) & (boxes[:, None, 2:] > taken[:, :2]).all(2)
         outside = (boxes[:, :2] < ax.bbox.min).any(1) | (boxes[:, 2:] > ax.bbox.max).any(1)
-        best = np.argmin(cost + 1e5 * hits.sum(1) + 1e6 * outside)
-        shift = centres[best] - at[i]
-        label.set_position(shift / point)
-        if np.hypot(*gap[best]) > (radius[i] + 8) * point:
-            arrow = {"arrowstyle": "-", "color": PATH, "lw": 0.7, "shrinkA": 0, "shrinkB": 0}
-            edge = np.sign(shift) * gap[best] / point
-            ax.annotate("", (x[i], y[i]), xytext=edge, zorder=1, arrowprops=arrow, **offset)
+        best = np.argmin(hits.sum(1) + 10 * outside)
+        label.set_position((centres[best] - at[i]) / point)
+        label.arrow_patch.set_visible(best >= len(ways))
         taken = np.r_[taken, boxes[[best]]]
 
 

@@ -1,8 +1,8 @@
 """The panel that trains: its settings, its thread, and the runs it has made.
 
-One thread at a time consumes the records of a run and draws from them; Train and `run` take the same path, and all that
-they share with the controls changes under the panel's lock. What a run is: `workbench.training`; what a panel is:
-`widgets`.
+The idea: one thread at a time consumes the records of a run and draws from them; Train and `run` take the same path,
+and all that they share with the controls changes under the panel's lock. What a panel is: `widgets`; what a run is, to
+read next: `workbench.training`.
 """
 
 import functools
@@ -14,6 +14,7 @@ from typing import Any
 
 import ipywidgets as ipw
 import pandas as pd
+from matplotlib.figure import Figure
 
 from workbench import training
 from workbench.errors import WorkbenchError
@@ -23,7 +24,7 @@ from workbench.show import style, widgets
 from workbench.store import Store
 
 Train = Callable[[training.Job], Iterator[dict[str, float]]]
-TERMS = {"kd": "distillation", "ce": "cross-entropy", "loss": "loss"}
+DASHES = {"kd": "-", "ce": ":"}  # of the loss terms
 
 
 class TrainingPanel(widgets.Panel):
@@ -43,16 +44,18 @@ class TrainingPanel(widgets.Panel):
         """Nothing is trained before Train is clicked or `run` called.
 
         Args:
-            data: name -> (task, its soft labels), such as ``{"5 labels a class": (task, labels)}``.
+            data: name -> (task, its soft labels), such as ``{"5 labels per class": (task, labels)}``.
             base: a `TrainConfig` with the values to start from and of all that has no control.
             students: sizes to choose from, beside the base's.
             train: makes the generator of records of a `Job`; default `training.train`. A config of
                 another type than `TrainConfig` gets controls for the fields it shares with it.
         """
         about = "Loss terms and validation accuracy of a run, and of finished runs to compare it with"
-        self.data, self.base = dict(data), base if base is not None else training.TrainConfig()
+        self.data = dict(data)
         if not self.data:
             return self.lack(about, "No task with soft labels to train on: run notebook 02, which makes them.")
+        first = next(iter(self.data.values()))
+        self.base = training.Job(*first, base or training.TrainConfig()).config  # in which every setting is a value
         self.train_function = train or functools.partial(training.train, checkpoint_seconds=10.0)
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -63,9 +66,9 @@ class TrainingPanel(widgets.Panel):
             layout=widgets.LAYOUT | {"height": "5.5em"},
         )  # fmt: skip
         tip = "Finish this step, keep a checkpoint and stop. The kernel's Interrupt doesn't reach this training"
-        self.train = _button("Train", "Train with these settings")
-        self.stop = _button("Stop", tip, disabled=True)
-        self.reset = _button("Reset", "First settings again, no runs shown; the store keeps them")
+        self.train = _button("Train", "Train with these settings", self._start)
+        self.stop = _button("Stop", tip, self._halt, disabled=True)
+        self.reset = _button("Reset", "First settings again, no runs shown; the store keeps them", self._reset)
         self.bar = ipw.IntProgress(layout={"width": "16em"}, tooltip="Steps done")
         self.status, self.code, self.table = ipw.HTML(), ipw.HTML(), ipw.HTML()
         row = ipw.HBox([self.train, self.stop, self.reset, self.bar], layout={"flex_flow": "row wrap"})
@@ -74,10 +77,9 @@ class TrainingPanel(widgets.Panel):
         self.children = [self.children[0], row, self.status, *self.children[1:]]
         self.controls += [self.train, self.stop, self.reset]
         self._reset()
-        widgets.on_value(self._describe, *inputs)
-        widgets.on_value(self.redraw, self.overlay)
-        for button, act in ((self.train, self._start), (self.stop, self._halt), (self.reset, self._reset)):
-            button.on_click(lambda _, act=act: act())
+        for setting in inputs:
+            setting.observe(lambda _: self._describe(), names="value")
+        self.overlay.observe(lambda _: self.redraw(), names="value")
 
     def _reset(self) -> None:
         """The first settings, and no runs; the store keeps them."""
@@ -245,40 +247,37 @@ class TrainingPanel(widgets.Panel):
                          "steps": config.steps, "training (s)": seconds})  # fmt: skip
         self.table.value = widgets.table(pd.DataFrame(rows))
 
-    def draw(self) -> bytes:
+    def draw(self) -> Figure:
         """Loss terms on the left, validation accuracy on the right, of the run and of what is laid over it."""
-        fig, left, right = widgets.pair("loss terms, smoothed", "validation accuracy (%)")
+        told = "loss terms, smoothed; solid: distillation, dotted: cross-entropy"
+        fig, left, right = widgets.pair("Loss and validation accuracy", told)
         runs = {name: self.finished[name][1] for name in self.overlay.value if name in self.finished}
         if len(self.live) and not any(history is self.live for history in runs.values()):
             runs[self._live_name] = self.live
         palette = [colour for colour, _ in style.ARM_STYLES.values()]
         for i, (name, history) in enumerate(reversed(runs.items())):
             look = {"color": palette[i % len(palette)], "lw": 2.2 if i == 0 else 1.3}
-            terms = [term for term in ("kd", "ce") if term in history and history[term].notna().any()] or ["loss"]
-            for term, dashes in zip(terms, ("-", ":"), strict=False):
+            terms = [term for term in DASHES if term in history and history[term].notna().any()] or ["loss"]
+            for term in terms:
                 smooth = history[term].ewm(halflife=max(1, len(history) / 60)).mean()
-                left.plot(history["step"], smooth, dashes, label=TERMS[term] if i == 0 else None, **look)
-            widgets.validation(right, history, label=shorten(name, 90), **look)
+                left.plot(history["step"], smooth, DASHES.get(term, "-"), **look)
+            right.plot(widgets.measured(history), "-o", ms=4, mew=0, clip_on=False, label=shorten(name, 90), **look)
         steps = max([history["step"].max() for history in runs.values()] + [self.bar.max if runs else 1])
-        left.set(xlim=(0, steps), ylim=(0, None), xlabel="optimizer step", ylabel="nats")
-        right.set(xlim=(0, steps), ylim=(0, 100), xlabel="optimizer step")
-        if runs:
-            left.legend(loc="upper right")
-            widgets.legend(fig, right.lines, columns=1)
-        else:
+        left.set(xlim=(0, steps), ylim=(0, None), xlabel="optimizer step", ylabel="loss (nats)")
+        right.set(xlim=(0, steps), ylim=(0, 100), xlabel="optimizer step", ylabel="validation accuracy (%)")
+        if not runs:
             left.text(0.5, 0.5, "Train draws here", transform=left.transAxes, ha="center", color=style.GREY)
-        return widgets.png(fig)
+        return style.legend(fig, right.lines)
 
 
 def _settings(base: Any, students: Sequence[str]) -> dict[str, ipw.Widget]:
     """A control for each setting that the config has and a person may turn."""
-    limits = {  # of a box to type in; browsers' whole numbers end at 2**53
-        name: {"min": int(training.CHECKS[name].least), "max": min(int(training.CHECKS[name].most), 2**53)}
-        for name in ("steps", "seed")
-    }
     rates = [float(f"{digit}e{power}") for power in range(-5, -1) for digit in (1, 1.5, 2, 3, 4, 5, 7)]
     temperatures = [0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.7, 8.0, 11.0, 16.0]
     weight = {"min": 0, "max": 4, "step": 0.1}
+
+    def whole(name: str) -> dict[str, int]:  # ends of a box to type in; browsers' whole numbers end at 2**53
+        return {"min": int(training.CHECKS[name].least), "max": min(int(training.CHECKS[name].most), 2**53)}
 
     def scale(name: str, values: list[float]) -> dict[str, object]:
         # Round values: a FloatLogSlider would turn 0.004 into 0.003981…
@@ -292,18 +291,20 @@ def _settings(base: Any, students: Sequence[str]) -> dict[str, ipw.Widget]:
         "kd_weight": (ipw.FloatSlider, "teacher weight", "factor", "kd_weight: of the distillation term", weight),
         "ce_weight": (ipw.FloatSlider, "label weight", "factor", "ce_weight: of the true labels' cross-entropy",
                       weight),
-        "learning_rate": (ipw.SelectionSlider, "learning rate", "a step", "AdamW's peak rate",
+        "learning_rate": (ipw.SelectionSlider, "learning rate", "per step", "AdamW's peak rate",
                           scale("learning_rate", rates)),
-        "steps": (ipw.BoundedIntText, "steps", "batches", "How many optimizer steps", limits["steps"]),
-        "seed": (ipw.BoundedIntText, "seed", "number", "Of new weights and the order of the batches", limits["seed"]),
+        "steps": (ipw.BoundedIntText, "steps", "batches", "How many optimizer steps", whole("steps")),
+        "seed": (ipw.BoundedIntText, "seed", "number", "Of new weights and the order of the batches", whole("seed")),
         "student": (ipw.Dropdown, "student", "layers x width", "Its size", {"options": sizes}),
     }  # fmt: skip
-    return {name: widgets.control(*words, **options) for name, (*words, options) in offered.items()
-            if name in {field.name for field in fields(base)}}  # fmt: skip
+    had = {field.name for field in fields(base)}
+    return {name: widgets.control(*words, **more) for name, (*words, more) in offered.items() if name in had}
 
 
-def _button(name: str, tooltip: str, **options: Any) -> ipw.Button:
-    return ipw.Button(description=name, tooltip=tooltip, layout={"width": "7em"}, **options)
+def _button(name: str, tooltip: str, act: Callable[[], None], **options: Any) -> ipw.Button:
+    button = ipw.Button(description=name, tooltip=tooltip, layout={"width": "7em"}, **options)
+    button.on_click(lambda _: act())
+    return button
 
 
 def config_code(config: Any) -> str:

@@ -1,19 +1,19 @@
 """What the panels share: controls above one picture, which is drawn under a lock; their words; their axes.
 
-Callbacks arrive on several threads and training draws from one of its own, so a panel draws under a lock, from the
-values its controls have by then, into figures that pyplot doesn't know. `panels` has a panel for each question.
+The idea: callbacks arrive on several threads and training draws from one of its own, so a panel draws under a lock,
+from the values its controls have by then, into figures that pyplot doesn't know. The frame, colours and primitives
+are those of all figures (`style`); `panels`, to read next, has a panel for each question.
 """
 
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets as ipw
 import numpy as np
 import pandas as pd
 from matplotlib import image as mpl_image
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -49,44 +49,34 @@ class Panel(ipw.VBox):
 
     def _repr_mimebundle_(self, **options: object) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle = super()._repr_mimebundle_(**options) | {"text/plain": self.about}
-        if not self.image.value:
-            return bundle, {}
-        return bundle | {"image/png": bytes(self.image.value)}, {"image/png": {"width": 700}}
+        picture = {"image/png": bytes(self.image.value)} if self.image.value else {}
+        return bundle | picture, {name: {"width": 700} for name in picture}
 
     def watch(self, *controls: ipw.Widget) -> None:
         """Draw, and again whenever the value of one of the controls changes."""
-        on_value(self.redraw, *controls)
+        for control in controls:
+            control.observe(lambda _: self.redraw(), names="value")
         self.redraw()
 
     def redraw(self) -> None:
         """Draw what the controls say by now; what the user should mend is said in `note`."""
         with self.lock, style.drawing():
             try:
-                picture = self.draw()
+                self.image.value = png(self.draw())
             except WorkbenchError as error:
                 self.note.value = said(str(error), alert=True)
-                return
-            self.image.value = picture
 
-    def draw(self) -> bytes:
-        """The picture, as PNG. Called with the lock held."""
+    def draw(self) -> Figure:
+        """The picture. Called with the lock held; a figure with an Agg canvas holds its pixels already."""
         raise NotImplementedError
 
     def lack(self, about: str, what: str) -> None:
         """Be laid out with no controls: show what is missing and which notebook makes it."""
         Panel.__init__(self, about, [])
-        with style.drawing():
-            fig = figure(0.6)
-            fig.text(0.01, 0.5, what, va="center")
-            self.image.value = png(fig)
+        self.draw = lambda: style.figure(0.1, "Nothing to show yet", what)
+        self.redraw()
         self.note.value = said(what, alert=True)
         self.children = [self.note]
-
-
-def on_value(act: Callable[[], object], *controls: ipw.Widget) -> None:
-    """Act whenever the value of one of the controls changes."""
-    for control in controls:
-        control.observe(lambda change: act(), names="value")
 
 
 def control(kind: type[ipw.Widget], name: str, unit: str, tooltip: str, **options: Any) -> ipw.Widget:
@@ -117,35 +107,13 @@ def table(rows: pd.DataFrame) -> str:
     return page.replace("<td>", '<td style="padding:0 1.5em 0.3em 0">')
 
 
-def figure(height: float) -> Figure:
-    """An empty picture, height in inches."""
-    fig = Figure(figsize=(style.WIDTH, height), dpi=DPI)
-    FigureCanvasAgg(fig)
-    return fig
-
-
-def pair(left: str, right: str, widths: Sequence[float] = (1, 1)) -> tuple[Figure, Axes, Axes]:
-    """A figure with two axes that have titles; they stay in place whatever is drawn, above room for `legend`."""
-    fig = figure(3.5)
-    axes = fig.subplots(1, 2, width_ratios=widths)
-    fig.subplots_adjust(left=0.09, right=0.965, top=0.91, bottom=0.3, wspace=0.24)
-    for ax, title in zip(axes, (left, right), strict=True):
-        ax.set_title(title, loc="left")
-        ax.grid(axis="y")
-    return fig, *axes
-
-
-def legend(fig: Figure, handles: Sequence[Artist], columns: int = 3) -> None:
-    """A legend in the room below the axes."""
-    fig.legend(handles=handles, loc="lower left", ncols=columns, bbox_to_anchor=(0.01, 0), fontsize=8.5)
-
-
-def x_axis(ax: Axes, name: str, values: pd.Series, ticks: Sequence[float] | None = None) -> None:
-    """Name the x axis: a logarithmic one where positive values spread over a factor of 8."""
-    wide = values.min() > 0 and values.max() / values.min() >= 8
-    if wide:
-        style.log_axis(ax, ticks)
-    ax.set_xlabel(f"{name} (log scale)" if wide else name)
+def pair(title: str, subtitle: str, widths: Sequence[float] = (1, 1)) -> tuple[Figure, Axes, Axes]:
+    """A figure with two axes side by side."""
+    fig = style.figure(2.8, title, subtitle)
+    left, right = fig.subplots(1, 2, width_ratios=widths)
+    left.grid(axis="y")
+    right.grid(axis="y")
+    return fig, left, right
 
 
 def measured(history: pd.DataFrame) -> pd.Series:
@@ -154,22 +122,13 @@ def measured(history: pd.DataFrame) -> pd.Series:
     return 100 * seen.set_index("step")["validation"].astype(float)
 
 
-def validation(ax: Axes, history: pd.DataFrame, **line: Any) -> None:
-    """`measured` as a line."""
-    ax.plot(measured(history), "-o", ms=4, clip_on=False, **line)
-
-
 def png(fig: Figure) -> bytes:
-    """What the canvas holds, after drawing all of it."""
-    fig.canvas.draw()
-    return encode(fig)
-
-
-def encode(fig: Figure) -> bytes:
-    """What the canvas holds."""
+    """A figure as PNG."""
+    if not isinstance(fig.canvas, FigureCanvasAgg):
+        fig.set_dpi(DPI)
+        FigureCanvasAgg(fig).draw()
     out = io.BytesIO()
-    pixels = np.asarray(fig.canvas.buffer_rgba())
-    mpl_image.imsave(out, pixels, format="png", pil_kwargs={"compress_level": 2})
+    mpl_image.imsave(out, np.asarray(fig.canvas.buffer_rgba()), format="png", pil_kwargs={"compress_level": 2})
     return out.getvalue()
 
 
