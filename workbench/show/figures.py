@@ -162,7 +162,7 @@ def class_similarity(
     classes the columns carry the numbers of the rows. Dark knowledge: arXiv 1503.02531.
     """
     n, classes = _soft(logits, label_names).shape
-    table, numbered = likeness(logits, temperature), classes > 24
+    table, numbered = likeness(metrics.softmax(logits, temperature)), classes > 24
     order = similarity_order(table)
     names = [shorten(label_names[i], 40 if numbered else 28) for i in order]
     size = 6.5 if numbered else 8.5
@@ -176,10 +176,10 @@ def class_similarity(
     return ax.figure
 
 
-def likeness(logits: ArrayLike, temperature: float) -> np.ndarray:
-    """Mean probability of each other class ``[C, C]``, a row a predicted class, NaN if never; the diagonal is NaN."""
-    p = pd.DataFrame(metrics.softmax(logits, temperature))
-    table = p.groupby(np.argmax(logits, axis=1)).mean().reindex(p.columns).to_numpy(copy=True)
+def likeness(probabilities: np.ndarray) -> np.ndarray:
+    """Mean of ``[N, C]`` for other classes ``[C, C]``, a row a predicted class, NaN if never; the diagonal is NaN."""
+    p = pd.DataFrame(probabilities)
+    table = p.groupby(probabilities.argmax(1)).mean().reindex(p.columns).to_numpy(copy=True)
     np.fill_diagonal(table, np.nan)
     return table
 

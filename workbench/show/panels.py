@@ -71,7 +71,7 @@ class TemperaturePanel(Panel):
         self.temperature = control(ipw.FloatLogSlider, "temperature T", "no unit", widgets.SOFTER, **span)
         controls = [self.search, self.order, self.example, self.temperature]
         super().__init__("One text's soft label at a temperature T, its neighbours and the classes' likeness", controls)
-        self.rank = figures.similarity_order(figures.likeness(self.logits, 2.0))
+        self.rank = figures.similarity_order(figures.likeness(metrics.softmax(self.logits, 2.0)))
         with style.drawing():
             self._compose()
         self._find()
@@ -114,6 +114,8 @@ class TemperaturePanel(Panel):
 
         say = functools.partial(fig.text, 0.01, va="top", s="")
         self._bars, entropy = place(0.28, 0.62, 0.27, 1.55), place(0.67, 0.62, 0.31, 1.55)
+        self._bars.set(xlim=(0, 115), xticks=[0, 25, 50, 75, 100], xlabel="probability (%)")
+        self._bars.set(ylim=(5.6, -0.6), yticks=[])
         self._grid = np.geomspace(0.25, 16, 49)
         (self._line,) = entropy.plot(self._grid, np.zeros(49), color=style.BLUE)
         (self._dot,) = entropy.plot([1], [0], "o", color=style.ORANGE, ms=8)
@@ -125,11 +127,12 @@ class TemperaturePanel(Panel):
         rest = f"Where the rest of the probability goes: mean over {len(self.texts):,} texts, a row a predicted class"
         say(y=1 - 4 / height, s=rest, weight="bold")
         names = [shorten(self.label_names[i], 34) for i in self.rank]
-        peak = 100 * max(np.nanmax(figures.likeness(self.logits, t), initial=0.01) for t in (1.0, 2.0, 4.0, 8.0))
+        some = [figures.likeness(metrics.softmax(self.logits, t)) for t in (1.0, 2.0, 4.0, 8.0)]
+        peak = 100 * np.nanmax(some, initial=0.01)
         blank, bar = np.full((classes, classes), np.nan), {"cax": place(0.88, 4.27, 0.018, below)}
         size = 8 if classes <= 24 else 6.5
         self._map = figures.likeness_map(place(0.36, 4.27, 0.5, below), blank, names, True, size, vmax=peak, bar=bar)
-        self._moving = [self._bars, self._line, self._dot, self._head, self._sub, self._near, self._map]
+        self._moving = [self._line, self._dot, self._head, self._sub, self._near, self._map]
         for artist in self._moving:
             artist.set_animated(True)
         canvas.draw()
@@ -138,12 +141,14 @@ class TemperaturePanel(Panel):
     def draw(self) -> Figure:
         """Move what depends on the controls over a background that is drawn once."""
         i, t = self.example.value, self.temperature.value
-        soft = metrics.softmax(self.logits, t)
+        log_soft = special.log_softmax(self.logits / t, axis=1)
+        soft = np.exp(log_soft)
         shown = np.argsort(-self.logits[i], kind="stable")[:6]
-        self._bars.clear()
-        style.bars(self._bars, soft[i, shown], [style.BLUE] + [style.LIGHT] * (len(shown) - 1))
-        style.rows(self._bars, [shorten(self.label_names[label], 24) for label in shown], ends=(-0.6, 5.6))
-        self._bars.set(xlim=(0, 115), xticks=[0, 25, 50, 75, 100], xlabel="probability (%)")
+        for old in (*self._bars.patches, *self._bars.texts):
+            old.remove()
+        style.bars(self._bars, soft[i, shown], [style.BLUE] + [style.LIGHT] * (len(shown) - 1), gap=2)
+        for y, label in enumerate(shown):
+            self._bars.text(-3, y, shorten(self.label_names[label], 24), ha="right", va="center")
         entropy = special.entr(soft[i]).sum()
         self._line.set_ydata(figures.entropies(self.logits[[i]], self._grid)[:, 0])
         self._dot.set_data([t], [entropy])
@@ -153,10 +158,10 @@ class TemperaturePanel(Panel):
             says += f", {f'wrong: {shorten(self.label_names[self.truth[i]], 22)}' if wrong else 'right'}"
         self._head.set_text(f"“{shorten(self.texts[i], 70)}”")
         self._sub.set_text(says)
-        self._near.set_text("\n".join(self._neighbours(i, special.log_softmax(self.logits / t, axis=1))))
-        self._map.set_data(100 * figures.likeness(self.logits, t)[np.ix_(self.rank, self.rank)])
+        self._near.set_text("\n".join(self._neighbours(i, log_soft)))
+        self._map.set_data(100 * figures.likeness(soft)[np.ix_(self.rank, self.rank)])
         self._fig.canvas.restore_region(self._background)
-        for artist in self._moving:
+        for artist in (*self._bars.patches, *self._bars.texts, *self._moving):
             self._fig.draw_artist(artist)
         return self._fig
 

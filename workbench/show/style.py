@@ -234,8 +234,9 @@ def place_names(ax: Axes, x: np.ndarray, y: np.ndarray, names: Sequence[str], ra
     legs = np.concatenate([np.stack([path[:-1], path[1:]], 1) for path in corners])
     reach = radius[:, None] * point
     taken = np.r_[np.c_[at - reach, at + reach], np.c_[legs.min(1) - point, legs.max(1) + point]]  # x0, y0, x1, y1
-    ways = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)])
-    steps = np.r_[1, 20:300:6][:, None, None]  # points from marker to name, the nearest first
+    ways = np.array([(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1), *((x, y / 2) for x in (1, -1)
+                     for y in (1, -1)), *((x / 2, y) for x in (1, -1) for y in (1, -1))])  # fmt: skip
+    steps = np.r_[1, 9:300:4][:, None, None]  # points from marker to name, the nearest first
     look = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 8.5, "zorder": 4,
             "bbox": {"fc": "white", "alpha": 0.85, "lw": 0, "pad": 0.5}}  # fmt: skip
     for i, name in enumerate(names):
