@@ -96,8 +96,8 @@ def run(
         notebooks: the folder of ``NN_snake_case.ipynb`` and ``budgets.yaml``.
         budget: ``laptop`` runs the notebooks as they are, ``quick`` and ``gpu`` read ``budgets.yaml``.
         only: numbers or names of the notebooks to run, default all.
-        flags: parameters injected into all of them, such as ``task_name``; a notebook without a ``task_name`` is
-            then left out, unless `only` names it.
+        flags: parameters, such as ``task_name``, injected wherever a notebook has them; one without a ``task_name``
+            is then left out, unless `only` names it.
         update: afterwards write outputs back into `notebooks` and results into the README beside it.
         hide_code: fold the code of the pages away.
         data: the data folder, default `store.data_dir()`.
@@ -113,8 +113,10 @@ def run(
     if update and (budget != "laptop" or any(injected.values())):
         raise WorkbenchError("--update stores the default run: use the budget laptop and the default task.")
     data = data or data_dir()
-    asked = [key for key in ("task_name", "teacher_name") if key in (flags or {})]
-    special = [slug(flags[key]) for key in asked if any(key in values for values in injected.values())]
+    told = {key: value for values in injected.values() for key, value in values.items() if key in (flags or {})}
+    special = [slug(told[key]) for key in ("task_name", "teacher_name") if key in told]
+    if "labels_per_class" in told:
+        special.append(f"{told['labels_per_class'] or 'all'}-labels")
     out = data / "reports" / "-".join([budget, *special])
     check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -128,6 +130,8 @@ def run(
     failed = []
     print(f"{len(injected)} notebooks at budget {budget}; read along in {out / 'index.html'}", flush=True)
     for name, values in injected.items():
+        if lacking := (flags or {}).keys() - nb_.parameters(nb_.load(notebooks / f"{name}.ipynb"), name).keys():
+            print(f"{name} has no {', '.join(sorted(lacking))}: it runs without", flush=True)
         executed = _execute(notebooks / f"{name}.ipynb", values, budget, env)
         nb_.save(executed, out / f"{name}.ipynb")
         publish(out, notebooks, hide_code)
@@ -165,18 +169,22 @@ def plan(
     for name in values_of:
         if name not in names:
             raise unknown(f"notebook in budgets.yaml under {budget}:", name, names)
-    injected = {}
+    injected, known = {}, set()
     for name in names:
         if only and name not in chosen:
             continue
         literals = nb_.parameters(nb_.load(notebooks / f"{name}.ipynb"), name)
         if flags and "task_name" not in literals and name not in chosen:
             continue  # not about a task of one's own
-        values = {**(values_of.get(name) or {}), "budget": budget, **flags}
+        values = {**(values_of.get(name) or {}), "budget": budget}
         for key in values:
             if key not in literals:
                 raise unknown(f"parameter of {name}", key, literals)
-        injected[name] = {key: value for key, value in values.items() if literals[key] != value}
+        values |= flags
+        injected[name] = {key: value for key, value in values.items() if literals.get(key, value) != value}
+        known |= literals.keys()
+    for key in flags.keys() - known:
+        raise unknown(f"parameter of {', '.join(injected)}", key, known)
     return injected
 
 
