@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,9 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 
-from workbench import reading, students
+from workbench import metrics, reading, students
 
 pytestmark = pytest.mark.slow
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", 600))
@@ -123,6 +123,11 @@ def server(made, tmp_path_factory):
         yield server
 
 
+def example(made) -> str:
+    """The text of its task that help and refusals quote."""
+    return json.loads((made.folder / "config.json").read_text())["example"]
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     for _ in range(6000):
         if condition():
@@ -131,18 +136,19 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came")
 
 
-def test_it_answers_like_the_student(server, made, task):
-    texts = [*task.test["text"][:10], "", LONG, "é\u0000\U0001f600", *task.test["text"][:100]]
-    wanted = torch.tensor(reading.predict(*students.load(made.folder), texts)).softmax(-1)
+def test_it_answers_like_the_student_at_its_temperature_and_refuses_below_its_threshold(server, made):
+    texts = [*made.task.test["text"][:10], "", LONG, "é\u0000\U0001f600", *made.task.out_of_scope["text"]]
+    config = json.loads((made.folder / "config.json").read_text())
+    wanted = metrics.softmax(reading.predict(*students.load(made.folder), texts), config["temperature"])
     status, _, answers = server.post(texts)
     assert status == 200
-    np.testing.assert_allclose([a["score"] for a in answers], wanted.amax(-1), atol=0.05)  # int8
-    sure = wanted.topk(2).values.diff().abs()[:, 0] > 0.1
-    labels = [task.label_names[i] for i in wanted.argmax(-1)]
-    assert [a["label"] for a, s in zip(answers, sure, strict=True) if s] == [
-        label for label, s in zip(labels, sure, strict=True) if s
-    ]
+    np.testing.assert_allclose([a["score"] for a in answers], wanted.max(-1), atol=0.1)  # int8
+    sure = np.diff(np.sort(wanted)[:, -2:])[:, 0] > 0.2
     assert sure.sum() > 5
+    for answer, row, told in zip(answers, wanted, sure, strict=True):
+        assert not told or answer["label"] == made.task.label_names[row.argmax()]
+        assert answer.get("refused", False) is (answer["score"] < config["refuse_below"])
+    assert {True, None} == {a.get("refused") for a in answers}
 
 
 def test_other_clients(server):
@@ -207,7 +213,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("name", [*BODIES, *HEADS])
-def test_what_is_refused_reads_why(server, name):
+def test_what_is_refused_reads_why(server, made, name):
     sent, status, words = (BODIES | HEADS)[name]
     with server.connect(request(sent) if name in BODIES else sent or request(b"[", "Content-Length: 5")) as client:
         if sent is None:
@@ -215,6 +221,7 @@ def test_what_is_refused_reads_why(server, name):
         found, headers, answer = reply(client)
     assert found == status and list(answer) == ["error"]
     assert words in answer["error"] and "\n" not in answer["error"]
+    assert "such as" not in answer["error"] or f"such as {json.dumps([example(made)])}." in answer["error"]
     assert headers.get("Allow") == ("POST" if status == 405 else None)
     assert server.post(["the cat"])[0] == 200
 
@@ -383,21 +390,21 @@ def test_it_ends_quietly_in_the_middle(made, tmp_path, end, interrupt):
         client.close()
 
 
-@pytest.mark.parametrize("port", ["x", "-1", "99999", "", "1 2", "taken"])
-def test_a_bad_port_is_one_sentence(server, made, tmp_path, port):
-    arguments = [str(server.port)] if port == "taken" else port.split(" ")
-    done = subprocess.run(
-        [sys.executable, made.folder / "serve.py", *arguments], cwd=tmp_path, capture_output=True, text=True
-    )
+@pytest.mark.parametrize("arguments", ["x", "-1", "99999", "", "1 2", "taken", "--help", "lost"])
+def test_help_is_of_its_task_and_what_is_wrong_is_one_sentence(server, made, tmp_path, arguments):
+    given, folder = [str(server.port)] if arguments == "taken" else arguments.split(" "), made.folder
+    if arguments == "lost":
+        for name in ("serve.py", "tokenizer.json"):
+            shutil.copy(made.folder / name, tmp_path)
+        (tmp_path / "config.json").write_text('{"id2label": {"0": "a"}, "example": "b"}')
+        folder = tmp_path
+    done = subprocess.run([sys.executable, folder / "serve.py", *given], cwd=tmp_path, capture_output=True, text=True)
+    if arguments == "--help":
+        assert done.returncode == 0 and f"curl -d '[\"{example(made)}\"]'" in done.stdout
+        return
     assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1
-    assert "python serve.py PORT" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_classify_is_importable(server, made, tmp_path):
-    program = f"import sys\nsys.path.insert(0, {str(made.folder)!r})\nimport json, serve\n"
-    program += "print(json.dumps(serve.classify(['the cat', 'a saw'])), serve.classify([]))"
-    done = subprocess.run([sys.executable, "-B", "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout == f"{json.dumps(server.post(['the cat', 'a saw'])[2])} []\n"
+    wanted = "lacks refuse_below, temperature" if arguments == "lost" else "python serve.py PORT"
+    assert wanted in done.stderr and "Traceback" not in done.stderr
 
 
 def bad_bytes(server: Server, rng: random.Random) -> None:
@@ -521,7 +528,7 @@ def abuse(server: Server, seconds: float) -> dict:
 
 def test_honest_clients_are_answered_among_abuse(made, tmp_path):
     with started(made.folder, tmp_path) as server:
-        abuse(server, 10)
+        abuse(server, 3)
 
 
 @pytest.mark.soak

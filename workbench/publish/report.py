@@ -143,9 +143,7 @@ def run(
     return failed
 
 
-def plan(
-    notebooks: Path, budget: str, only: Sequence[str], flags: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
+def plan(notebooks: Path, budget: str, only: Sequence[str], flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The notebooks to run, in order, each with the values to inject: those that differ from its literals.
 
     Raises:
