@@ -102,8 +102,13 @@ def test_a_failed_notebook_stops_no_other_and_the_index_opens_on_the_answer(fold
     assert "01_broken: cell 5: x.csv has no rows: add some." in capsys.readouterr().out
 
 
-def test_one_notebook_alone_with_its_code_folded_and_then_edited(folder, tmp_path):
+def test_one_notebook_alone_with_its_code_folded_and_then_edited(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "REDRAW", 0.01)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     report.run(folder, only=["00"], hide_code=True, data=tmp_path)
+    told = capsys.readouterr().out.strip("\n").split("\n")[-1].split("\r\x1b[K")  # redrawn
+    assert re.fullmatch(r"1/1 00_overview: cell \d/5, \d+ s", told[1]) and "cell 5/5" in told[-2]
+    assert re.fullmatch(r"00_overview: done \(\d+ s\)", told[-1])
     out = tmp_path / "reports" / "laptop"
     index, page = ((out / f"{name}.html").read_text(encoding="utf-8") for name in ("index", "00_overview"))
     assert "No answer yet" in index and index.count("not run yet") == 2 and "Smoke run" not in index
@@ -160,13 +165,18 @@ def test_bad_input_is_refused_before_anything_runs(folder, tmp_path, arguments, 
     assert not (tmp_path / "data").exists()
 
 
-def test_another_task_has_a_folder_of_its_own_without_the_notebooks_that_have_no_task(folder, tmp_path):
+def test_another_task_has_a_folder_of_its_own_and_leaves_out_notebooks_without_one(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(report, "SPARSE", 0.01)
     (folder / "03_student_training.ipynb").unlink()
     nb = nb_.load(folder / "01_broken.ipynb")
     nb.cells[1].source = 'budget = "laptop"\nsteps = 3'
     nb_.save(nb, folder / "01_broken.ipynb")
     flags = {"task_name": "csv:/data/My Mails.csv", "steps": 300}
     assert report.run(folder, flags=flags, data=tmp_path) == []
+    lines = [line for line in capsys.readouterr().out.splitlines() if "cell" in line]
+    assert lines and all(re.fullmatch(r"1/1 00_overview: cell \d/6, \d+ s", line) for line in lines)
     out = tmp_path / "reports" / "laptop-my-mails"
     assert {path.name for path in out.iterdir()} == {
         "00_overview.html", "00_overview.ipynb", "index.html", "laptop-my-mails.zip"

@@ -119,7 +119,7 @@ def _check(flags: dict[str, Any]) -> None:
     source = teacher.removeprefix("finetune:").removeprefix("answers:")
     if source and os.path.exists(source):
         flags["teacher_name"] = teacher = teacher.replace(source, str(Path(source).resolve()))
-    elif teacher and source == teacher and "/" not in teacher:
+    elif "teacher_name" in flags and source == teacher and "/" not in teacher:
         from workbench.teachers import TEACHERS
 
         if teacher not in (known := {"auto", *TEACHERS}):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 REPO = Path(__file__).resolve().parents[2]
 NOTEBOOKS = REPO / "notebooks"
 BUDGETS = ("quick", "laptop", "gpu")
+REDRAW, SPARSE = 1.0, 30.0  # seconds between two words on progress, on a terminal and in a log
 MARKS = ("<!-- results -->", "<!-- /results -->")
 
 
@@ -129,10 +130,10 @@ def run(
 
     failed = []
     print(f"{len(injected)} notebooks at budget {budget}; read along in {out / 'index.html'}", flush=True)
-    for name, values in injected.items():
+    for number, (name, values) in enumerate(injected.items(), 1):
         if lacking := (flags or {}).keys() - nb_.parameters(nb_.load(notebooks / f"{name}.ipynb"), name).keys():
             print(f"{name} has no {', '.join(sorted(lacking))}: it runs without", flush=True)
-        executed = _execute(notebooks / f"{name}.ipynb", values, budget, env)
+        executed = _execute(notebooks / f"{name}.ipynb", values, budget, env, f"{number}/{len(injected)} {name}")
         nb_.save(executed, out / f"{name}.ipynb")
         publish(out, notebooks, hide_code)
         record = executed.metadata.workbench
@@ -186,7 +187,7 @@ def plan(notebooks: Path, budget: str, only: Sequence[str], flags: Mapping[str, 
     return injected
 
 
-def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, str]) -> NotebookNode:
+def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, str], told: str) -> NotebookNode:
     """The cleaned notebook after its run, described in ``metadata.workbench``; errors are in there too."""
     import papermill
     from jupyter_client import AsyncKernelManager
@@ -211,7 +212,7 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
     options = {"kernel_name": "python3", "language": "python", "kernel_manager_class": ThisPython}
     options |= {"on_cell_start": lambda cell, cell_index: begun.append(cell_index + 1)}
     options |= {"progress_bar": False, "coalesce_streams": True}
-    with tempfile.TemporaryDirectory() as folder, _progress(source.stem, cells, begun):
+    with tempfile.TemporaryDirectory() as folder, _progress(told, cells, begun):
         made = Path(folder, source.name)
         try:
             papermill.execute_notebook(source, made, values, cwd=source.parent, **options)
@@ -242,18 +243,15 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
 
 @contextmanager
 def _progress(name: str, cells: int, begun: Sequence[int]) -> Iterator[None]:
-    """A line that tells the cell last `begun` and the time, redrawn every second on a terminal, silent elsewhere."""
-    started, over = time.monotonic(), threading.Event()
+    """Tell the cell last `begun` and the time: one line, redrawn, on a terminal; a line now and then elsewhere."""
+    started, over, live = time.monotonic(), threading.Event(), sys.stdout.isatty()
 
     def draw() -> None:
-        while not over.wait(1):
-            took = duration(time.monotonic() - started)
-            print(f"\r\x1b[K{name}: cell {begun[-1]}/{cells}, {took}", end="", flush=True)
-        print("\r\x1b[K", end="", flush=True)
+        while not over.wait(REDRAW if live else SPARSE):
+            line = f"{name}: cell {begun[-1]}/{cells}, {duration(time.monotonic() - started)}"
+            print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", flush=True)
+        print("\r\x1b[K" * live, end="", flush=True)
 
-    if not sys.stdout.isatty():
-        yield
-        return
     thread = threading.Thread(target=draw, daemon=True)
     thread.start()
     try:
