@@ -168,21 +168,13 @@ def test_other_clients(server):
 LIST = "send a JSON list"
 BODIES = {
     "empty list": (b"[]", 400, "empty: " + LIST),
-    "number": (b"3", 400, "not a list: " + LIST),
-    "string": (b'"abc"', 400, "not a list: " + LIST),
     "object": (b'{"a": 1}', 400, "not a list: " + LIST),
-    "null": (b"null", 400, "not a list: " + LIST),
     "nothing": (b"", 400, "not JSON after 0 characters: " + LIST),
     "not JSON": (b'["a"', 400, "not JSON after 4 characters: " + LIST),
-    "two": (b'["a"]["b"]', 400, "not JSON after 5 characters: " + LIST),
-    "raw newline": (b'["a\n"]', 400, "not JSON after 3 characters: " + LIST),
     "huge number": (b"[" + b"1" * 9999 + b"]", 400, "not JSON: " + LIST),
     "not UTF-8": (b'["\xff"]', 400, "Byte 2 is not UTF-8: " + LIST),
-    "UTF-16": ('["a"]'.encode("utf-16"), 400, "Byte 0 is not UTF-8: " + LIST),
     "surrogates in UTF-8": (b'["\xed\xa0\x80"]', 400, "Byte 2 is not UTF-8: " + LIST),
     "an item": (b'["a", "b", 3]', 400, "Item 2, counted from 0, is not a string: " + LIST),
-    "a list inside": (b'[["a"]]', 400, "Item 0, counted from 0, is not a string: " + LIST),
-    "a null inside": (b'["a", null]', 400, "Item 1, counted from 0, is not a string: " + LIST),
     "lone surrogate": (b'["a", "\\ud800"]', 400, "Text 1, counted from 0, has half of a surrogate pair: send whole"),
     "deep nesting": (b"[" * 500_000 + b"]" * 500_000, 400, "nested too deep: " + LIST),
     "many texts": (b"[" + b'"",' * 10_000 + b'""]', 413, "The list has 10001 texts: send up to 10000"),
@@ -204,9 +196,7 @@ HEADS = {
     "cut short": (None, 400, "ended early: send all the bytes that Content-Length counts"),
     "GET": (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "POST a JSON list"),
     "PUT": (request(b'["a"]').replace(b"POST", b"PUT"), 405, "POST a JSON list"),
-    "lower case": (request(b'["a"]').replace(b"POST", b"post"), 405, "POST a JSON list"),
     "not HTTP": (b"\x16\x03\x01 hello\r\n\r\n", 400, "not a request of HTTP/1.1: POST a JSON list"),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "not a request of HTTP/1.1: POST a JSON list"),
     "long head": (request(b"[]", "A: " + "b" * 20_000), 400, "headers have over 16384 bytes: send fewer"),
     "endless head": (b"POST / HTTP/1.1\r\n" + b"a: b\r\n" * 100_000, 400, "headers have over 16384 bytes: send fewer"),
 }
@@ -254,7 +244,7 @@ def test_memory_is_bounded(made, tmp_path, texts):
             assert answers[i]["score"] == pytest.approx(server.post([texts[i]])[2][0]["score"], abs=0.05)
 
 
-def test_half_requests_take_no_threads_and_no_places(made, tmp_path):
+def test_half_requests_take_no_threads_no_places_and_little_memory(made, tmp_path):
     halves = [b"", b"POST", request(["a"])[:-1], request(b"", "Content-Length: 1000000") + b"["]
     with started(made.folder, tmp_path, "serve.REQUEST_SECONDS = 9999") as server:
         wanted, threads, files = server.post(["the cat"]), server.status("Threads"), server.files()
@@ -266,15 +256,9 @@ def test_half_requests_take_no_threads_and_no_places(made, tmp_path):
                 reply(client)
         clients[-2].sendall(b"]")  # the newest are not
         assert reply(clients[-2])[0] == 200
-        for client in clients:
-            client.close()
-
-
-def test_half_bodies_take_little_memory(made, tmp_path):
-    with started(made.folder, tmp_path, "serve.REQUEST_SECONDS = 9999") as server:
         idle = server.status("VmRSS")
-        clients = [server.connect(request(b"", "Content-Length: 1048576") + b" " * 1_048_575) for _ in range(130)]
-        assert server.post(["the cat"])[0] == 200
+        clients += [server.connect(request(b"", "Content-Length: 1048576") + b" " * 1_048_575) for _ in range(130)]
+        assert server.post(["the cat"]) == wanted
         assert server.status("VmHWM") - idle <= MEMORY * 1000
         for client in clients:
             client.close()

@@ -100,6 +100,7 @@ def test_classes_that_the_student_surely_breaks_are_left_to_the_teacher(made):
     student[40:42] = 2  # two of forty: chance; and the teacher errs there itself
     found = ship.leave_to_teacher(metrics.flip_table(student, teacher, labels), ("a", "b", "c"))
     assert [row["name"] for row in found] == ["a"] and found[0]["negative"] == 0.4
+    assert ship.leave_to_teacher(metrics.flip_table(student, teacher, labels, labels), ("a", "b", "c")) == []
     assert ship.leave_to_teacher(metrics.flip_table(teacher, teacher, labels), ("a", "b", "c")) == []
 
 

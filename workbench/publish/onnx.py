@@ -204,21 +204,14 @@ def write_graph(student, example: tuple, path: Path) -> None:
     import onnx
     import torch
 
-    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    names = {"input_names": ("input_ids", "attention_mask"), "output_names": ["logits"]}
-    one_file = {"dynamo": True, "external_data": False, "verbose": False}
-
-    class Logits(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.student = student
-
-        def forward(self, input_ids, attention_mask):
-            return self.student(input_ids=input_ids, attention_mask=attention_mask).logits
-
+    names = ("input_ids", "attention_mask")
+    free = dict.fromkeys(names, {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC})
+    options = {"dynamic_shapes": free, "input_names": names, "output_names": ["logits"]}
+    options |= {"dynamo": True, "external_data": False, "verbose": False}
+    given = dict(zip(names, example, strict=True))
     try:
         with _quiet():
-            torch.onnx.export(Logits().eval(), example, path, dynamic_shapes=(free, free), **names, **one_file)
+            torch.onnx.export(student.eval(), (), path, kwargs=given, **options)
     except torch.onnx.OnnxExporterError as error:
         kind = type(student).__name__
         raise WorkbenchError(f"{kind} can't be exported to ONNX ({reason(error)}): use it through PyTorch.") from error

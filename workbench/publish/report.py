@@ -210,12 +210,12 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
     started, error = time.monotonic(), None
     cells, begun = len(original.cells) + bool(values), [0]
     options = {"kernel_name": "python3", "language": "python", "kernel_manager_class": ThisPython}
-    options |= {"on_cell_start": lambda cell, cell_index: begun.append(cell_index + 1)}
-    options |= {"progress_bar": False, "coalesce_streams": True}
+    options |= {"progress_bar": False, "coalesce_streams": True, "cwd": source.parent}
+    options["on_cell_start"] = lambda cell, cell_index: begun.append(cell_index + 1)
     with tempfile.TemporaryDirectory() as folder, _progress(told, cells, begun):
         made = Path(folder, source.name)
         try:
-            papermill.execute_notebook(source, made, values, cwd=source.parent, **options)
+            papermill.execute_notebook(source, made, values, **options)
         except PapermillExecutionError as stopped:
             kind = "" if stopped.ename == "WorkbenchError" else f"{stopped.ename}: "
             error = f"cell {begun[-1]}: {kind}{stopped.evalue}"

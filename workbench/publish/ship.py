@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from workbench.store import Entry, Store
 from workbench.tasks import Task
 from workbench.teachers import from_run
 from workbench.training import Run
-from workbench.verdicts import Results, arm_estimates
+from workbench.verdicts import SMALLEST_STRATUM, Results, arm_estimates, by_slice
 
 WORST = 5  # classes named in the card
 SURELY = 0.05  # of a class's texts: losing more than that for sure, a student should leave the class to its teacher
@@ -51,6 +51,10 @@ class Judged:
     temperature: float
     refuse_below: float
     teacher: np.ndarray | None
+
+    def sure(self, split: str) -> np.ndarray:
+        """The top probability of each text ``[N]``, as it is served."""
+        return metrics.softmax(self.logits[split], self.temperature).max(1)
 
 
 def ship(
@@ -145,9 +149,11 @@ def leave_to_teacher(flips: pd.DataFrame, names: Sequence[str]) -> list[dict[str
     """The classes that a student should not answer, worst first: rows of `metrics.flip_table` with their name.
 
     There the teacher is right and the student wrong on more than a share `SURELY` of the texts, even at the lower end
-    of the interval that holds for all classes at once, and more often than the other way round.
+    of the interval that holds for all classes at once, and more often than the other way round. A class of fewer
+    templates than `SMALLEST_STRATUM` is not judged.
     """
-    chosen = flips[(flips["low"] > SURELY) & (flips["negative"] > flips["positive"])]
+    enough = flips["n_templates"] >= SMALLEST_STRATUM
+    chosen = flips[enough & (flips["low"] > SURELY) & (flips["negative"] > flips["positive"])]
     return [{"name": names[row["label"]], **row} for row in chosen.to_dict("records")]
 
 
@@ -158,14 +164,12 @@ def _judge(run: Run, task: Task, teacher: Teacher | None, refused: float, store:
         texts = getattr(task, split)["text"][:]
         return soft_labels(model, task, texts=texts, store=store).logits(texts)
 
-    student = from_run(run, task, "this student")
-    logits = {
-        split: ask(student, split) for split in ("calibration", "test", "out_of_scope") if len(getattr(task, split))
-    }
+    student, splits = from_run(run, task, "this student"), ("calibration", "test", "out_of_scope")
+    logits = {split: ask(student, split) for split in splits if len(getattr(task, split))}
     temperature = metrics.fit_temperature(logits["calibration"], task.calibration["label"][:])
-    sure = metrics.softmax(logits["calibration"], temperature).max(1)
-    threshold = metrics.refusal_threshold(sure, refused, task.calibration["group"][:])
-    return Judged(logits, temperature, threshold, ask(teacher, "test") if teacher else None)
+    judged = Judged(logits, temperature, 0.0, ask(teacher, "test") if teacher else None)
+    threshold = metrics.refusal_threshold(judged.sure("calibration"), refused, task.calibration["group"][:])
+    return replace(judged, refuse_below=threshold)
 
 
 def _example(texts: Sequence[str]) -> str:
@@ -206,7 +210,7 @@ def _card(run: Run, task: Task, exported: Entry, teacher: Teacher | None, judged
         slices=_slices(results.only("this student"), own, texts, task.label_names),
         weak=teacher and leave_to_teacher(metrics.flip_table(own, judged.teacher, labels, groups), task.label_names),
         refusals=_refusals(judged, task, exported),
-        auroc=_auroc(judged),
+        auroc=metrics.auroc(judged.sure("test"), judged.sure("out_of_scope")) if len(task.out_of_scope) else None,
         settings=", ".join(f"{name}={value!r}" for name, value in changed.items()),
         built=", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "platform"),
     )
@@ -214,34 +218,24 @@ def _card(run: Run, task: Task, exported: Entry, teacher: Teacher | None, judged
 
 def _slices(results: Results, logits: np.ndarray, texts: list[str], names: tuple[str, ...]) -> pd.DataFrame:
     """Accuracy with its interval in the worst classes, and in the shorter and the longer half of the texts."""
-    labels = results.labels
+    labels, several = results.labels, len({*results.groups}) > 2
     worst = metrics.flip_table(logits, labels, labels, results.groups).head(WORST)  # flips against the truth are errors
-    made = [(names[w.label], 1 - w.negative, 1 - w.high, 1 - w.low, w.n_templates) for w in worst.itertuples()]
-    words = np.array([len(text.split()) for text in texts])
-    middle = int(np.median(words))
-    for name, chosen in ((f"up to {middle} words", words <= middle), (f"over {middle} words", words > middle)):
-        inside = results.at(chosen)
-        if len(set(inside.groups)) > 1:
-            found = arm_estimates(inside).iloc[0]
-            made.append((name, *found[["estimate", "low", "high", "n_templates"]]))
-    return pd.DataFrame(made, columns=["slice", "accuracy", "low", "high", "n_templates"])
+    classes = worst.assign(slice=[names[i] for i in worst["label"]], accuracy=1 - worst["negative"])
+    classes = classes.assign(low=1 - worst["high"], high=1 - worst["low"])
+    lengths = by_slice(results, metrics.slices([len(text.split()) for text in texts], 1 + several, " words"))
+    kept = ["slice", "accuracy", "low", "high", "n_templates"]
+    return pd.concat([classes[kept], lengths.rename(columns={"estimate": "accuracy"})[kept]])
 
 
 def _refusals(judged: Judged, task: Task, exported: Entry) -> pd.DataFrame:
     """What share of the test and of the out-of-scope texts is refused, by the student and by the file that serves."""
-    served = OnnxClassifier(exported.path / FILES["int8"])
-    tables = []
-    for split in [name for name in ("test", "out_of_scope") if name in judged.logits]:
+    int8, tables = OnnxClassifier(exported.path / FILES["int8"]), []
+    for split in [name for name in judged.logits if name != "calibration"]:
         rows = getattr(task, split)
-        logits = {"this student": judged.logits[split], FILES["int8"]: served.logits(rows["text"][:])}
-        low = {arm: metrics.softmax(z, judged.temperature).max(1) < judged.refuse_below for arm, z in logits.items()}
+        served = metrics.softmax(int8.logits(rows["text"][:]), judged.temperature).max(1)
+        sure = {"this student": judged.sure(split), FILES["int8"]: served}
         if len(set(rows["group"])) > 1:  # means over templates of whatever class
-            shares = arm_estimates(Results(low, np.zeros(len(rows), int), rows["group"][:]))
+            below = {arm: values < judged.refuse_below for arm, values in sure.items()}
+            shares = arm_estimates(Results(below, np.zeros(len(rows), int), rows["group"][:]))
             tables.append(shares.assign(texts=split.replace("_", " ")).rename(columns={"estimate": "refused"}))
     return pd.concat(tables)[["texts", "arm", "refused", "low", "high", "n_templates"]]
-
-
-def _auroc(judged: Judged) -> float | None:
-    """How well confidence tells texts of a class from those of none; None if the task has none of these."""
-    sure = {split: metrics.softmax(z, judged.temperature).max(1) for split, z in judged.logits.items()}
-    return metrics.auroc(sure["test"], sure["out_of_scope"]) if "out_of_scope" in sure else None
