@@ -182,7 +182,7 @@ def plan(notebooks: Path, budget: str, only: Sequence[str], flags: Mapping[str, 
         values |= flags
         injected[name] = {key: value for key, value in values.items() if literals.get(key, value) != value}
         known |= literals.keys()
-    for key in flags.keys() - known:
+    for key in sorted(flags.keys() - known):
         raise unknown(f"parameter of {', '.join(injected)}", key, known)
     return injected
 

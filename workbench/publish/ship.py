@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from workbench import metrics
+from workbench import metrics, students
 from workbench.errors import WorkbenchError, number, reason
 from workbench.escape import markdown, yaml
 from workbench.publish.notebook import content, markdown_table
@@ -27,8 +27,7 @@ from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
 from workbench.soft_labels import KINDS, Teacher, soft_labels
 from workbench.store import Entry, Store
 from workbench.tasks import Task
-from workbench.teachers import from_run
-from workbench.training import Run
+from workbench.training import Run, TrainConfig
 from workbench.verdicts import SMALLEST_STRATUM, Results, arm_estimates, by_slice
 
 WORST = 5  # classes named in the card
@@ -85,7 +84,7 @@ def ship(
         teacher: whose soft labels it learnt from; None for a run without any. Its attribute ``licence`` says its terms.
         verdicts: what `workbench.verdicts.compare` found, for the card.
         refused: share of texts that do belong to a class which may be refused, in (0, 1).
-        store: where the export and all answers are kept.
+        store: where the export and the teacher's answers are kept.
 
     Raises:
         WorkbenchError: the folder exists, the task or the teacher is not the run's, the teacher's terms are unknown, or
@@ -158,16 +157,15 @@ def leave_to_teacher(flips: pd.DataFrame, names: Sequence[str]) -> list[dict[str
 
 
 def _judge(run: Run, task: Task, teacher: Teacher | None, refused: float, store: Store | None) -> Judged:
-    """As notebook 05 does it; all answers are kept in the store and found there."""
-
-    def ask(model: Teacher, split: str) -> np.ndarray:
-        texts = getattr(task, split)["text"][:]
-        return soft_labels(model, task, texts=texts, store=store).logits(texts)
-
-    student, splits = from_run(run, task, "this student"), ("calibration", "test", "out_of_scope")
-    logits = {split: ask(student, split) for split in splits if len(getattr(task, split))}
+    """As notebook 05 does it; the teacher's answers are those in the store."""
+    logits, texts = {"test": run.logits("test")}, task.test["text"][:]
+    student = students.load(run.path)
+    for split in ("calibration", "out_of_scope"):
+        if len(rows := getattr(task, split)):
+            logits[split] = students.predict(*student, rows["text"][:])
     temperature = metrics.fit_temperature(logits["calibration"], task.calibration["label"][:])
-    judged = Judged(logits, temperature, 0.0, ask(teacher, "test") if teacher else None)
+    said = soft_labels(teacher, task, texts=texts, store=store).logits(texts) if teacher else None
+    judged = Judged(logits, temperature, 0.0, said)
     threshold = metrics.refusal_threshold(judged.sure("calibration"), refused, task.calibration["group"][:])
     return replace(judged, refuse_below=threshold)
 
@@ -187,7 +185,7 @@ def _card(run: Run, task: Task, exported: Entry, teacher: Teacher | None, judged
     results = Results.of(logits, labels, groups)
     scores = metrics.scores(own / judged.temperature, labels, groups, judged.teacher)  # as it is served
     kept = ("macro_f1", "ece", "nll", "agreement", "negative_flip_rate")
-    changed = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
+    changed = {name: value for name, value in asdict(config).items() if value != getattr(TrainConfig(), name)}
     unit = "template" if len({*groups}) < len({*texts}) else "text"  # without groups each text is its own
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
     environment.finalize = lambda value: value if isinstance(value, Markup) else markdown(value)
