@@ -129,3 +129,8 @@ def test_bad_input_is_one_sentence(student, task, store, tmp_path, exported):
         (tmp_path / name).write_bytes((exported.path / name).read_bytes())
     with refused("can't be run by ONNX Runtime (", "): export it again."):
         OnnxClassifier(tmp_path / "model.onnx")
+    config = json.loads((exported.path / "config.json").read_text())
+    for name, value in (("temperature", "warm"), ("refuse_below", 2)):
+        (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+        with refused(f"{name} in {tmp_path}/config.json is {value!r}: give"):
+            OnnxClassifier(tmp_path / "model.onnx")
