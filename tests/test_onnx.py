@@ -2,40 +2,34 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from refusal import refused
-from tiny import PLAIN
 
 from workbench import reading, students
 from workbench.publish import onnx
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
-from workbench.store import Store
-from workbench.training import Job, find_run, train
 
 pytestmark = pytest.mark.slow  # PyTorch takes some ten seconds to load its exporter and use it once
 AWKWARD = ["", "?", "THE CAT", "cafe\u0301 plum", "\U0001f600 港灯", "a\nb\r\n\tc", "각 " * 3000, "the saw " * 5000]
 
 
 @pytest.fixture(scope="module")
-def student(task, tmp_path_factory) -> Path:
+def student(made) -> Path:
     """Trained enough to have opinions."""
-    store = Store(tmp_path_factory.mktemp("runs"))
-    job = Job(task, None, replace(PLAIN, kd_weight=0.0, steps=60, learning_rate=1e-2))
-    list(train(job, store=store))
-    return find_run(job, store).path
+    return made.run.path
 
 
 @pytest.fixture(scope="module")
-def exported(student, task, tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("onnx"))
-    return to_onnx(student, task.test["text"][:], task.test["label"][:], store=store)
+def exported(made):
+    """What shipping it has made."""
+    return to_onnx(made.run.path, made.task.test["text"][:], made.task.test["label"][:], store=made.store)
 
 
 def test_fp32_gives_the_logits_of_the_student_for_any_text(exported, student, task):
@@ -81,27 +75,23 @@ def test_a_file_has_its_own_fingerprint_and_tells_nothing_of_this_machine(export
     assert b"stack_trace" not in made
 
 
-def test_made_once_and_checked_anew_on_other_texts(exported, student, task, monkeypatch):
-    store = Store(exported.path.parents[1])
+def test_made_once_and_checked_anew_on_other_texts(made, exported, student, task, monkeypatch):
+    store = made.store
     monkeypatch.setattr(onnx, "write_graph", lambda *_: pytest.fail("exported again"))
     assert to_onnx(student, task.test["text"][:], task.test["label"][:], store=store).path == exported.path
     with pytest.raises(pytest.fail.Exception, match="exported again"):
         to_onnx(student, task.test["text"][:2], store=store)
 
 
-def test_an_export_with_another_label_is_refused_and_not_kept(student, task, store, monkeypatch):
-    write_graph = onnx.write_graph
-
-    def other(model, *rest):
-        with torch.no_grad():
-            model.classifier.weight.neg_()
-        write_graph(model, *rest)
-        with torch.no_grad():
-            model.classifier.weight.neg_()
-
-    monkeypatch.setattr(onnx, "write_graph", other)
+def test_an_export_with_another_label_is_refused_and_not_kept(exported, student, task, store, tmp_path, monkeypatch):
+    model, tokenizer = students.load(student)
+    with torch.no_grad():
+        model.classifier.weight.neg_()
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path)
+    monkeypatch.setattr(onnx, "write_graph", lambda *given: shutil.copy(exported.path / "model.onnx", given[-1]))
     with refused("another label than the student", "it was not kept"):
-        to_onnx(student, task.test["text"][:], store=store)
+        to_onnx(tmp_path, task.test["text"][:], store=store)
     assert store.list("onnx") == []
 
 
@@ -139,3 +129,8 @@ def test_bad_input_is_one_sentence(student, task, store, tmp_path, exported):
         (tmp_path / name).write_bytes((exported.path / name).read_bytes())
     with refused("can't be run by ONNX Runtime (", "): export it again."):
         OnnxClassifier(tmp_path / "model.onnx")
+    config = json.loads((exported.path / "config.json").read_text())
+    for name, value in (("temperature", "warm"), ("refuse_below", 2)):
+        (tmp_path / "config.json").write_text(json.dumps(config | {name: value}))
+        with refused(f"{name} in {tmp_path}/config.json is {value!r}: give"):
+            OnnxClassifier(tmp_path / "model.onnx")

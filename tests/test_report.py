@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nbformat import v4
+from tiny import make_task
 
 from workbench.__main__ import main
 from workbench.errors import WorkbenchError
@@ -101,8 +102,13 @@ def test_a_failed_notebook_stops_no_other_and_the_index_opens_on_the_answer(fold
     assert "01_broken: cell 5: x.csv has no rows: add some." in capsys.readouterr().out
 
 
-def test_one_notebook_alone_with_its_code_folded_and_then_edited(folder, tmp_path):
+def test_one_notebook_alone_with_its_code_folded_and_then_edited(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "REDRAW", 0.01)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     report.run(folder, only=["00"], hide_code=True, data=tmp_path)
+    told = capsys.readouterr().out.strip("\n").split("\n")[-1].split("\r\x1b[K")  # redrawn
+    assert re.fullmatch(r"1/1 00_overview: cell \d/5, \d+ s", told[1]) and "cell 5/5" in told[-2]
+    assert re.fullmatch(r"00_overview: done \(\d+ s\)", told[-1])
     out = tmp_path / "reports" / "laptop"
     index, page = ((out / f"{name}.html").read_text(encoding="utf-8") for name in ("index", "00_overview"))
     assert "No answer yet" in index and index.count("not run yet") == 2 and "Smoke run" not in index
@@ -142,7 +148,7 @@ def test_update_stores_outputs_and_results(folder, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message", "budgets"),
     [
-        ({"flags": {"step": 3}}, "Unknown parameter of 00_overview 'step': did you mean 'steps'", ""),
+        ({"flags": {"step": 3}}, "Unknown parameter of 00_overview, 01_broken, .* 'step': did you mean 'steps'", ""),
         ({"budget": "quik"}, "Unknown budget 'quik': did you mean 'quick'", ""),
         ({"only": ["00", "07"]}, "Unknown notebook '07'", ""),
         ({"update": True, "budget": "quick"}, "--update stores the default run", ""),
@@ -159,13 +165,18 @@ def test_bad_input_is_refused_before_anything_runs(folder, tmp_path, arguments, 
     assert not (tmp_path / "data").exists()
 
 
-def test_another_task_has_a_folder_of_its_own_without_the_notebooks_that_have_no_task(folder, tmp_path):
+def test_another_task_has_a_folder_of_its_own_and_leaves_out_notebooks_without_one(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(report, "SPARSE", 0.01)
     (folder / "03_student_training.ipynb").unlink()
     nb = nb_.load(folder / "01_broken.ipynb")
     nb.cells[1].source = 'budget = "laptop"\nsteps = 3'
     nb_.save(nb, folder / "01_broken.ipynb")
     flags = {"task_name": "csv:/data/My Mails.csv", "steps": 300}
     assert report.run(folder, flags=flags, data=tmp_path) == []
+    lines = [line for line in capsys.readouterr().out.splitlines() if "cell" in line]
+    assert lines and all(re.fullmatch(r"1/1 00_overview: cell \d/6, \d+ s", line) for line in lines)
     out = tmp_path / "reports" / "laptop-my-mails"
     assert {path.name for path in out.iterdir()} == {
         "00_overview.html", "00_overview.ipynb", "index.html", "laptop-my-mails.zip"
@@ -173,6 +184,7 @@ def test_another_task_has_a_folder_of_its_own_without_the_notebooks_that_have_no
     assert "csv:/data/My Mails.csv" in (out / "index.html").read_text(encoding="utf-8")
     assert nb_.tagged(nb_.load(out / "00_overview.ipynb"), "injected-parameters")[0].source.count("=") == 1
     assert "01_broken" in report.plan(folder, "laptop", [], {})
+    assert report.plan(folder, "laptop", ["00", "01"], {"teacher_name": "auto"})["01_broken"] == {}  # it has none
     with pytest.raises(WorkbenchError, match="Unknown parameter of 01_broken 'task_name'"):
         report.plan(folder, "laptop", ["01"], flags)
 
@@ -231,14 +243,34 @@ def test_a_page_tells_pictures_in_words_shows_a_progress_line_as_it_ended_and_fo
     assert re.findall('alt="(.+?)"', page) == said
 
 
-def test_the_command_line_exits_with_what_happened_and_says_it_in_one_sentence(monkeypatch, capsys):
-    assert main(["report", "--task", "csv:/nowhere.csv"]) == 2
-    assert main(["report", "--teacher", "minilm-finetund"]) == 2
-    assert main(["report", "--budget", "huge"]) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 3 and all(line.startswith("workbench: ") for line in lines)
-    assert "/nowhere.csv" in lines[0] and "did you mean 'minilm-finetuned'" in lines[1]
+REFUSED = {
+    ("--task", "csv:/nowhere.csv"): "/nowhere.csv",
+    ("--teacher", "minilm-finetund"): "did you mean 'minilm-finetuned'",
+    ("--budget", "huge"): "Unknown budget",
+    ("--labels-per-class", "0"): "'0' is no count: give a whole number of at least 1, or all",
+    ("--labels-per-class", "some"): "'some' is no count",
+    ("--split", "part"): "give it too, with --task",
+    ("--task", "csv:TINY", "--split", "part"): "has no column 'part'",
+    ("--task", "csv:TINY", "--split", "text"): "name one column twice",
+    ("--task", "csv:TINY", "--out-of-scope", "frut"): "did you mean 'fruit'",
+    ("--task", "csv:TINY", "--teacher", "answers:HERE/none.csv"): "none.csv",
+    ("--task", "csv:TINY", "--teacher", "answers:HERE/some.csv"): "answers 1 of",
+}
 
+
+@pytest.mark.parametrize("arguments", REFUSED, ids=" ".join)
+def test_a_bad_flag_is_one_sentence_before_anything_runs(task, arguments, tmp_path, monkeypatch, capsys):
+    make_task(tmp_path)
+    (tmp_path / "some.csv").write_text(f"text,answer\n{task.transfer_texts[0]},fruit\n")
+    monkeypatch.setattr(report, "_execute", lambda *_: pytest.fail("a notebook ran"))
+    places = {"TINY": str(tmp_path / "tiny3.csv"), "HERE": str(tmp_path)}
+    given = [re.sub("TINY|HERE", lambda found: places[found[0]], word) for word in arguments]
+    assert main(["report", *given]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("workbench: ") and said.count("\n") == 1 and REFUSED[arguments] in said
+
+
+def test_the_command_line_exits_with_what_happened(monkeypatch, capsys):
     def run(only: list[str], **rest) -> list[str]:
         if "07" in only:
             raise KeyboardInterrupt
@@ -278,16 +310,22 @@ def test_names_from_the_hub_and_paths_reach_the_notebooks(tmp_path, monkeypatch)
     """Notebooks run in their own folder: a relative path would not be found there."""
     given = []
     monkeypatch.setattr(report, "run", lambda **options: given.append(options["flags"]) or [])
-    monkeypatch.setattr("workbench.tasks.load_task", lambda name, **columns: given.append((name, columns)))
+    monkeypatch.setattr("workbench.tasks.load_task", lambda **asked: given.append(asked))
     monkeypatch.chdir(tmp_path)
     mine = tmp_path / "mine"
     mine.mkdir()
     assert main(["report", "--task", "hub:mine", "--text", "a,b", "--teacher", "finetune:mine"]) == 0
     assert given == [
-        (f"hub:{mine}", {"text": "a,b"}),
+        {"name": f"hub:{mine}", "text": "a,b"},
         {"task_name": f"hub:{mine}", "text_column": "a,b", "teacher_name": f"finetune:{mine}"},
     ]
     assert main(["report", "--task", "hub:nyu-mll/glue/mrpc", "--teacher", "finetune:owner/encoder"]) == 0
     assert given[-1] == {"task_name": "hub:nyu-mll/glue/mrpc", "teacher_name": "finetune:owner/encoder"}
+    more = ["--split", "part", "--out-of-scope", "none of them", "--labels-per-class", "all", "--teacher", "auto"]
+    assert main(["report", "--task", "hub:mine", *more]) == 0
+    named = {"split_column": "part", "out_of_scope": "none of them", "labels_per_class": None}
+    assert given[-2] == {"name": f"hub:{mine}"} | {key.removesuffix("_column"): v for key, v in named.items()}
+    assert given[-1] == {"task_name": f"hub:{mine}", "teacher_name": "auto"} | named
+    assert main(["report"]) == 0 and given[-1] == {}
     shown = {name: report.slug(name) for name in ("hub:nyu-mll/glue/mrpc", f"hub:{tmp_path}", "finetune:owner/En.c")}
     assert list(shown.values())[::2] == ["nyu-mll-glue-mrpc", "en"] and "/" not in shown[f"hub:{tmp_path}"]

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,9 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-import torch
 
-from workbench import reading, students
+from workbench import metrics, reading, students
 
 pytestmark = pytest.mark.slow
 SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", 600))
@@ -123,6 +123,11 @@ def server(made, tmp_path_factory):
         yield server
 
 
+def example(made) -> str:
+    """The text of its task that help and refusals quote."""
+    return json.loads((made.folder / "config.json").read_text())["example"]
+
+
 def wait_until(condition: Callable[[], bool]) -> None:
     for _ in range(6000):
         if condition():
@@ -131,18 +136,19 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise AssertionError("it never came")
 
 
-def test_it_answers_like_the_student(server, made, task):
-    texts = [*task.test["text"][:10], "", LONG, "é\u0000\U0001f600", *task.test["text"][:100]]
-    wanted = torch.tensor(reading.predict(*students.load(made.folder), texts)).softmax(-1)
+def test_it_answers_like_the_student_at_its_temperature_and_refuses_below_its_threshold(server, made):
+    texts = [*made.task.test["text"][:10], "", LONG, "é\u0000\U0001f600", *made.task.out_of_scope["text"]]
+    config = json.loads((made.folder / "config.json").read_text())
+    wanted = metrics.softmax(reading.predict(*students.load(made.folder), texts), config["temperature"])
     status, _, answers = server.post(texts)
     assert status == 200
-    np.testing.assert_allclose([a["score"] for a in answers], wanted.amax(-1), atol=0.05)  # int8
-    sure = wanted.topk(2).values.diff().abs()[:, 0] > 0.1
-    labels = [task.label_names[i] for i in wanted.argmax(-1)]
-    assert [a["label"] for a, s in zip(answers, sure, strict=True) if s] == [
-        label for label, s in zip(labels, sure, strict=True) if s
-    ]
+    np.testing.assert_allclose([a["score"] for a in answers], wanted.max(-1), atol=0.1)  # int8
+    sure = np.diff(np.sort(wanted)[:, -2:])[:, 0] > 0.2
     assert sure.sum() > 5
+    for answer, row, told in zip(answers, wanted, sure, strict=True):
+        assert not told or answer["label"] == made.task.label_names[row.argmax()]
+        assert answer.get("refused", False) is (answer["score"] < config["refuse_below"])
+    assert {True, None} == {a.get("refused") for a in answers}
 
 
 def test_other_clients(server):
@@ -162,21 +168,13 @@ def test_other_clients(server):
 LIST = "send a JSON list"
 BODIES = {
     "empty list": (b"[]", 400, "empty: " + LIST),
-    "number": (b"3", 400, "not a list: " + LIST),
-    "string": (b'"abc"', 400, "not a list: " + LIST),
     "object": (b'{"a": 1}', 400, "not a list: " + LIST),
-    "null": (b"null", 400, "not a list: " + LIST),
     "nothing": (b"", 400, "not JSON after 0 characters: " + LIST),
     "not JSON": (b'["a"', 400, "not JSON after 4 characters: " + LIST),
-    "two": (b'["a"]["b"]', 400, "not JSON after 5 characters: " + LIST),
-    "raw newline": (b'["a\n"]', 400, "not JSON after 3 characters: " + LIST),
     "huge number": (b"[" + b"1" * 9999 + b"]", 400, "not JSON: " + LIST),
     "not UTF-8": (b'["\xff"]', 400, "Byte 2 is not UTF-8: " + LIST),
-    "UTF-16": ('["a"]'.encode("utf-16"), 400, "Byte 0 is not UTF-8: " + LIST),
     "surrogates in UTF-8": (b'["\xed\xa0\x80"]', 400, "Byte 2 is not UTF-8: " + LIST),
     "an item": (b'["a", "b", 3]', 400, "Item 2, counted from 0, is not a string: " + LIST),
-    "a list inside": (b'[["a"]]', 400, "Item 0, counted from 0, is not a string: " + LIST),
-    "a null inside": (b'["a", null]', 400, "Item 1, counted from 0, is not a string: " + LIST),
     "lone surrogate": (b'["a", "\\ud800"]', 400, "Text 1, counted from 0, has half of a surrogate pair: send whole"),
     "deep nesting": (b"[" * 500_000 + b"]" * 500_000, 400, "nested too deep: " + LIST),
     "many texts": (b"[" + b'"",' * 10_000 + b'""]', 413, "The list has 10001 texts: send up to 10000"),
@@ -198,16 +196,14 @@ HEADS = {
     "cut short": (None, 400, "ended early: send all the bytes that Content-Length counts"),
     "GET": (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 405, "POST a JSON list"),
     "PUT": (request(b'["a"]').replace(b"POST", b"PUT"), 405, "POST a JSON list"),
-    "lower case": (request(b'["a"]').replace(b"POST", b"post"), 405, "POST a JSON list"),
     "not HTTP": (b"\x16\x03\x01 hello\r\n\r\n", 400, "not a request of HTTP/1.1: POST a JSON list"),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, "not a request of HTTP/1.1: POST a JSON list"),
     "long head": (request(b"[]", "A: " + "b" * 20_000), 400, "headers have over 16384 bytes: send fewer"),
     "endless head": (b"POST / HTTP/1.1\r\n" + b"a: b\r\n" * 100_000, 400, "headers have over 16384 bytes: send fewer"),
 }
 
 
 @pytest.mark.parametrize("name", [*BODIES, *HEADS])
-def test_what_is_refused_reads_why(server, name):
+def test_what_is_refused_reads_why(server, made, name):
     sent, status, words = (BODIES | HEADS)[name]
     with server.connect(request(sent) if name in BODIES else sent or request(b"[", "Content-Length: 5")) as client:
         if sent is None:
@@ -215,6 +211,7 @@ def test_what_is_refused_reads_why(server, name):
         found, headers, answer = reply(client)
     assert found == status and list(answer) == ["error"]
     assert words in answer["error"] and "\n" not in answer["error"]
+    assert "such as" not in answer["error"] or f"such as {json.dumps([example(made)])}." in answer["error"]
     assert headers.get("Allow") == ("POST" if status == 405 else None)
     assert server.post(["the cat"])[0] == 200
 
@@ -247,7 +244,7 @@ def test_memory_is_bounded(made, tmp_path, texts):
             assert answers[i]["score"] == pytest.approx(server.post([texts[i]])[2][0]["score"], abs=0.05)
 
 
-def test_half_requests_take_no_threads_and_no_places(made, tmp_path):
+def test_half_requests_take_no_threads_no_places_and_little_memory(made, tmp_path):
     halves = [b"", b"POST", request(["a"])[:-1], request(b"", "Content-Length: 1000000") + b"["]
     with started(made.folder, tmp_path, "serve.REQUEST_SECONDS = 9999") as server:
         wanted, threads, files = server.post(["the cat"]), server.status("Threads"), server.files()
@@ -259,15 +256,9 @@ def test_half_requests_take_no_threads_and_no_places(made, tmp_path):
                 reply(client)
         clients[-2].sendall(b"]")  # the newest are not
         assert reply(clients[-2])[0] == 200
-        for client in clients:
-            client.close()
-
-
-def test_half_bodies_take_little_memory(made, tmp_path):
-    with started(made.folder, tmp_path, "serve.REQUEST_SECONDS = 9999") as server:
         idle = server.status("VmRSS")
-        clients = [server.connect(request(b"", "Content-Length: 1048576") + b" " * 1_048_575) for _ in range(130)]
-        assert server.post(["the cat"])[0] == 200
+        clients += [server.connect(request(b"", "Content-Length: 1048576") + b" " * 1_048_575) for _ in range(130)]
+        assert server.post(["the cat"]) == wanted
         assert server.status("VmHWM") - idle <= MEMORY * 1000
         for client in clients:
             client.close()
@@ -383,21 +374,21 @@ def test_it_ends_quietly_in_the_middle(made, tmp_path, end, interrupt):
         client.close()
 
 
-@pytest.mark.parametrize("port", ["x", "-1", "99999", "", "1 2", "taken"])
-def test_a_bad_port_is_one_sentence(server, made, tmp_path, port):
-    arguments = [str(server.port)] if port == "taken" else port.split(" ")
-    done = subprocess.run(
-        [sys.executable, made.folder / "serve.py", *arguments], cwd=tmp_path, capture_output=True, text=True
-    )
+@pytest.mark.parametrize("arguments", ["x", "-1", "99999", "", "1 2", "taken", "--help", "lost"])
+def test_help_is_of_its_task_and_what_is_wrong_is_one_sentence(server, made, tmp_path, arguments):
+    given, folder = [str(server.port)] if arguments == "taken" else arguments.split(" "), made.folder
+    if arguments == "lost":
+        for name in ("serve.py", "tokenizer.json"):
+            shutil.copy(made.folder / name, tmp_path)
+        (tmp_path / "config.json").write_text('{"id2label": {"0": "a"}, "example": "b"}')
+        folder = tmp_path
+    done = subprocess.run([sys.executable, folder / "serve.py", *given], cwd=tmp_path, capture_output=True, text=True)
+    if arguments == "--help":
+        assert done.returncode == 0 and f"curl -d '[\"{example(made)}\"]'" in done.stdout
+        return
     assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1
-    assert "python serve.py PORT" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_classify_is_importable(server, made, tmp_path):
-    program = f"import sys\nsys.path.insert(0, {str(made.folder)!r})\nimport json, serve\n"
-    program += "print(json.dumps(serve.classify(['the cat', 'a saw'])), serve.classify([]))"
-    done = subprocess.run([sys.executable, "-B", "-c", program], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout == f"{json.dumps(server.post(['the cat', 'a saw'])[2])} []\n"
+    wanted = "lacks refuse_below, temperature" if arguments == "lost" else "python serve.py PORT"
+    assert wanted in done.stderr and "Traceback" not in done.stderr
 
 
 def bad_bytes(server: Server, rng: random.Random) -> None:
@@ -440,88 +431,62 @@ def gone(server: Server, rng: random.Random) -> None:
         time.sleep(0.2 * rng.random())
 
 
-def abuse(server: Server, seconds: float) -> dict:
-    """50 clients do all of that for so long while four honest ones ask; what was measured, all of it asserted."""
+def abuse(server: Server, seconds: float) -> None:
+    """50 clients do all of that for so long while four honest ones ask; what was measured is asserted and printed."""
     asked = [["the cat"], ["a saw", "the plum near a dog"], ["", LONG[:500], "drill"], ["apple mango"] * 20]
     wanted = [server.post(texts)[2] for texts in asked]
     counts, wrong, end = Counter(), [], time.monotonic() + seconds
-    start = {"rss": server.status("VmRSS"), "threads": server.status("Threads"), "files": server.files()}
 
-    def attack(seed: int) -> None:
-        rng, kinds = random.Random(seed), (full, gone) if seed < 6 else (bad_bytes, half, slow, huge)
-        for _ in range(100_000):
-            if time.monotonic() > end:
-                return
+    def honest(server: Server, rng: random.Random) -> None:
+        i, tries = rng.randrange(len(asked)), 0
+        while (found := server.post(asked[i]))[0] == 503 and tries < 600:
+            tries += 1
+            time.sleep(0.1)
+        assert found[0] == 200 and found[2] == wanted[i], found
+        time.sleep(0.02)
+
+    def client(seed: int) -> None:
+        rng = random.Random(seed)
+        kinds = (full, gone) if seed < 6 else (bad_bytes, half, slow, huge) if seed < 50 else (honest,)
+        while time.monotonic() < end:
             kind = rng.choice(kinds)
             try:
                 kind(server, rng)
                 counts[kind.__name__] += 1
-            except OSError:  # dropped in favour of another
-                counts[f"{kind.__name__}, dropped"] += 1
             except Exception as error:
-                wrong.append(f"{kind.__name__}: {error!r}")
+                if isinstance(error, OSError) and kind is not honest:  # dropped in favour of another
+                    counts[f"{kind.__name__}, dropped"] += 1
+                else:
+                    wrong.append(f"{kind.__name__}: {error!r}")
 
-    def honest(seed: int) -> None:
-        rng, refused = random.Random(seed), 0
-        for _ in range(100_000):
-            if time.monotonic() > end:
-                return
-            i = rng.randrange(len(asked))
-            try:
-                status, headers, answers = server.post(asked[i])
-            except Exception as error:
-                wrong.append(f"honest: {error!r}")
-                continue
-            if status == 503 and refused < 600:
-                refused += 1
-                counts["honest, told to retry"] += 1
-                time.sleep(0.1)
-            elif status == 200 and answers == wanted[i]:
-                refused = 0
-                counts["honest, answered"] += 1
-                time.sleep(0.02)
-            else:
-                wrong.append(f"honest: {status} {answers}")
+    def measure() -> tuple[float, int, int]:
+        return server.status("VmRSS") / 1000, server.status("Threads"), server.files()
 
-    samples = []
-    threads = [threading.Thread(target=attack, args=(seed,)) for seed in range(50)]
-    threads += [threading.Thread(target=honest, args=(seed,)) for seed in range(4)]
+    samples = [measure()]
+    threads = [threading.Thread(target=client, args=(seed,)) for seed in range(54)]
     for thread in threads:
         thread.start()
     while time.monotonic() < end and server.process.poll() is None:
-        samples.append({"rss": server.status("VmRSS"), "threads": server.status("Threads"), "files": server.files()})
+        samples.append(measure())
         time.sleep(min(1.0, seconds / 50))
     for thread in threads:
         thread.join(300)
-    wait_until(lambda: server.files() <= start["files"])  # the last ones are dropped, none leaks
-    n = len(samples)
-    rss = [sample["rss"] / 1000 for sample in samples]
-    found = {
-        "seconds": seconds,
-        "counts": dict(sorted(counts.items())),
-        "wrong": len(wrong),
-        "rss_mb": {
-            "start": start["rss"] / 1000,
-            "middle": median(rss[2 * n // 5 : 3 * n // 5]),
-            "end": median(rss[4 * n // 5 :]),
-            "afterwards": server.status("VmRSS") / 1000,
-            "peak": server.status("VmHWM") / 1000,
-        },
-        "threads": [start["threads"], max(s["threads"] for s in samples), server.status("Threads")],
-        "files": [start["files"], max(s["files"] for s in samples), server.files()],
-    }
+    wait_until(lambda: server.files() <= samples[0][2])  # the last ones are dropped, none leaks
+    rss, busy, files = zip(*samples, strict=True)
+    n, peak = len(rss), server.status("VmHWM") / 1000
+    middle, late = median(rss[2 * n // 5 : 3 * n // 5]), median(rss[4 * n // 5 :])
+    found = {"seconds": seconds, "counts": counts, "wrong": len(wrong), "threads": max(busy), "files": max(files)}
+    found |= {"rss_mb": {"start": rss[0], "middle": middle, "end": late, "peak": peak}}
     print(json.dumps(found))
     assert not wrong, (Counter(wrong).most_common(5), found)
-    assert counts["honest, answered"] > seconds, found  # they were not locked out
-    assert found["rss_mb"]["peak"] - found["rss_mb"]["start"] <= MEMORY, found
-    assert found["rss_mb"]["end"] - found["rss_mb"]["middle"] <= 60, found
-    assert max(found["threads"]) == start["threads"], found
-    return found
+    assert counts["honest"] > seconds, found  # they were not locked out
+    assert peak - rss[0] <= MEMORY and late - middle <= 60, found
+    assert max(busy) == busy[0], found
 
 
 def test_honest_clients_are_answered_among_abuse(made, tmp_path):
     with started(made.folder, tmp_path) as server:
-        abuse(server, 10)
+        abuse(server, 3)
 
 
 @pytest.mark.soak

@@ -1,6 +1,9 @@
 """A shipped student: a folder that answers by itself, with a card that says what it is."""
 
+import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,28 +12,62 @@ from huggingface_hub import ModelCard
 from tiny import make_task
 from transformers import pipeline
 
-from workbench import reading, students
+from workbench import metrics, reading, students
 from workbench.errors import WorkbenchError
 from workbench.publish import ship
+from workbench.publish.onnx import OnnxClassifier
 from workbench.teachers import BagOfWords
 
 pytestmark = pytest.mark.slow
+SPLITS = ("calibration", "test", "out_of_scope")
 LONG = "the cat near a dog and apple " * 3000
 
 
-def test_the_folder_holds_everything_and_nothing_else_and_a_plain_pipeline_loads_it(made, task):
+def test_the_folder_holds_everything_and_nothing_else_and_a_plain_pipeline_loads_it(made):
     names = {file.name for file in made.folder.iterdir()}
     assert {"README.md", "serve.py", "model.onnx", "model_int8.onnx", "model.safetensors", "tokenizer.json"} <= names
     assert [path.name for path in made.folder.parent.iterdir()] == ["student"]
     assert not [name for name in names if name.endswith((".bin", ".pkl", ".pt"))]
-    texts = [*task.test["text"][:10], LONG]
+    texts = [*made.task.test["text"][:10], LONG]
     wanted = torch.tensor(reading.predict(*students.load(made.run.path), texts)).softmax(-1).amax(-1)
     found = pipeline("text-classification", str(made.folder))(texts)
     np.testing.assert_allclose([answer["score"] for answer in found], wanted, atol=1e-5)
 
 
-def test_the_card(made, task):
-    run, teacher, card = made.run, made.teacher, ModelCard.load(made.folder / "README.md")
+def test_every_way_to_run_it_decides_like_what_was_judged(made, capsys):
+    """The server's `classify`, `OnnxClassifier.classify` and the card's PyTorch: one temperature, one threshold."""
+    task, config = made.task, json.loads((made.folder / "config.json").read_text())
+    T, limit = config["temperature"], config["refuse_below"]
+    logits = {split: reading.predict(*students.load(made.folder), getattr(task, split)["text"][:]) for split in SPLITS}
+    assert T == pytest.approx(metrics.fit_temperature(logits["calibration"], task.calibration["label"]), rel=1e-4)
+    sure = {split: metrics.softmax(z, T).max(1) for split, z in logits.items()}
+    assert limit == pytest.approx(metrics.refusal_threshold(sure["calibration"], 0.8), rel=1e-4)
+
+    texts = [*task.test["text"], *task.out_of_scope["text"], "", LONG]
+    for file, atol in (("model.onnx", 1e-3), ("model_int8.onnx", 0.1)):
+        found = OnnxClassifier(made.folder / file).classify(texts)
+        np.testing.assert_allclose([a["score"] for a in found[:12]], sure["test"], atol=atol)
+        assert [a.get("refused") for a in found] == [True if a["score"] < limit else None for a in found]
+    assert {True, None} == {a.get("refused") for a in found} and {a["label"] for a in found} <= {*task.label_names}
+    program = f"import json, sys\nsys.path.insert(0, {str(made.folder)!r})\nimport serve\n"
+    program += "print(json.dumps([serve.classify(json.load(sys.stdin)), serve.classify([])]))"
+    run = {"cwd": made.folder.parent, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-B", "-c", program], input=json.dumps(texts), **run)
+    served, nothing = json.loads(done.stdout)
+    assert nothing == [] and [a["label"] for a in served] == [a["label"] for a in found]
+    np.testing.assert_allclose([a["score"] for a in served], [a["score"] for a in found], atol=0.02)  # other batches
+
+    (shown,) = re.findall("```python\n(.+?)```", (made.folder / "README.md").read_text(), re.S)
+    assert config["example"] in task.test["text"] and f'["{config["example"]}"]' in shown
+    exec(shown.replace("FOLDER", str(made.folder)).replace(f'["{config["example"]}"]', repr(texts[:12])), {})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    wanted = [a for a in OnnxClassifier(made.folder / "model.onnx").classify(texts[:12])]
+    assert [line[::2] for line in lines] == [[a["label"], *["refused"] * ("refused" in a)] for a in wanted]
+    np.testing.assert_allclose([float(line[1]) for line in lines], [a["score"] for a in wanted], atol=1e-3)
+
+
+def test_the_card(made):
+    run, task, teacher, card = made.run, made.task, made.teacher, ModelCard.load(made.folder / "README.md")
     assert card.data.license == "apache-2.0" and card.data.pipeline_tag == "text-classification"
     found = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert found["accuracy"] == pytest.approx(run.metrics["test.accuracy"], abs=1e-4)
@@ -43,12 +80,41 @@ def test_the_card(made, task):
     for i, name in enumerate(task.label_names):
         right = (logits.argmax(-1) == labels)[labels == i].mean()
         assert re.search(rf"\| {name} \| {right:.3f} \| [\d.]+ \| [\d.]+ \| {(labels == i).sum()} \|", card.text), name
-    assert "was not measured: the data has none" in card.text and str(made.folder.parent) not in card.text
+    assert "template" not in card.text and str(made.folder.parent) not in card.text  # it has no groups
+
+    config = json.loads((made.folder / "config.json").read_text())
+    for name in ("temperature", "refuse_below"):
+        assert f"{config[name]:.4g}" in card.text
+    shares = dict(re.findall(r"\| (test|out of scope) \| model_int8.onnx \| (\S+) \|", card.text))
+    served = OnnxClassifier(made.folder / "model_int8.onnx")
+    for split, share in shares.items():
+        answers = served.classify(getattr(task, split.replace(" ", "_"))["text"][:])
+        assert float(share) == pytest.approx(np.mean(["refused" in a for a in answers]), abs=6e-4)
+    assert len(shares) == 2 and "AUROC" in card.text
 
 
-def test_it_is_refused_with_another_task_or_teacher_or_without_terms(made, task, tmp_path):
+def test_classes_that_the_student_surely_breaks_are_left_to_the_teacher(made):
+    labels = np.repeat(np.arange(3), 40)
+    teacher, student = np.where(np.arange(120) % 40 < 4, (labels + 1) % 3, labels), labels.copy()
+    student[:20] = 1  # wrong where the teacher is right, surely
+    student[40:42] = 2  # two of forty: chance; and the teacher errs there itself
+    found = ship.leave_to_teacher(metrics.flip_table(student, teacher, labels), ("a", "b", "c"))
+    assert [row["name"] for row in found] == ["a"] and found[0]["negative"] == 0.4
+    assert ship.leave_to_teacher(metrics.flip_table(student, teacher, labels, labels), ("a", "b", "c")) == []
+    assert ship.leave_to_teacher(metrics.flip_table(teacher, teacher, labels), ("a", "b", "c")) == []
+
+
+def test_the_teacher_is_not_asked_again(made, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(BagOfWords, "logits", lambda self, texts: asked.extend(texts))
+    again = {"task": made.task, "licence": "mit", "teacher": made.teacher, "store": made.store}
+    card = (ship.ship(made.run, tmp_path / "again", **again) / "README.md").read_text()
+    assert asked == [] and "| its teacher |" in card and "No answer is refused: calibration has too few" in card
+
+
+def test_it_is_refused_with_another_task_or_teacher_or_without_terms(made, tmp_path):
     def sent(folder="new", **given):
-        given = {"task": task, "licence": "mit", "teacher": made.teacher, "store": made.store} | given
+        given = {"task": made.task, "licence": "mit", "teacher": made.teacher, "store": made.store} | given
         with pytest.raises(WorkbenchError) as error:
             ship.ship(made.run, tmp_path / folder, **given)
         assert list(tmp_path.glob("new")) == [] and "\n" not in str(error.value)
@@ -56,7 +122,8 @@ def test_it_is_refused_with_another_task_or_teacher_or_without_terms(made, task,
 
     assert "was not trained on tiny3 as given" in sent(task=make_task(tmp_path, label_draw=1))
     assert "learnt from another teacher (given: none)" in sent(teacher=None)
-    assert "learnt from another teacher (given: bag of words)" in sent(teacher=BagOfWords(task, 1.0))
+    assert "learnt from another teacher (given: bag of words)" in sent(teacher=BagOfWords(made.task, 1.0))
+    assert "refused is 1.0: give" in sent(refused=1.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(BagOfWords, "licence")
         assert "terms of teacher bag of words are unknown" in sent()

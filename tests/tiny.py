@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from datasets import Dataset
 
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store
@@ -54,16 +55,22 @@ class Shipped(NamedTuple):
     """A student in its folder, and what it was made of."""
 
     folder: Path
+    task: Task
     run: Run
     teacher: BagOfWords
     store: Store
 
 
 def make_shipped(task: Task, home: Path) -> Shipped:
-    """Train one with a bag of words as teacher and ship it with a verdict, all in an empty folder."""
+    """Train one with a bag of words as teacher and ship it with a verdict, all in an empty folder.
+
+    Its task has out-of-scope texts, and most of what is in scope may be refused, so that some is.
+    """
     from workbench.publish.ship import ship  # these two bring libraries that the other users of this module never need
     from workbench.verdicts import compare
 
+    strange = [{"text": f"nothing of {i} that one knows", "label": -1, "group": f"strange {i}"} for i in range(8)]
+    task = replace(task, out_of_scope=Dataset.from_list(strange))
     store, teacher = Store(home / "store"), BagOfWords(task)
     job = Job(task, soft_labels(teacher, task, store=store), replace(PLAIN, steps=60, learning_rate=1e-2))
     for _ in train(job, store=store):
@@ -73,4 +80,4 @@ def make_shipped(task: Task, home: Path) -> Shipped:
     logits = {"distilled": run.logits(), "teacher": teacher.logits(task.test["text"][:])}
     table = compare(Results.of(logits, truth), [("distilled", "teacher")], teacher="teacher")
     made = {"task": task, "licence": "apache-2.0", "teacher": teacher, "verdicts": table, "store": store}
-    return Shipped(ship(run, home / "shipped" / "student", **made), run, teacher, store)
+    return Shipped(ship(run, home / "shipped" / "student", **made, refused=0.8), task, run, teacher, store)

@@ -6,15 +6,19 @@ It decides nothing itself: each command checks what was typed and hands it to th
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 # The rest is imported where it is used: --help needs no torch.
 from workbench.errors import WorkbenchError, unknown
 from workbench.store import Store, check_writable, data_dir
+
+COLUMNS = ("text_column", "label_column", "group_column", "split_column", "out_of_scope")
+PARAMETERS = ("task_name", *COLUMNS, "labels_per_class", "teacher_name")  # of notebooks, set by flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,13 +47,18 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
     report.add_argument("--budget", default="laptop", help="quick (a smoke run), laptop (default) or gpu")
     report.add_argument("--only", nargs="+", action="extend", default=[], metavar="NN", help="such as 01 03")
-    report.add_argument("--task", dest="task_name", help="voice-commands (default), csv:<path> or hub:<dataset>")
-    report.add_argument("--text", dest="text_column", help="its text column (default: text); for pairs a,b")
-    report.add_argument("--label", dest="label_column", help="its label column (default: label)")
-    report.add_argument("--group", dest="group_column", help="its column of near copies")
-    report.add_argument("--teacher", dest="teacher_name", help="the teacher (default: minilm-finetuned)")
     report.add_argument("--hide-code", action="store_true", help="fold the code of the pages away")
     report.add_argument("--update", action="store_true", help="maintainers: store outputs in notebooks/")
+    # What is not given is not there: a notebook then keeps the value of its parameters cell.
+    of = report.add_argument_group("what the notebooks are about", argument_default=argparse.SUPPRESS)
+    of.add_argument("--task", dest="task_name", help="voice-commands (default), csv:<path> or hub:<dataset>")
+    of.add_argument("--text", dest="text_column", metavar="COLUMN", help="its texts (default: text); of pairs a,b")
+    of.add_argument("--label", dest="label_column", metavar="COLUMN", help="its labels (default: label)")
+    of.add_argument("--group", dest="group_column", metavar="COLUMN", help="what near copies share")
+    of.add_argument("--split", dest="split_column", metavar="COLUMN", help="train, validation, calibration or test")
+    of.add_argument("--out-of-scope", metavar="LABEL", help="the label of texts that belong to no class")
+    of.add_argument("--labels-per-class", metavar="N|all", type=_count, help="labels that may be read (default: 5)")
+    of.add_argument("--teacher", dest="teacher_name", help="the teacher (default: the notebooks' own)")
 
     doctor = commands.add_parser("doctor", help="say what is installed, fetched, free and missing")
     doctor.set_defaults(command=_doctor)
@@ -69,38 +78,59 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _count(text: str) -> int | None:
+    """A whole number from 1, or None for all."""
+    if text == "all":
+        return None
+    if not re.fullmatch("0*[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no count: give a whole number of at least 1, or all")
+    return int(text)
+
+
 def _report(options: argparse.Namespace) -> int:
     from workbench.publish import report
 
     check_writable(data_dir())
     _check_cache()
-    names = ("task_name", "text_column", "label_column", "group_column", "teacher_name")
-    flags = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    if (task := flags.get("task_name")) is not None:
-        from workbench.tasks import check_name, load_task  # say what is wrong with a file now, not in every notebook
-
-        check_name("task", task)
-        path = Path(os.path.expanduser(task[4:]))  # notebooks run in their own folder
-        if task[4:] and (task.startswith("csv:") or (task.startswith("hub:") and os.path.exists(path))):
-            flags["task_name"] = task = f"{task[:4]}{os.path.realpath(path)}"
-        columns = {name.removesuffix("_column"): value for name, value in flags.items() if "_column" in name}
-        load_task(task, **columns)
-    if (teacher := flags.get("teacher_name")) is not None:
-        source = teacher.removeprefix("finetune:").removeprefix("answers:")
-        if source and os.path.exists(source):
-            flags["teacher_name"] = teacher.replace(source, str(Path(source).resolve()))
-        elif source == teacher:
-            from workbench.teachers import TEACHERS
-
-            if "/" not in teacher and teacher not in TEACHERS:
-                raise unknown("teacher", teacher, TEACHERS)
+    flags = {name: value for name, value in vars(options).items() if name in PARAMETERS}
+    _check(flags)
     chosen = {"budget": options.budget, "only": options.only, "update": options.update, "hide_code": options.hide_code}
     failed = report.run(flags=flags, **chosen)
     return 1 if failed else 0
 
 
+def _check(flags: dict[str, Any]) -> None:
+    """Say what is wrong with them now, not in every notebook; make paths absolute, as notebooks run elsewhere."""
+    name, teacher = flags.get("task_name"), flags.get("teacher_name", "")
+    if name is None and any(column in flags for column in COLUMNS):
+        raise WorkbenchError("Columns and labels are named of a file: give it too, with --task csv:<path>.")
+    answers = teacher.startswith("answers:")
+    if name is not None or answers:
+        from workbench.tasks import check_name, load_task
+
+        given = {key.removesuffix("_column"): flags[key] for key in (*COLUMNS, "labels_per_class") if key in flags}
+        if name is not None:
+            check_name("task", name)
+            path = Path(os.path.expanduser(name[4:]))
+            if name[4:] and (name.startswith("csv:") or (name.startswith("hub:") and os.path.exists(path))):
+                flags["task_name"] = name = f"{name[:4]}{os.path.realpath(path)}"
+            given["name"] = name
+        task = load_task(**given)
+    source = teacher.removeprefix("finetune:").removeprefix("answers:")
+    if source and os.path.exists(source):
+        flags["teacher_name"] = teacher = teacher.replace(source, str(Path(source).resolve()))
+    elif "teacher_name" in flags and source == teacher and "/" not in teacher:
+        from workbench.teachers import TEACHERS
+
+        if teacher not in (known := {"auto", *TEACHERS}):
+            raise unknown("teacher", teacher, known)
+    if answers:
+        from workbench.teachers import load_teacher
+
+        load_teacher(teacher, task).logits([*task.transfer_texts, *task.test["text"]])
+
+
 def _doctor(options: argparse.Namespace) -> int:
-    import re
     from importlib import metadata
 
     from packaging.requirements import Requirement

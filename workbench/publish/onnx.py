@@ -2,6 +2,7 @@
 
 `to_onnx` writes both files; `OnnxClassifier` runs one and is a teacher like any other: it has ``logits(texts)``. This
 module imports PyTorch only where it exports: what a server needs is onnxruntime, tokenizers and a few megabytes.
+`workbench.publish.ship` puts them into a folder that answers by itself.
 """
 
 import json
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from scipy.special import softmax
 from tokenizers import Tokenizer
 
-from workbench.errors import WorkbenchError, reason, whole
+from workbench.errors import TEMPERATURE, WorkbenchError, number, reason, whole
 from workbench.store import Entry, Store, code_fingerprint, fingerprint, sha256_file
 
 FILES = {"fp32": "model.onnx", "int8": "model_int8.onnx"}
@@ -29,6 +31,8 @@ class OnnxClassifier:
     Attributes:
         name: the names of the file's folder and of the file.
         label_names: from the config.
+        temperature: that logits are divided by before they become probabilities; 1 before a student is shipped.
+        refuse_below: the probability below which `classify` refuses; 0, and so never, before a student is shipped.
     """
 
     def __init__(self, path: str | Path, threads: int = 1):
@@ -47,7 +51,7 @@ class OnnxClassifier:
             if not file.is_file():
                 raise WorkbenchError(f"{file} is missing: give a file that to_onnx made, in its folder.")
         self.name = f"{self.path.parent.name}/{self.path.name}"
-        self.label_names = _label_names(files[2])
+        self.label_names, self.temperature, self.refuse_below = _config(files[2])
         self.tokenizer = _tokenizer(files[1])
         self.pad_token_id = self.tokenizer.padding["pad_id"]
         self.tokenizer.no_padding()  # `logits` sorts by length first
@@ -89,17 +93,29 @@ class OnnxClassifier:
             out[chosen] = self.session.run(None, {name: np.array(ids, np.int64) for name, ids in fed.items()})[0]
         return out
 
+    def classify(self, texts: Sequence[str]) -> list[dict]:
+        """What ``serve.py`` answers: label, score (its probability) and, where that is too low, ``refused``: True."""
+        shares = softmax(self.logits(texts) / self.temperature, axis=1)
+        labels, scores = shares.argmax(1), shares.max(1).tolist()
+        return [
+            {"label": self.label_names[label], "score": score}
+            | ({"refused": True} if score < self.refuse_below else {})
+            for label, score in zip(labels, scores, strict=True)
+        ]
 
-def _label_names(path: Path) -> tuple[str, ...]:
+
+def _config(path: Path) -> tuple[tuple[str, ...], float, float]:
+    """Label names, temperature and threshold."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))["id2label"]
-        names = tuple(table[str(i)] for i in range(len(table)))
+        config = json.loads(path.read_text(encoding="utf-8"))
+        names = tuple(config["id2label"][str(i)] for i in range(len(config["id2label"])))
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         names = ()
     if not names or not all(isinstance(name, str) for name in names):
         needs = 'it needs id2label with "0", "1" and so on, as to_onnx writes it'
         raise WorkbenchError(f"{path} names no labels: {needs}.")
-    return names
+    temperature = TEMPERATURE.check(f"temperature in {path}", config.get("temperature", 1.0))
+    return names, temperature, number(f"refuse_below in {path}", config.get("refuse_below", 0.0), 0, 1)
 
 
 def _tokenizer(path: Path) -> Tokenizer:
@@ -188,21 +204,14 @@ def write_graph(student, example: tuple, path: Path) -> None:
     import onnx
     import torch
 
-    free = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    names = {"input_names": ("input_ids", "attention_mask"), "output_names": ["logits"]}
-    one_file = {"dynamo": True, "external_data": False, "verbose": False}
-
-    class Logits(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.student = student
-
-        def forward(self, input_ids, attention_mask):
-            return self.student(input_ids=input_ids, attention_mask=attention_mask).logits
-
+    names = ("input_ids", "attention_mask")
+    free = dict.fromkeys(names, {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC})
+    options = {"dynamic_shapes": free, "input_names": names, "output_names": ["logits"]}
+    options |= {"dynamo": True, "external_data": False, "verbose": False}
+    given = dict(zip(names, example, strict=True))
     try:
         with _quiet():
-            torch.onnx.export(Logits().eval(), example, path, dynamic_shapes=(free, free), **names, **one_file)
+            torch.onnx.export(student.eval(), (), path, kwargs=given, **options)
     except torch.onnx.OnnxExporterError as error:
         kind = type(student).__name__
         raise WorkbenchError(f"{kind} can't be exported to ONNX ({reason(error)}): use it through PyTorch.") from error

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 REPO = Path(__file__).resolve().parents[2]
 NOTEBOOKS = REPO / "notebooks"
 BUDGETS = ("quick", "laptop", "gpu")
+REDRAW, SPARSE = 1.0, 30.0  # seconds between two words on progress, on a terminal and in a log
 MARKS = ("<!-- results -->", "<!-- /results -->")
 
 
@@ -96,8 +97,8 @@ def run(
         notebooks: the folder of ``NN_snake_case.ipynb`` and ``budgets.yaml``.
         budget: ``laptop`` runs the notebooks as they are, ``quick`` and ``gpu`` read ``budgets.yaml``.
         only: numbers or names of the notebooks to run, default all.
-        flags: parameters injected into all of them, such as ``task_name``; a notebook without a ``task_name`` is
-            then left out, unless `only` names it.
+        flags: parameters, such as ``task_name``, injected wherever a notebook has them; one without a ``task_name``
+            is then left out, unless `only` names it.
         update: afterwards write outputs back into `notebooks` and results into the README beside it.
         hide_code: fold the code of the pages away.
         data: the data folder, default `store.data_dir()`.
@@ -113,8 +114,10 @@ def run(
     if update and (budget != "laptop" or any(injected.values())):
         raise WorkbenchError("--update stores the default run: use the budget laptop and the default task.")
     data = data or data_dir()
-    asked = [key for key in ("task_name", "teacher_name") if key in (flags or {})]
-    special = [slug(flags[key]) for key in asked if any(key in values for values in injected.values())]
+    told = {key: value for values in injected.values() for key, value in values.items() if key in (flags or {})}
+    special = [slug(told[key]) for key in ("task_name", "teacher_name") if key in told]
+    if "labels_per_class" in told:
+        special.append(f"{told['labels_per_class'] or 'all'}-labels")
     out = data / "reports" / "-".join([budget, *special])
     check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -127,8 +130,10 @@ def run(
 
     failed = []
     print(f"{len(injected)} notebooks at budget {budget}; read along in {out / 'index.html'}", flush=True)
-    for name, values in injected.items():
-        executed = _execute(notebooks / f"{name}.ipynb", values, budget, env)
+    for number, (name, values) in enumerate(injected.items(), 1):
+        if lacking := (flags or {}).keys() - nb_.parameters(nb_.load(notebooks / f"{name}.ipynb"), name).keys():
+            print(f"{name} has no {', '.join(sorted(lacking))}: it runs without", flush=True)
+        executed = _execute(notebooks / f"{name}.ipynb", values, budget, env, f"{number}/{len(injected)} {name}")
         nb_.save(executed, out / f"{name}.ipynb")
         publish(out, notebooks, hide_code)
         record = executed.metadata.workbench
@@ -139,9 +144,7 @@ def run(
     return failed
 
 
-def plan(
-    notebooks: Path, budget: str, only: Sequence[str], flags: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
+def plan(notebooks: Path, budget: str, only: Sequence[str], flags: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The notebooks to run, in order, each with the values to inject: those that differ from its literals.
 
     Raises:
@@ -165,22 +168,26 @@ def plan(
     for name in values_of:
         if name not in names:
             raise unknown(f"notebook in budgets.yaml under {budget}:", name, names)
-    injected = {}
+    injected, known = {}, set()
     for name in names:
         if only and name not in chosen:
             continue
         literals = nb_.parameters(nb_.load(notebooks / f"{name}.ipynb"), name)
         if flags and "task_name" not in literals and name not in chosen:
             continue  # not about a task of one's own
-        values = {**(values_of.get(name) or {}), "budget": budget, **flags}
+        values = {**(values_of.get(name) or {}), "budget": budget}
         for key in values:
             if key not in literals:
                 raise unknown(f"parameter of {name}", key, literals)
-        injected[name] = {key: value for key, value in values.items() if literals[key] != value}
+        values |= flags
+        injected[name] = {key: value for key, value in values.items() if literals.get(key, value) != value}
+        known |= literals.keys()
+    for key in sorted(flags.keys() - known):
+        raise unknown(f"parameter of {', '.join(injected)}", key, known)
     return injected
 
 
-def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, str]) -> NotebookNode:
+def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, str], told: str) -> NotebookNode:
     """The cleaned notebook after its run, described in ``metadata.workbench``; errors are in there too."""
     import papermill
     from jupyter_client import AsyncKernelManager
@@ -203,12 +210,12 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
     started, error = time.monotonic(), None
     cells, begun = len(original.cells) + bool(values), [0]
     options = {"kernel_name": "python3", "language": "python", "kernel_manager_class": ThisPython}
-    options |= {"on_cell_start": lambda cell, cell_index: begun.append(cell_index + 1)}
-    options |= {"progress_bar": False, "coalesce_streams": True}
-    with tempfile.TemporaryDirectory() as folder, _progress(source.stem, cells, begun):
+    options |= {"progress_bar": False, "coalesce_streams": True, "cwd": source.parent}
+    options["on_cell_start"] = lambda cell, cell_index: begun.append(cell_index + 1)
+    with tempfile.TemporaryDirectory() as folder, _progress(told, cells, begun):
         made = Path(folder, source.name)
         try:
-            papermill.execute_notebook(source, made, values, cwd=source.parent, **options)
+            papermill.execute_notebook(source, made, values, **options)
         except PapermillExecutionError as stopped:
             kind = "" if stopped.ename == "WorkbenchError" else f"{stopped.ename}: "
             error = f"cell {begun[-1]}: {kind}{stopped.evalue}"
@@ -236,18 +243,15 @@ def _execute(source: Path, values: dict[str, Any], budget: str, env: dict[str, s
 
 @contextmanager
 def _progress(name: str, cells: int, begun: Sequence[int]) -> Iterator[None]:
-    """A line that tells the cell last `begun` and the time, redrawn every second on a terminal, silent elsewhere."""
-    started, over = time.monotonic(), threading.Event()
+    """Tell the cell last `begun` and the time: one line, redrawn, on a terminal; a line now and then elsewhere."""
+    started, over, live = time.monotonic(), threading.Event(), sys.stdout.isatty()
 
     def draw() -> None:
-        while not over.wait(1):
-            took = duration(time.monotonic() - started)
-            print(f"\r\x1b[K{name}: cell {begun[-1]}/{cells}, {took}", end="", flush=True)
-        print("\r\x1b[K", end="", flush=True)
+        while not over.wait(REDRAW if live else SPARSE):
+            line = f"{name}: cell {begun[-1]}/{cells}, {duration(time.monotonic() - started)}"
+            print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", flush=True)
+        print("\r\x1b[K" * live, end="", flush=True)
 
-    if not sys.stdout.isatty():
-        yield
-        return
     thread = threading.Thread(target=draw, daemon=True)
     thread.start()
     try:

@@ -1,8 +1,12 @@
-"""Serve this student: `python serve.py [PORT]`, then `curl -d '["lights off"]' localhost:8000`.
+"""Serve this student: `python serve.py [PORT]`, then `curl -d '["a text"]' localhost:8000`.
 
-POST a JSON list of texts; the reply is a JSON list of {"label", "score"} in their order, or {"error": what to do} with
-status 400, 405, 408, 411, 413, 500, or 503 (busy: try again). One request a connection, no TLS, for this machine only:
-put a proxy in front of it for others. Needs Python 3.11, onnxruntime, tokenizers and numpy.
+POST a JSON list of texts; the reply is a JSON list of {"label", "score"} in their order, with "refused": true beside
+them where the score, a probability, is below refuse_below of config.json; or {"error": what to do} with status 400,
+405, 408, 411, 413, 500, or 503 (busy: try again). One request a connection, no TLS, for this machine only: put a proxy
+in front of it for others. Needs Python 3.11, onnxruntime, tokenizers and numpy.
+
+Its one idea: whoever asks, memory and places are bounded. The limits stand first, `Server` keeps them, and `steps`
+cuts the work into pieces that let others pass. This file stands alone; `README.md` says what the student is good for.
 """
 
 import asyncio
@@ -36,7 +40,13 @@ REPLY_SECONDS = 10.0  # for the whole of a reply to leave, and the client to han
 MAX_REST = 8 * MAX_BODY  # bytes that a refused client still sends: cut off at once, it would never read why
 
 here = Path(__file__).parent
-names = json.loads((here / "config.json").read_text(encoding="utf-8"))["id2label"]
+config = json.loads((here / "config.json").read_text(encoding="utf-8"))
+if lost := {"temperature", "refuse_below", "example"} - config.keys():
+    sys.exit(
+        f"config.json lacks {', '.join(sorted(lost))}, as where transformers saved it anew: put the shipped one back."
+    )
+names, temperature, refuse_below = config["id2label"], config["temperature"], config["refuse_below"]
+example = json.dumps([config["example"]], ensure_ascii=False)  # a text of the student's own kind
 tokenizer = Tokenizer.from_file(str(here / "tokenizer.json"))
 pad_id = tokenizer.padding["pad_id"]
 tokenizer.no_padding()  # a batch is padded when its texts are known
@@ -50,7 +60,7 @@ class Refusal(Exception):
 
 
 def classify(texts: list[str]) -> list[dict]:
-    """The label of each text and its probability."""
+    """The label of each text and its probability; refused where that is too low."""
     *_, answers = steps(texts)
     return answers
 
@@ -67,9 +77,11 @@ def steps(texts: list[str]) -> Iterator[list[dict] | None]:
             mask = np.zeros_like(ids)
             for row, i in enumerate(batch):
                 ids[row, : len(rows[i])], mask[row, : len(rows[i])] = rows[i], 1
-            logits = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+            logits = session.run(None, {"input_ids": ids, "attention_mask": mask})[0] / temperature
             for i, s in zip(batch, np.exp(logits - logits.max(1, keepdims=True)), strict=True):
                 answers[i] = {"label": names[str(s.argmax())], "score": float(s.max() / s.sum())}
+                if answers[i]["score"] < refuse_below:
+                    answers[i]["refused"] = True
     yield [answers[i] for i in range(len(texts))]
 
 
@@ -95,10 +107,10 @@ def read_texts(body: bytes) -> list[str]:
         raise Refusal(400, "The lists are nested too deep: send a JSON list of texts.") from None
     except ValueError as error:
         where = f" after {error.pos} characters" if isinstance(error, json.JSONDecodeError) else ""
-        raise Refusal(400, f'This is not JSON{where}: send a JSON list of texts, such as ["lights off"].') from None
+        raise Refusal(400, f"This is not JSON{where}: send a JSON list of texts, such as {example}.") from None
     if not isinstance(texts, list) or not texts:
         given = "The list is empty" if texts == [] else "This is not a list"
-        raise Refusal(400, f'{given}: send a JSON list of one text or more, such as ["lights off"].')
+        raise Refusal(400, f"{given}: send a JSON list of one text or more, such as {example}.")
     if len(texts) > MAX_TEXTS:
         raise Refusal(413, f"The list has {len(texts)} texts: send up to {MAX_TEXTS} at once.")
     for i, text in enumerate(texts):
@@ -226,7 +238,9 @@ async def main(port: int) -> None:
 
 
 def run(arguments: list[str]) -> None:
-    """Serve on the port given, until Ctrl-C or SIGTERM."""
+    """Serve on the port given, until Ctrl-C or SIGTERM; or say how."""
+    if {"-h", "--help"} & {*arguments}:
+        return print(__doc__.replace('["a text"]', example))
     if len(arguments) > 1 or not re.fullmatch("[0-9]{1,5}", (port := [*arguments, "8000"][0])):
         sys.exit(f"The port is {' '.join(arguments)!r}: give one number, python serve.py PORT.")
     with suppress(KeyboardInterrupt):

@@ -1,12 +1,16 @@
 """A student to ship: one folder in hub format with ONNX files, a model card and an example that serves it.
 
 The folder stands alone: who gets it needs nothing of this project, and reads in ``README.md`` (from ``card.md``) what
-the student is good for, with intervals, and what it is not. `ship` makes it; ``serve.py`` beside this file is copied.
+the student is good for, with intervals, and what it is not. Its one idea: what is shipped decides like what was judged,
+so temperature and threshold are fitted here, once, and every way to run the folder reads them in ``config.json``.
+`ship` makes it; ``serve.py`` beside this file is copied, `workbench.publish.onnx` makes the ONNX files.
 """
 
+import json
 import shutil
 import tempfile
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +19,41 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from workbench import metrics
-from workbench.errors import WorkbenchError, reason
+from workbench import metrics, students
+from workbench.errors import WorkbenchError, number, reason
 from workbench.escape import markdown, yaml
 from workbench.publish.notebook import content, markdown_table
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
 from workbench.soft_labels import KINDS, Teacher, soft_labels
 from workbench.store import Entry, Store
 from workbench.tasks import Task
-from workbench.training import Run
-from workbench.verdicts import Results, arm_estimates
+from workbench.training import Run, TrainConfig
+from workbench.verdicts import SMALLEST_STRATUM, Results, arm_estimates, by_slice
 
 WORST = 5  # classes named in the card
+SURELY = 0.05  # of a class's texts: losing more than that for sure, a student should leave the class to its teacher
 SHOWN = ("arm", "baseline", "estimate", "low", "high", "verdict", "replaces")  # of the verdicts
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the student says, and from which probability on it is believed.
+
+    Attributes:
+        logits: ``[N, C]`` on calibration, test and, if the task has such texts, out_of_scope.
+        temperature: fitted on calibration, with its labels.
+        refuse_below: the top probability at that temperature below which an answer is refused, set on calibration.
+        teacher: its logits on test; None without one.
+    """
+
+    logits: dict[str, np.ndarray]
+    temperature: float
+    refuse_below: float
+    teacher: np.ndarray | None
+
+    def sure(self, split: str) -> np.ndarray:
+        """The top probability of each text ``[N]``, as it is served."""
+        return metrics.softmax(self.logits[split], self.temperature).max(1)
 
 
 def ship(
@@ -37,32 +63,35 @@ def ship(
     task: Task,
     licence: str,
     teacher: Teacher | None = None,
-    teacher_terms: str | None = None,
     verdicts: pd.DataFrame | None = None,
+    refused: float = 0.1,
     store: Store | None = None,
 ) -> Path:
     """Write all that someone needs to use a student, and to know what it is good for.
 
     The folder holds the student (`transformers.pipeline("text-classification", folder)` loads it), ``model.onnx`` and
-    ``model_int8.onnx``, both checked on the test texts, ``serve.py`` and the model card ``README.md``. It appears whole
-    or not at all. Nothing is sent anywhere: `push_to_hub` does that, or ``hf upload NAME FOLDER``.
+    ``model_int8.onnx``, both checked on the test texts, ``serve.py`` and the model card ``README.md``, which quotes one
+    test text as an example. ``config.json`` holds ``temperature`` and ``refuse_below``. It appears whole or not at all.
+    The teacher is asked only for test texts that the store has no answer to. Nothing is sent anywhere: `push_to_hub`
+    does that, or ``hf upload NAME FOLDER``.
 
     Args:
         run: the student.
         folder: a new one.
-        task: what the run was trained and tested on.
+        task: what the run was trained and tested on; temperature and threshold are set on its calibration split.
         licence: the student's, a hub identifier such as ``"apache-2.0"``. Yours to decide: the terms of the teacher,
             the data and a pretrained start may bind it.
-        teacher: whose soft labels it learnt from; None for a run without any.
-        teacher_terms: the teacher's licence or terms; its own `licence` if it has that attribute.
+        teacher: whose soft labels it learnt from; None for a run without any. Its attribute ``licence`` says its terms.
         verdicts: what `workbench.verdicts.compare` found, for the card.
-        store: where the export is kept.
+        refused: share of texts that do belong to a class which may be refused, in (0, 1).
+        store: where the export and the teacher's answers are kept.
 
     Raises:
         WorkbenchError: the folder exists, the task or the teacher is not the run's, the teacher's terms are unknown, or
             the export is refused (see `to_onnx`).
     """
     folder, inputs = Path(folder).absolute(), run.entry.record["inputs"]
+    refused = number("refused", refused, above=0, below=1)
     if folder.exists():
         raise WorkbenchError(f"{folder} is already there: ship to a new folder, or remove it first.")
     if inputs["task"] != task.fingerprint:
@@ -74,20 +103,24 @@ def ship(
     }:
         given = teacher.name if teacher else "none"
         raise WorkbenchError(f"Run {run.entry.key} learnt from another teacher (given: {given}): pass the run's own.")
-    terms = teacher_terms or getattr(teacher, "licence", None)
-    if teacher and not terms:
-        raise WorkbenchError(f"The terms of teacher {teacher.name} are unknown: give teacher_terms.")
+    if teacher and not getattr(teacher, "licence", None):
+        raise WorkbenchError(f"The terms of teacher {teacher.name} are unknown: say them in its attribute licence.")
 
     exported = to_onnx(run.path, task.test["text"][:], task.test["label"][:], store=store)
+    judged = _judge(run, task, teacher, refused, store)
+    example = _example(task.test["text"][:])
+    told = {"temperature": judged.temperature, "refuse_below": judged.refuse_below, "example": example}
     if verdicts is not None:
         verdicts = verdicts[[name for name in SHOWN if name in verdicts]]
-    card = _card(run, task, exported, teacher, licence=licence, terms=terms, verdicts=verdicts)
+    card = _card(run, task, exported, teacher, judged, licence=licence, verdicts=verdicts, refused=refused, **told)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         made = Path(temporary) / "made"
         shutil.copytree(run.path, made)
         for name in (*FILES.values(), "tokenizer.json"):  # the export's tokenizer also cuts and pads by itself
             shutil.copyfile(exported.path / name, made / name)
+        config = json.loads((made / "config.json").read_text(encoding="utf-8")) | told
+        (made / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
         shutil.copyfile(Path(__file__).parent / "serve.py", made / "serve.py")
         (made / "README.md").write_text(card, encoding="utf-8")
         made.rename(folder)
@@ -111,33 +144,71 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = True) -> str:
         raise WorkbenchError(f"Can't push {folder} to {name} ({why}): run `hf auth login` and try again.") from None
 
 
-def _card(run: Run, task: Task, exported: Entry, teacher: Teacher | None, **told: Any) -> str:
+def leave_to_teacher(flips: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
+    """The classes that a student should not answer, worst first: rows of `metrics.flip_table` with their name.
+
+    There the teacher is right and the student wrong on more than a share `SURELY` of the texts, even at the lower end
+    of the interval that holds for all classes at once, and more often than the other way round. A class of fewer
+    templates than `SMALLEST_STRATUM` is not judged.
+    """
+    enough = flips["n_templates"] >= SMALLEST_STRATUM
+    chosen = flips[enough & (flips["low"] > SURELY) & (flips["negative"] > flips["positive"])]
+    return [{"name": names[row["label"]], **row} for row in chosen.to_dict("records")]
+
+
+def _judge(run: Run, task: Task, teacher: Teacher | None, refused: float, store: Store | None) -> Judged:
+    """As notebook 05 does it; the teacher's answers are those in the store."""
+    logits, texts = {"test": run.logits("test")}, task.test["text"][:]
+    student = students.load(run.path)
+    for split in ("calibration", "out_of_scope"):
+        if len(rows := getattr(task, split)):
+            logits[split] = students.predict(*student, rows["text"][:])
+    temperature = metrics.fit_temperature(logits["calibration"], task.calibration["label"][:])
+    said = soft_labels(teacher, task, texts=texts, store=store).logits(texts) if teacher else None
+    judged = Judged(logits, temperature, 0.0, said)
+    threshold = metrics.refusal_threshold(judged.sure("calibration"), refused, task.calibration["group"][:])
+    return replace(judged, refuse_below=threshold)
+
+
+def _example(texts: Sequence[str]) -> str:
+    """A text that reads the same in a shell, in JSON, in Markdown and in Python; any other word for it if none does."""
+    plain = (text for text in texts if text and len(text) <= 60 and not {*text} & {*"'\"\\"} and markdown(text) == text)
+    return next(plain, "a text")
+
+
+def _card(run: Run, task: Task, exported: Entry, teacher: Teacher | None, judged: Judged, **told: Any) -> str:
     """The card's template, filled in: what it prints is escaped as Markdown, unless a filter made it `Markup`."""
     record, config = run.entry.record, run.config
     texts, labels, groups = task.test["text"][:], np.array(task.test["label"]), task.test["group"][:]
-    own = run.logits("test")
-    logits = {"this student": own} | ({"its teacher": np.asarray(teacher.logits(texts))} if teacher else {})
+    own = judged.logits["test"]
+    logits = {"this student": own} | ({"its teacher": judged.teacher} if teacher else {})
     results = Results.of(logits, labels, groups)
-    scores = metrics.scores(own, labels, groups, logits.get("its teacher"))
+    scores = metrics.scores(own / judged.temperature, labels, groups, judged.teacher)  # as it is served
     kept = ("macro_f1", "ece", "nll", "agreement", "negative_flip_rate")
-    changed = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
+    changed = {name: value for name, value in asdict(config).items() if value != getattr(TrainConfig(), name)}
+    unit = "template" if len({*groups}) < len({*texts}) else "text"  # without groups each text is its own
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
     environment.finalize = lambda value: value if isinstance(value, Markup) else markdown(value)
-    table = {"table": lambda frame: Markup(markdown_table(content("", frame)))}
-    environment.filters |= table | {"yaml": lambda head: Markup(yaml(head))}
+    environment.filters |= {
+        "table": lambda frame: Markup(markdown_table(content("", frame.rename(columns={"n_templates": f"n_{unit}s"})))),
+        "yaml": lambda head: Markup(yaml(head)),
+    }
     return environment.get_template("card.md").render(
         told,
         task=task,
         record=record,
         key=run.entry.key,
         teacher=teacher,
+        unit=unit,
         checks=pd.DataFrame.from_dict(exported.record["checks"], orient="index").rename(FILES).rename_axis("file"),
         estimates=arm_estimates(results),
         scores=scores,
         more=pd.DataFrame([(name, scores[name]) for name in kept if name in scores], columns=["metric", "value"]),
         worst=WORST,
         slices=_slices(results.only("this student"), own, texts, task.label_names),
-        auroc=_auroc(exported, task, own),
+        weak=teacher and leave_to_teacher(metrics.flip_table(own, judged.teacher, labels, groups), task.label_names),
+        refusals=_refusals(judged, task, exported),
+        auroc=metrics.auroc(judged.sure("test"), judged.sure("out_of_scope")) if len(task.out_of_scope) else None,
         settings=", ".join(f"{name}={value!r}" for name, value in changed.items()),
         built=", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "platform"),
     )
@@ -145,22 +216,24 @@ def _card(run: Run, task: Task, exported: Entry, teacher: Teacher | None, **told
 
 def _slices(results: Results, logits: np.ndarray, texts: list[str], names: tuple[str, ...]) -> pd.DataFrame:
     """Accuracy with its interval in the worst classes, and in the shorter and the longer half of the texts."""
-    labels = results.labels
+    labels, several = results.labels, len({*results.groups}) > 2
     worst = metrics.flip_table(logits, labels, labels, results.groups).head(WORST)  # flips against the truth are errors
-    made = [(names[w.label], 1 - w.negative, 1 - w.high, 1 - w.low, w.n_templates) for w in worst.itertuples()]
-    words = np.array([len(text.split()) for text in texts])
-    middle = int(np.median(words))
-    for name, chosen in ((f"up to {middle} words", words <= middle), (f"over {middle} words", words > middle)):
-        inside = results.at(chosen)
-        if len(set(inside.groups)) > 1:
-            found = arm_estimates(inside).iloc[0]
-            made.append((name, *found[["estimate", "low", "high", "n_templates"]]))
-    return pd.DataFrame(made, columns=["slice", "accuracy", "low", "high", "templates"])
+    classes = worst.assign(slice=[names[i] for i in worst["label"]], accuracy=1 - worst["negative"])
+    classes = classes.assign(low=1 - worst["high"], high=1 - worst["low"])
+    lengths = by_slice(results, metrics.slices([len(text.split()) for text in texts], 1 + several, " words"))
+    kept = ["slice", "accuracy", "low", "high", "n_templates"]
+    return pd.concat([classes[kept], lengths.rename(columns={"estimate": "accuracy"})[kept]])
 
 
-def _auroc(exported: Entry, task: Task, logits: np.ndarray) -> float | None:
-    """How well confidence tells texts of a class from those of none; None if the task has none of these."""
-    if not len(task.out_of_scope):
-        return None
-    outside = OnnxClassifier(exported.path / FILES["fp32"]).logits(task.out_of_scope["text"][:])
-    return metrics.auroc(*(metrics.softmax(values).max(1) for values in (logits, outside)))
+def _refusals(judged: Judged, task: Task, exported: Entry) -> pd.DataFrame:
+    """What share of the test and of the out-of-scope texts is refused, by the student and by the file that serves."""
+    int8, tables = OnnxClassifier(exported.path / FILES["int8"]), []
+    for split in [name for name in judged.logits if name != "calibration"]:
+        rows = getattr(task, split)
+        served = metrics.softmax(int8.logits(rows["text"][:]), judged.temperature).max(1)
+        sure = {"this student": judged.sure(split), FILES["int8"]: served}
+        if len(set(rows["group"])) > 1:  # means over templates of whatever class
+            below = {arm: values < judged.refuse_below for arm, values in sure.items()}
+            shares = arm_estimates(Results(below, np.zeros(len(rows), int), rows["group"][:]))
+            tables.append(shares.assign(texts=split.replace("_", " ")).rename(columns={"estimate": "refused"}))
+    return pd.concat(tables)[["texts", "arm", "refused", "low", "high", "n_templates"]]
