@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from workbench import reading, students, weights
 from workbench.answers import Answers
-from workbench.errors import TEMPERATURE, WorkbenchError, reason, unknown
+from workbench.errors import MANY, TEMPERATURE, WorkbenchError, reason, unknown
 from workbench.soft_labels import SoftLabels, Teacher, as_teacher
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
@@ -33,10 +33,11 @@ from workbench.verdicts import Results, arm_estimates
 
 MINILM = "all-MiniLM-L6-v2"
 # The last step's weights, so that no other label is read than those it is trained on. The rate is ten times the usual
-# one for BERT: there are a hundred steps, not thousands.
+# one for BERT: there are a hundred steps, not thousands. It is looked at once, at its end.
 FINETUNE = TrainConfig(
-    student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, keep="last"
-)
+    student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, eval_every=MANY,
+    keep="last",
+)  # fmt: skip
 EPOCHS, MOST = 8, 1500  # over the labelled rows; steps
 # Of any other encoder, by hub name or path: the usual rate, and steps enough for few labels of many classes.
 FINETUNE_ANY = replace(FINETUNE, steps=500, batch_size=16, learning_rate=5e-5)
@@ -248,7 +249,7 @@ def _affordable(task: Task) -> int:
     tokens = sum(min(len(text) / 4, FINETUNE.max_length) for text in task.labelled["text"])
     a_row = tokens / max(len(task.labelled), 1)
     part = replace(task, labelled=task.labelled.select(range(len(task.labelled) * (FOLDS - 1) // FOLDS)))
-    return min(FOLDS, int(WORK / (finetune_steps(part) * FINETUNE.batch_size * max(a_row, 1))))
+    return min(FOLDS, int(WORK / (finetune(part).steps * FINETUNE.batch_size * max(a_row, 1))))
 
 
 def _held_out(name: str, task: Task, fold_of: np.ndarray, judged: np.ndarray, store: Store) -> dict[str, Any]:
@@ -288,15 +289,14 @@ def _own(path: Path, task: Task) -> Teacher:
     return as_teacher(make(task))
 
 
-def finetune_steps(task: Task, config: TrainConfig = FINETUNE) -> int:
-    """Steps of a fine-tuned teacher: `EPOCHS` over the labelled rows, from the config's own number to `MOST`."""
-    return max(config.steps, min(MOST, round(EPOCHS * len(task.labelled) / config.batch_size)))
+def finetune(task: Task, config: TrainConfig | None = None) -> TrainConfig:
+    """What a fine-tuned teacher of `task` is trained with: `EPOCHS` over the labelled rows.
 
-
-def finetune(task: Task, config: TrainConfig = FINETUNE) -> TrainConfig:
-    """The config that ``"minilm-finetuned"`` is trained with on `task`; it looks at validation once, at its end."""
-    steps = finetune_steps(task, config)
-    return replace(config, steps=steps, eval_every=steps)
+    At least the steps that the config (`FINETUNE` if None) has, `MOST` where that is more.
+    """
+    config = config or FINETUNE
+    steps = min(MOST, round(EPOCHS * len(task.labelled) / config.batch_size))
+    return replace(config, steps=max(config.steps, steps))
 
 
 def from_run(run: Run, task: Task, name: str) -> Classifier:
