@@ -150,7 +150,9 @@ TEACHERS = {
 }
 CANDIDATES = ("bag-of-words", "minilm-frozen", "minilm-finetuned")  # the cheaper first
 FOLDS, JUDGED_ROWS = 3, 2000
-WORK = 250_000  # tokens: what one core fine-tunes MiniLM on in about two minutes
+# What cross-validation may fine-tune on, in tokens: about two minutes of one core. A step costs its tokens and, for the
+# update of all weights, as much as some more.
+WORK, A_STEP = 150_000, 300
 
 
 def load_teacher(name: str | Teacher, task: Task, *, store: Store | None = None) -> Teacher:
@@ -195,9 +197,9 @@ def candidates(task: Task, *, store: Store | None = None) -> pd.DataFrame:
     """How good the fast teachers are by cross-validation on the labelled rows; no other label is read.
 
     Rows of a group are held out together, every fold's training rows have every class, and a class with one labelled
-    group is therefore trained on and never judged. Beyond `JUDGED_ROWS` rows, the first of each class are used. Where
-    fine-tuning on all folds would take more than `WORK` tokens, one fold is judged; where one takes more,
-    fine-tuning is left out. What was found is stored: the second call reads it.
+    group is therefore trained on and never judged. Beyond `JUDGED_ROWS` rows, the first of each class are used. As many
+    of the three folds are judged as fine-tuning is done with in `WORK`; where one takes more, fine-tuning is left out.
+    What was found is stored: the second call reads it.
 
     Returns:
         One row a teacher of `CANDIDATES`, the cheaper first: teacher, accuracy (class-balanced), low, high (its 95 %
@@ -247,9 +249,9 @@ def _folds(labels: list[int], groups: list[Any]) -> np.ndarray:
 def _affordable(task: Task) -> int:
     """On how many of the folds fine-tuning may be tried."""
     tokens = sum(min(len(text) / 4, FINETUNE.max_length) for text in task.labelled["text"])
-    a_row = tokens / max(len(task.labelled), 1)
-    part = replace(task, labelled=task.labelled.select(range(len(task.labelled) * (FOLDS - 1) // FOLDS)))
-    return min(FOLDS, int(WORK / (finetune(part).steps * FINETUNE.batch_size * max(a_row, 1))))
+    rows = len(task.labelled)
+    config = finetune(replace(task, labelled=task.labelled.select(range(rows * (FOLDS - 1) // FOLDS))))
+    return min(FOLDS, int(WORK / (config.steps * (config.batch_size * tokens / max(rows, 1) + A_STEP))))
 
 
 def _held_out(name: str, task: Task, fold_of: np.ndarray, judged: np.ndarray, store: Store) -> dict[str, Any]:
