@@ -215,18 +215,15 @@ def candidates(task: Task, *, store: Store | None = None) -> pd.DataFrame:
     fold_of = _folds(task.labelled["label"][:], task.labelled["group"][:])
     fits = _affordable(task)
     judged = np.flatnonzero((fold_of >= 0) & (fold_of < (fits or FOLDS)))
-    tried = {}
+    found, tried = pd.DataFrame(columns=["estimate", "low", "high"], dtype=float), {}
     if len(judged):
         names = CANDIDATES if fits else CANDIDATES[:-1]
         tried = {name: _held_out(name, task, fold_of, judged, store or Store()) for name in names}
-    table = pd.DataFrame({"teacher": CANDIDATES}).reindex(columns=["teacher", "accuracy", "low", "high", "seconds"])
-    if tried:
-        truth = {"labels": np.array(task.labelled["label"])[judged], "groups": np.array(task.labelled["group"])[judged]}
-        found = arm_estimates(Results({name: record["correct"] for name, record in tried.items()}, **truth))
-        known = table.index[: len(tried)]
-        table.loc[known, ["accuracy", "low", "high"]] = found[["estimate", "low", "high"]].to_numpy()
-        table.loc[known, "seconds"] = [record["seconds"] for record in tried.values()]
-    return table
+        truth = (np.array(task.labelled[column][:])[judged] for column in ("label", "group"))
+        found = arm_estimates(Results({name: r["correct"] for name, r in tried.items()}, *truth)).set_index("arm")
+    table = found[["estimate", "low", "high"]].reindex(list(CANDIDATES)).rename(columns={"estimate": "accuracy"})
+    table["seconds"] = pd.Series({name: r["seconds"] for name, r in tried.items()}, dtype=float)
+    return table.rename_axis("teacher").reset_index()
 
 
 def _best(scores: pd.DataFrame) -> str:
