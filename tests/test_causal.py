@@ -101,7 +101,7 @@ def test_micro_batches_add_up_to_the_step(traces, soft, tmp_path):
 
 def test_soft_labels_are_the_teacher_s_logits_at_the_completion(traces, soft):
     i = 25
-    teacher, tokenizer = causal.load_causal(soft.path.parents[1] / "runs" / next(iter(runs_of(soft))) / "student")
+    teacher, tokenizer = causal.load_causal(soft.entry.path.parents[1] / "runs" / next(iter(runs_of(soft))) / "student")
     before, after = causal.encode_pair(tokenizer, traces.prompts[i], traces.completions[i])
     with torch.inference_mode():
         logits = teacher(input_ids=torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
@@ -109,7 +109,7 @@ def test_soft_labels_are_the_teacher_s_logits_at_the_completion(traces, soft):
 
 
 def runs_of(soft) -> Iterator[str]:
-    return (path.name for path in (soft.path.parents[1] / "runs").iterdir())
+    return (path.name for path in (soft.entry.path.parents[1] / "runs").iterdir())
 
 
 def test_tokens_are_counted_without_padding(traces, store):
@@ -131,7 +131,7 @@ def test_it_learns_and_the_look_agrees_with_greedy_writing(pairs, store):
 
 
 def test_prune_spares_the_labels_of_traces_that_are_open(soft):
-    store = Store(soft.path.parents[1])
+    store = Store(soft.entry.path.parents[1])
     assert store.held("soft_traces") and store.prune("soft_traces", older_than_days=0) == []
     assert pickle.loads(pickle.dumps(soft)) == soft
 

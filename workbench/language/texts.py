@@ -148,9 +148,7 @@ def written(
 
 
 @torch.inference_mode()
-def _continue(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, how: Sampling
-) -> list[str]:
+def _continue(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, how: Sampling) -> list[str]:
     """The next item of a list, `AT_ONCE` times; "" where it did not end."""
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
     read = model(input_ids=ids[:, :-1], use_cache=True).past_key_values  # once: it is longer than what follows
