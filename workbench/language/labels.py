@@ -1,5 +1,8 @@
 """Soft labels of text: what a language model expects after each token, computed in one pass and kept.
 
+All logits of a text would fill disks (49,152 floats a token of SmolLM2); its hidden states are 85 times fewer numbers
+and give them back. Which of four kinds is worth its bytes, `gradient_fidelity` measures on your own text.
+
 | kind    | holds of each predicted token                        | for                                               |
 |---------|------------------------------------------------------|---------------------------------------------------|
 | hidden  | the last hidden state, 16 bits; once, the head       | every loss at every temperature, to rounding      |

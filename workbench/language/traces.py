@@ -90,9 +90,9 @@ class Local:
         """See `Writer`."""
         model, tokenizer = self._loaded
         prompts = [chat_prompt(tokenizer, q) for q in questions]
-        rows = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
-        reversed_rows = [row[::-1] for row in rows]  # padding on the left, where no text grows
-        ids, mask = (t.flip(1).to(model.device) for t in reading.pad(reversed_rows, tokenizer.pad_token_id))
+        padded = {"padding": True, "padding_side": "left", "return_tensors": "pt"}  # where no text grows
+        read = tokenizer(prompts, add_special_tokens=False, **padded).to(model.device)
+        ids, mask = read["input_ids"], read["attention_mask"]
         out = causal.generate(model, tokenizer, ids, mask, how, threads=self.threads)
         ends = np.atleast_1d(model.generation_config.eos_token_id or tokenizer.eos_token_id)
         new = out[:, ids.shape[1] :].tolist()
@@ -267,8 +267,8 @@ def sample(
         if progress:
             progress(len(rows), len(asked))
     table = pd.DataFrame(rows).astype({"first_wrong": float})
-    right = table["verdict"].map(lambda v: Verdict(v).answer_right)
-    return table.assign(answer_right=right, verified=table["verdict"] == "verified")
+    found = [Verdict(verdict) for verdict in table["verdict"]]
+    return table.assign(answer_right=[v.answer_right for v in found], verified=[v.verified for v in found])
 
 
 def _checked(problem: Problem, written: Written) -> dict[str, object]:
