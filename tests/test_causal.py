@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from refusal import refused
 from safetensors.torch import load_file
-from test_training import die_after_every_step, untimed
+from test_training import die_after_every_step, run, untimed
 
 from workbench import training
 from workbench.language import causal
@@ -18,7 +18,7 @@ from workbench.language.problems import problems
 from workbench.language.traces import Local, Sampling, trace_labels, trace_task
 from workbench.store import Store
 from workbench.sweeps import jobs, run_all
-from workbench.training import Job, Run, TrainConfig, find_run, train
+from workbench.training import Job, Run, TrainConfig, train
 
 # Both terms, dropout and uneven micro-batches: whatever a resumed run could get wrong.
 CONFIG = TrainConfig(
@@ -36,12 +36,6 @@ def pairs():
 @pytest.fixture(scope="module")
 def traces(pairs):
     return trace_task("tiny", pairs, pairs[:6])
-
-
-def run(task, labels, config, store) -> Run:
-    for _ in train(Job(task, labels, config), store=store):
-        pass
-    return find_run(Job(task, labels, config), store)
 
 
 @pytest.fixture(scope="module")
