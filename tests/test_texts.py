@@ -26,8 +26,8 @@ def test_noise_hits_about_as_many_words_as_asked_and_full_noise_leaves_one(task)
     left = Counter(made.split())
     gone = 1 - sum(word in left for word in words) / len(words)
     assert gone == pytest.approx(0.18, abs=0.03)  # dropped or mistyped: swapped words stay, and use up two
-    short = augmented(labelled(task, "on off"), copies=200, rate=1.0).unlabelled["text"][:]
-    assert "on" in short and "off on" in short  # both dropped: the first stays
+    made = augmented(labelled(task, "lamp on"), copies=20, rate=1.0).unlabelled["text"][:]
+    assert "lamp" in made  # where both were dropped
 
 
 def test_augmented_is_seeded_and_without_copies(task):
