@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -39,11 +39,18 @@ from workbench.store import Store, code_fingerprint, fingerprint
 
 SHARD_BLOCKS = 64
 HEAD = "heads"  # kind in the store
-KINDS = {  # kind -> the arrays of a shard, and the options that it depends on
-    "hidden": (("hidden",), ("dtype",)),
-    "top_k": (("tokens", "log_probs", "log_tail"), ("k", "temperature")),
-    "sampled": (("tokens", "entropy"), ("k", "temperature", "seed")),
-    "text": (("tokens",), ("temperature", "seed")),
+
+
+class _Kind(NamedTuple):
+    arrays: tuple[str, ...]  # of a shard
+    options: tuple[str, ...]  # that it depends on
+
+
+KINDS = {
+    "hidden": _Kind(("hidden",), ("dtype",)),
+    "top_k": _Kind(("tokens", "log_probs", "log_tail"), ("k", "temperature")),
+    "sampled": _Kind(("tokens", "entropy"), ("k", "temperature", "seed")),
+    "text": _Kind(("tokens",), ("temperature", "seed")),
 }
 
 
@@ -74,7 +81,7 @@ class LabelOptions:
     @property
     def key(self) -> dict[str, Any]:
         """The options that this kind depends on."""
-        return {name: getattr(self, name) for name in ("kind", *KINDS[self.kind][1])}
+        return {name: getattr(self, name) for name in ("kind", *KINDS[self.kind].options)}
 
 
 class TextLabels(SoftLabels):
@@ -82,7 +89,7 @@ class TextLabels(SoftLabels):
 
     def __init__(self, folder_kind: str, teacher: str, options: LabelOptions, head: Path | None, store: Store):
         """Open every intact shard under `folder_kind`."""
-        self.options, self.arrays, self._head = options, KINDS[options.kind][0], head
+        self.options, self.arrays, self._head = options, KINDS[options.kind].arrays, head
         self._hold_of_head = store.hold(HEAD) if head else None
         super().__init__(folder_kind, teacher, store)
 
