@@ -1,8 +1,6 @@
-"""Training a causal language model: what a step computes, and that a killed run ends where it would have ended."""
+"""Training a causal language model: what a step computes, and that a run which dies ends where it would have ended."""
 
 import pickle
-import random
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -10,17 +8,17 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from refusal import refused
 from safetensors.torch import load_file
-from test_training import die_after_every_step, kill, untimed
+from test_training import die_after_every_step, run, untimed
 
 from workbench import training
-from workbench.errors import WorkbenchError
 from workbench.language import causal
 from workbench.language.problems import problems
-from workbench.language.traces import trace_labels, trace_task
+from workbench.language.traces import Local, Sampling, trace_labels, trace_task
 from workbench.store import Store
 from workbench.sweeps import jobs, run_all
-from workbench.training import Job, Run, TrainConfig, find_run, train
+from workbench.training import Job, Run, TrainConfig, train
 
 # Both terms, dropout and uneven micro-batches: whatever a resumed run could get wrong.
 CONFIG = TrainConfig(
@@ -40,16 +38,14 @@ def traces(pairs):
     return trace_task("tiny", pairs, pairs[:6])
 
 
-def run(task, labels, config, store) -> Run:
-    for _ in train(Job(task, labels, config), store=store):
-        pass
-    return find_run(Job(task, labels, config), store)
+@pytest.fixture(scope="module")
+def teacher(traces, tmp_path_factory) -> Run:
+    return run(traces, None, replace(PLAIN, seed=9), Store(tmp_path_factory.mktemp("teacher")))
 
 
 @pytest.fixture(scope="module")
-def soft(traces, tmp_path_factory):
-    store = Store(tmp_path_factory.mktemp("teacher"))
-    return trace_labels(run(traces, None, replace(PLAIN, seed=9), store).path, traces, store=store)
+def soft(teacher, traces):
+    return trace_labels(teacher.path, traces, store=Store(teacher.entry.path.parents[1]))
 
 
 @pytest.fixture(scope="module")
@@ -99,17 +95,15 @@ def test_micro_batches_add_up_to_the_step(traces, soft, tmp_path):
         torch.testing.assert_close(tensor, other[name], atol=2e-4, rtol=0)
 
 
-def test_soft_labels_are_the_teacher_s_logits_at_the_completion(traces, soft):
-    i = 25
-    teacher, tokenizer = causal.load_causal(soft.path.parents[1] / "runs" / next(iter(runs_of(soft))) / "student")
-    before, after = causal.encode_pair(tokenizer, traces.prompts[i], traces.completions[i])
+def test_soft_labels_are_the_teacher_s_logits_at_the_completion_and_are_spared_by_prune(teacher, traces, soft):
+    model, tokenizer = causal.load_causal(teacher.path)
+    before, after = causal.encode_pair(tokenizer, traces.prompts[25], traces.completions[25])
     with torch.inference_mode():
-        logits = teacher(input_ids=torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
-    np.testing.assert_allclose(soft.open(traces)(np.array([i])), logits, atol=1e-5)
-
-
-def runs_of(soft) -> Iterator[str]:
-    return (path.name for path in (soft.path.parents[1] / "runs").iterdir())
+        logits = model(input_ids=torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
+    np.testing.assert_allclose(soft.open(traces)(np.array([25])), logits, atol=1e-5)
+    store = Store(soft.entry.path.parents[1])
+    assert store.held("soft_traces") and store.prune("soft_traces", older_than_days=0) == []
+    assert pickle.loads(pickle.dumps(soft)) == soft
 
 
 def test_tokens_are_counted_without_padding(traces, store):
@@ -122,52 +116,27 @@ def test_it_learns_and_the_look_agrees_with_greedy_writing(pairs, store):
     task = trace_task("four", pairs[:4], pairs[:6])
     config = replace(PLAIN, student="llama-1x64", steps=120, batch_size=4, learning_rate=1e-2, eval_every=120)
     result = run(task, None, config, store)
-    from workbench.language.traces import Local, Sampling
-
     written = Local(result.path).write([p for p, _ in pairs[:6]], Sampling(temperature=0, max_new_tokens=40))
     right = [w.text == c and w.finished for w, (_, c) in zip(written, pairs, strict=False)]
     assert result.metrics["validation.exact"] == pytest.approx(np.mean(right))
     assert np.mean(right) >= 4 / 6
 
 
-def test_prune_spares_the_labels_of_traces_that_are_open(soft):
-    store = Store(soft.path.parents[1])
-    assert store.held("soft_traces") and store.prune("soft_traces", older_than_days=0) == []
-    assert pickle.loads(pickle.dumps(soft)) == soft
-
-
 def test_what_cannot_be_trained_is_told(traces, soft, pairs, store):
-    with pytest.raises(WorkbenchError, match=r"has 3\d tokens, max_length is 20: raise it"):
+    with refused("tokens, max_length is 20: raise it"):
         run(trace_task("long", pairs[20:], pairs[:2]), None, replace(PLAIN, max_length=20), store)
-    with pytest.raises(WorkbenchError, match="not of other: make them with trace_labels"):
+    with refused("not of other: make them with trace_labels"):
         run(trace_task("other", pairs[:3], pairs[:2]), soft, CONFIG, store)
-    with pytest.raises(WorkbenchError, match="width divisible by 32"):
+    with refused("width divisible by 32"):
         run(traces, None, replace(PLAIN, student="llama-2x40"), store)
 
 
-def test_runs_in_a_pool_are_those_made_here(traces, soft, store, tmp_path):
+def test_runs_in_a_pool_are_those_made_here(traces, soft, store, whole):
     table = run_all(jobs({"soft": CONFIG}, traces, soft, seeds=[0, 1]), store=store, workers=2)
     assert list(table["label_draw"]) == [0, 0] and table["validation.exact"].between(0, 1).all()
-    check_same(table["run"][0], run(traces, soft, CONFIG, Store(tmp_path / "here")))
+    check_same(table["run"][0], whole)
 
 
 def test_a_run_that_dies_after_every_step_ends_where_it_would_have_ended(traces, soft, store, whole, monkeypatch):
     die_after_every_step(traces, soft, CONFIG, store, monkeypatch)
     check_same(run(traces, soft, CONFIG, store), whole)
-
-
-def train_in_child(task, labels, root, started) -> None:
-    started.set()
-    for _ in train(Job(task, labels, replace(CONFIG, steps=60)), store=Store(root), checkpoint_seconds=0):
-        pass
-
-
-@pytest.mark.slow
-def test_a_killed_run_ends_bit_for_bit_where_it_would_have_ended(traces, soft, tmp_path):
-    config = replace(CONFIG, steps=60)
-    whole = run(traces, soft, config, Store(tmp_path / "whole"))
-    rng = random.Random(0)
-    moments = [rng.uniform(0.05, 0.4) * whole.entry.record["seconds"] for _ in range(3)]
-    landed = kill(train_in_child, (traces, soft, tmp_path / "killed"), moments)
-    assert landed >= 1
-    check_same(find_run(Job(traces, soft, config), Store(tmp_path / "killed")), whole)

@@ -1,21 +1,29 @@
-"""The gpu budget of classification: its models exist as configurations, and their family trains here."""
+"""The gpu budget: what it names exists, as configs of the published size, and its encoders' family trains here."""
 
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForSequenceClassification, ModernBertConfig, ModernBertForMaskedLM, PreTrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+)
 
 from workbench import students, teachers
+from workbench.language import causal
 from workbench.publish import report
 from workbench.store import Store
 from workbench.tasks import Task
 from workbench.training import Job, TrainConfig, find_run, train
 
 BUDGET = yaml.safe_load((report.NOTEBOOKS / "budgets.yaml").read_text(encoding="utf-8"))["gpu"]
-GPU = {notebook: values for notebook, values in BUDGET.items() if "task_name" in values}
+CLASSIFIERS = [values for values in BUDGET.values() if "task_name" in values]
 CLASSES = tuple(f"class {i}" for i in range(151))
 
 
@@ -24,40 +32,59 @@ def modernbert(width: int, inner: int, layers: int, heads: int) -> ModernBertCon
     return ModernBertConfig(**sizes, num_attention_heads=heads, num_labels=len(CLASSES))
 
 
-# What the hub's config.json of each model says, and its published number of parameters: ModernBERT from table 4 of
+# What the hub's config.json of each encoder says, and its published number of parameters: ModernBERT from table 4 of
 # arXiv:2412.13663, Ettin from table 1 of arXiv:2507.11412. The rest are the class's defaults.
-HUB: dict[str, tuple[PreTrainedConfig, float]] = {
+ENCODERS = {
     "answerdotai/ModernBERT-large": (modernbert(1024, 2624, 28, 16), 395e6),
     "jhu-clsp/ettin-encoder-17m": (modernbert(256, 384, 7, 4), 17e6),
 }
+HUB = Path(__file__).parent / "hub"  # config.json of each causal model
+PARAMETERS = {  # as their pages say
+    "HuggingFaceTB/SmolLM2-1.7B": 1_711_376_384,
+    "Qwen/Qwen2.5-0.5B-Instruct": 494_032_768,
+    "Qwen/Qwen2.5-1.5B-Instruct": 1_543_714_304,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": 7_615_616_512,
+    "meta-llama/Llama-3.2-1B-Instruct": 1_235_814_400,
+}
 
 
-def named() -> list[str]:
-    """Every model that the gpu budget names."""
-    values = [v for of_notebook in GPU.values() for k, v in of_notebook.items() if k in ("student", "cut")]
-    values += [of_notebook["teacher_name"] for of_notebook in GPU.values() if "teacher_name" in of_notebook]
-    return sorted({value.removeprefix("finetune:") for value in values})
+def named(value: object) -> set[str]:
+    """Models among a notebook's values."""
+    if isinstance(value, dict | list):
+        return {name for each in (value.values() if isinstance(value, dict) else value) for name in named(each)}
+    name = value.removeprefix("finetune:") if isinstance(value, str) else ""
+    made = any(size.fullmatch(name) for size in (students.SMALL, students.LLAMA, students.MINILM))
+    return {name} if made or "/" in name and ":" not in name else set()
 
 
-def test_it_names_hub_data_a_hub_teacher_and_a_hub_student():
-    data = {of_notebook["task_name"] for of_notebook in GPU.values()}
+def test_it_names_hub_data_hub_teachers_and_students_and_an_engine():
+    data = {values["task_name"] for values in CLASSIFIERS}
     assert data and all(re.fullmatch(r"hub:[\w-]+/[\w-]+(/[\w-]+)?", name) for name in data)
-    assert set(HUB) <= set(named()) and any(of.get("cut") in HUB for of in GPU.values())
+    assert set(ENCODERS) <= named(BUDGET) and any(values.get("cut") in ENCODERS for values in CLASSIFIERS)
+    traces = BUDGET["07_reasoning_traces"]
+    assert {traces["teacher"], traces["student"]} <= set(PARAMETERS)
+    assert traces["family"].startswith("hub:") and traces["engine"] == "vllm"
 
 
-@pytest.mark.parametrize("name", named())
+@pytest.mark.parametrize("name", sorted(named(BUDGET) | set(PARAMETERS)))
 def test_each_model_stands_on_the_meta_device(name, task: Task):
+    published, width = None, len(CLASSES)
     with torch.device("meta"):
-        if name in HUB:
-            config, published = HUB[name]
+        if name in ENCODERS:
+            config, published = ENCODERS[name]
             model = AutoModelForSequenceClassification.from_config(config)
-        else:  # made from a config of our own
+        elif students.LLAMA.fullmatch(name):
+            model, tokenizer = causal.build_causal(name)
+            width = len(tokenizer)
+        elif "/" in name:
+            config, published = AutoConfig.from_pretrained(HUB / f"{name.replace('/', '--')}.json"), PARAMETERS[name]
+            model, width = AutoModelForCausalLM.from_config(config), config.vocab_size
+        else:
             model, _ = students.build(name, CLASSES, task.transfer_texts)
-            published = None
         logits = model(input_ids=torch.zeros(2, 64, dtype=torch.long)).logits
-    assert logits.shape == (2, len(CLASSES)) and logits.device.type == "meta"
+    assert logits.shape[:1] + logits.shape[-1:] == (2, width) and logits.device.type == "meta"
     if published:
-        assert sum(p.numel() for p in model.parameters()) == pytest.approx(published, rel=0.02)
+        assert model.num_parameters() == pytest.approx(published, rel=0.02 if name in ENCODERS else 0)
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ MODULES = {
     "language.lessons": {TRACES, TEXT},
     "losses": {"texts.written", "traces.sample", "labels._fill", *RUNS},
     "metrics": {CLASSIFIER},
-    "reading": LOADED - {"students._learn_tokenizer", "texts.written"},
+    "reading": LOADED - {"students._learn_tokenizer", *WRITERS},
     "students": LOADED - {"teachers.FrozenProbe"},
     "language.problems": {"traces.sample", TRACES},
     "soft_labels": {"soft_labels.derive", "labels._fill"},

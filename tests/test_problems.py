@@ -13,30 +13,15 @@ SUM = Problem("sums", 3, "21+43+65:", "102", "210+43=640;640+65=201")  # 12 + 34
 NESTED = Problem("reduce", 3, "((3+4)-(2+9)):", "6", "(7-(2+9));(7-1);6")
 
 
-def corrupt(rng: random.Random, text: str) -> str:
-    """One damage to a true completion: a sign, a step or the answer."""
+def corruptions(rng: random.Random, text: str) -> set[str]:
+    """A true completion with one damage each: to a sign, to a step, or cut short."""
+    at, sign = rng.randrange(len(text)), rng.choice("0123456789+-=;#() ")
     head, _, answer = text.partition(MARK)
     steps = head.split(";")
-    kind, i = rng.randrange(7), rng.randrange(len(steps))
-    if kind == 0:  # another sign
-        at = rng.randrange(len(text))
-        return text[:at] + rng.choice([c for c in "0123456789+-=;#() " if c != text[at]]) + text[at + 1 :]
-    if kind == 1:  # a sign lost
-        at = rng.randrange(len(text))
-        return text[:at] + text[at + 1 :]
-    if kind == 2:  # a sign too many
-        at = rng.randrange(len(text) + 1)
-        return text[:at] + rng.choice("0123456789+-=;#()") + text[at:]
-    if kind == 3:  # a step lost
-        steps.pop(i)
-    elif kind == 4:  # a step twice
-        steps.insert(i, steps[i])
-    elif kind == 5:  # another's steps, or two swapped
-        steps.reverse()
-        steps = steps if len(steps) > 1 else ["1"]
-    else:  # cut short
-        return text[: rng.randrange(len(text))]
-    return ";".join(steps) + MARK + answer
+    i = rng.randrange(len(steps))
+    damaged = (steps[:i] + steps[i + 1 :], steps[: i + 1] + steps[i:], steps[::-1])  # a step lost, twice, out of place
+    made = {text[:at] + text[at + n :] for n in (1, len(text))} | {text[:at] + sign + text[at + n :] for n in (0, 1)}
+    return (made | {";".join(each) + MARK + answer for each in damaged}) - {text}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -44,21 +29,12 @@ def test_every_true_trace_is_accepted_and_every_corruption_rejected(family):
     rng = random.Random(0)
     found = problems(family, [2, 3, 4, 5], 250)
     assert len(found) == 1000
-    assert all(verify(p, p.completion).verified for p in found)
     for p in found:
-        damaged = corrupt(rng, p.completion)
-        assert damaged != p.completion and not verify(p, damaged).verified, damaged
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_traces_are_true_by_python_s_own_arithmetic(family):
-    for p in problems(family, [2, 4], 50):
-        if family == "sums":
-            assert sum(int(t[::-1]) for t in p.prompt.rstrip(":").split("+")) == int(p.answer)
-            assert len(p.trace.split(";")) == p.difficulty - 1
-        else:
-            assert eval(p.prompt.rstrip(":")) % 10 == int(p.answer)
-            assert len(p.trace.split(";")) == p.difficulty
+        question = p.prompt.rstrip(":")  # read by Python's own arithmetic
+        true = sum(int(t[::-1]) for t in question.split("+")) if family == "sums" else eval(question) % 10
+        assert int(p.answer) == true and len(p.trace.split(";")) == p.difficulty - (family == "sums")
+        assert verify(p, p.completion).verified
+        assert [text for text in corruptions(rng, p.completion) if verify(p, text).verified] == []
 
 
 @pytest.mark.parametrize(
@@ -117,27 +93,24 @@ def test_bad_input_is_one_sentence(call, told):
         call()
 
 
+WORDED = Problem("hub:openai/gsm8k", 2, "How much?", "1200", "6*200 = 1200\n###")
+
+
 @pytest.mark.parametrize(
-    ("text", "answer"),
+    ("text", "answer", "verdict"),
     [
-        ("2 + 2 = <<2+2=4>>4\n#### 4", "4"),
-        ("<think>\nperhaps \\boxed{3}\n</think>\nIt is \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}"),
-        ("<think>\nperhaps \\boxed{3}", None),
-        ("### Step 1\nall of it: \\boxed{1,200}", "1,200"),
-        ("#42", "42"),
-        ("no idea", None),
+        (WORDED.completion, "1200", "verified"),
+        ("<think>hm</think>\\boxed{\\$1,200.00}", "\\$1,200.00", "verified"),  # compared as numbers
+        ("600 + 600 = <<600+600=1200>>1200\n#### 1200", "1200", "verified"),
+        ("<think>\nperhaps \\boxed{3}\n</think>\nIt is \\boxed{\\frac{1}{2}}.", "\\frac{1}{2}", "wrong answer"),
+        ("### Step 1\nall of it: \\boxed{120}", "120", "wrong answer"),
+        ("#42", "42", "wrong answer"),
+        ("<think>\nperhaps \\boxed{1200}", None, "no answer"),
+        ("1200", None, "no answer"),
     ],
 )
-def test_the_final_answer_of_a_worded_completion(text, answer):
-    assert final_answer(text) == answer
-
-
-def test_worded_answers_are_compared_as_numbers():
-    problem = Problem("hub:openai/gsm8k", 2, "How much?", "1200", "6*200 = 1200\n###")
-    assert verify(problem, problem.completion).verified
-    assert verify(problem, "<think>hm</think>\\boxed{\\$1,200.00}").verified
-    assert verify(problem, "\\boxed{120}").verdict == "wrong answer"
-    assert verify(problem, "1200").verdict == "no answer"
+def test_the_final_answer_of_a_worded_completion(text, answer, verdict):
+    assert final_answer(text) == answer and verify(WORDED, text).verdict == verdict
 
 
 def test_reasoning_gym_stands_behind_the_same_interface():
@@ -159,8 +132,7 @@ def test_without_reasoning_gym_the_way_to_get_it_is_told(monkeypatch):
 
 
 def test_the_trace_view_marks_the_first_wrong_step_in_words():
-    wrong = {"teacher": ["210+43=640;640+65=201#102"], "<student>": ["210+43=740;740+65=211#211"]}
-    view = trace_view([SUM], wrong)
+    view = trace_view([SUM], {"teacher": [SUM.completion], "<student>": ["210+43=740;740+65=211#211"]})
     page = view._repr_html_()
     assert page.count("✗ <s><code>210+43=740</code></s> wrong step 1") == 1
     assert "&lt;student&gt;" in page and "<student>" not in page
@@ -169,6 +141,8 @@ def test_the_trace_view_marks_the_first_wrong_step_in_words():
     missing = trace_view([SUM], {"student": ["#102"]})._repr_html_()
     assert "✗ missing step 1" in missing and "right answer, wrong step" in missing
     assert "no answer" in trace_view([SUM], {"student": [""]})._repr_html_()
+    worded = trace_view([WORDED], {"student": ["two\nand two\n#5"]})._repr_html_()
+    assert "<code>two</code><br><code>and two</code>" in worded and "answer <code>5</code> ✗" in worded
 
 
 def test_it_imports_no_torch():
@@ -184,6 +158,5 @@ def test_the_panel_s_table_marks_the_first_wrong_line():
     assert list(table["a first wrong"].fillna(-1)) == [-1, 1, 2, 0, 0]
     assert table["a"][1] == ["210+43=640", "640+65=301", "answer: 102"]
     assert table["a"][4] == ["(missing)", "answer: none"]
-    gold = Problem("hub:x", 1, "How many?", "4")
-    (row,) = trace_view([gold], {"a": ["two\nand two\n#5"]}).frame().to_dict("records")
+    (row,) = trace_view([WORDED], {"a": ["two\nand two\n#5"]}).frame().to_dict("records")
     assert row["a"] == ["two", "and two", "#5", "answer: 5"] and row["a first wrong"] == 3

@@ -14,7 +14,7 @@ import pytest
 import torch
 from datasets import load_from_disk
 from refusal import refused
-from test_training import kill
+from test_training import kill, run
 
 from workbench.language import blocks, causal
 from workbench.language import labels as label_store
@@ -23,7 +23,7 @@ from workbench.language.causal import LanguageModel, evaluate, layer_importance,
 from workbench.language.labels import LabelOptions, gradient_fidelity, import_labels, recommend
 from workbench.losses import forward_kl
 from workbench.store import Store
-from workbench.training import Job, TrainConfig, find_run, train
+from workbench.training import Job, TrainConfig, train
 
 LENGTH = 24
 CONFIG = TrainConfig(
@@ -91,9 +91,6 @@ def test_text_is_found_again_and_drawn_by_a_fixed_seed(task, folder, teacher, st
     assert again[0].fingerprint == again[1].fingerprint != task.fingerprint
     assert len(again[0].train) == len(again[0].topics["train"]) == 7
     assert replace(task, given=3).fingerprint != task.fingerprint
-
-
-def test_python_docs(teacher, store):
     docs = load_text("python-docs", teacher.tokenizer, length=64, max_blocks=20, max_held_out=9, store=store)
     assert docs.train.shape == (20, 64) and docs.test.shape == (9, 64) and "sha256" in docs.source
     assert not set(docs.topics["train"]) & set(docs.topics["test"])
@@ -167,21 +164,6 @@ def test_labels_follow_content_not_position(teacher, task, store):
     assert torch.equal(told(more, task.train[4:6]).ids, first)
 
 
-def test_a_killed_pass_keeps_its_shards(teacher, task, store, monkeypatch):
-    monkeypatch.setattr(label_store, "SHARD_BLOCKS", 4)
-
-    def stop(done, to_do):
-        if done == 8:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        label(teacher, task, store, progress=stop)
-    labels = label(teacher, task, store)
-    assert labels.rows_labelled == len(np.unique(task.train, axis=0)) - 8
-    whole = label(teacher, task, Store(store.root / "another"))
-    assert torch.equal(*(told(x, task.train).hidden for x in (labels, whole)))
-
-
 def test_text_labels_are_a_task_whose_second_halves_the_teacher_wrote(teacher, task, store):
     labels = label(teacher, task, store, "text", temperature=0.0)
     written = labels.as_task(task)
@@ -234,17 +216,16 @@ def test_training_lowers_the_loss_and_resumes_to_the_same_student(kind, teacher,
         task = label(teacher, task, store, kind).as_task(task)
     labels = None if kind in ("ce", "text") else label(teacher, task, store, kind)
     job = Job(task, labels, replace(CONFIG if labels else BY_TEXT, temperature=1.0))
-    history = list(train(job, store=store))
-    assert history[-1]["loss"] < history[0]["loss"] and np.isfinite(history[-1]["validation"])
-    run, other = find_run(job, store), Store(store.root / "resumed")
+    whole = run(task, labels, job.config, store)
+    assert whole.history["loss"].iloc[-1] < whole.history["loss"][0] and whole.history["validation"].notna().any()
+    other = Store(store.root / "resumed")
     steps = train(job, store=other)
     next(steps)
     steps.close()
-    assert [r["loss"] for r in train(job, store=other)] == [r["loss"] for r in history]
-    resumed = find_run(job, other)
-    assert resumed.metrics == run.metrics
-    a, b = (load_language_model(r.path).model.state_dict() for r in (run, resumed))
-    assert all(torch.equal(a[name], b[name]) for name in a)
+    resumed = run(task, labels, job.config, other)
+    assert resumed.history["loss"].equals(whole.history["loss"]) and resumed.metrics == whole.metrics
+    a, b = ((r.path / "model.safetensors").read_bytes() for r in (whole, resumed))
+    assert a == b
 
 
 LONGER = replace(CONFIG, temperature=1.0, steps=60)
@@ -256,14 +237,11 @@ def label_and_train(path, task, root, started=None) -> None:
     if started:
         started.set()
     labels = label(teacher, task, store)
-    for _ in train(Job(task, labels, LONGER), store=store, checkpoint_seconds=0):
-        pass
+    list(train(Job(task, labels, LONGER), store=store, checkpoint_seconds=0))
 
 
 @pytest.mark.slow
-def test_labelling_and_training_killed_at_random_moments_end_with_the_same_student(
-    teacher, task, tmp_path, monkeypatch
-):
+def test_labelling_and_training_killed_at_random_moments_end_as_uninterrupted(teacher, task, tmp_path, monkeypatch):
     monkeypatch.setattr(label_store, "SHARD_BLOCKS", 4)
     teacher.model.save_pretrained(tmp_path / "teacher")
     teacher.tokenizer.save_pretrained(tmp_path / "teacher")

@@ -1,37 +1,33 @@
 """Made-up transfer texts: seeded, never a held-out text, and written once."""
 
-import random
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 import torch
+from datasets import Dataset
 from refusal import refused
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from workbench.errors import WorkbenchError
-from workbench.language import texts
+from workbench.language import causal, texts
 from workbench.language.causal import Sampling
-from workbench.language.texts import augmented, noisy, written
+from workbench.language.texts import augmented, written
 from workbench.tasks import SPLITS
 
-TEXT = "turn on the lamp in the small kitchen please"
+
+def labelled(task, text: str):
+    """The task with this one labelled text."""
+    rows = {"text": [text], "label": [0], "group": ["one"]}
+    return replace(task, labelled=Dataset.from_dict(rows, features=task.labelled.features))
 
 
-def test_no_noise_changes_nothing_and_full_noise_every_word():
-    assert noisy(TEXT, 0.0, random.Random(0)) == TEXT
-    for seed in range(50):
-        made = noisy(TEXT, 1.0, random.Random(seed))
-        assert made and made != TEXT
-        assert noisy("hi", 1.0, random.Random(seed))  # a word always stays
-
-
-def test_noise_hits_about_as_many_words_as_asked():
+def test_noise_hits_about_as_many_words_as_asked_and_full_noise_leaves_one(task):
     words = [f"word{i}" for i in range(2000)]
-    left = Counter(noisy(" ".join(words), 0.3, random.Random(0)).split())
+    (made,) = augmented(labelled(task, " ".join(words)), copies=1, rate=0.3).unlabelled["text"]
+    left = Counter(made.split())
     gone = 1 - sum(word in left for word in words) / len(words)
     assert gone == pytest.approx(0.18, abs=0.03)  # dropped or mistyped: swapped words stay, and use up two
+    made = augmented(labelled(task, "lamp on"), copies=20, rate=1.0).unlabelled["text"][:]
+    assert "lamp" in made  # where both were dropped
 
 
 def test_augmented_is_seeded_and_without_copies(task):
@@ -55,21 +51,12 @@ def test_held_out_texts_are_dropped_whatever_their_case_and_spaces(task):
 
 
 @pytest.fixture(scope="module")
-def writer(tmp_path_factory, task) -> str:
-    """A tiny causal model with random weights, so that it writes letters at random."""
+def writer(tmp_path_factory) -> str:
+    """A tiny causal model with random weights, so that it writes characters at random."""
     folder = tmp_path_factory.mktemp("writer")
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=258, initial_alphabet=alphabet, special_tokens=["<end>"], show_progress=False
-    )
-    backend.train_from_iterator(task.transfer_texts, trainer)
-    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<end>").save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(backend.get_vocab()), **sizes)).save_pretrained(folder)
+    for part in causal.build_causal("llama-1x32"):
+        part.save_pretrained(folder)
     return str(folder)
 
 
@@ -93,7 +80,7 @@ def test_written_texts_are_seeded_stored_and_resumed(task, writer, store, monkey
 
 
 def test_no_such_writer_and_no_example(task, writer, store):
-    with pytest.raises(WorkbenchError, match="Can't load .*'nobody/nothing'"):
+    with refused("Can't load 'nobody/nothing'"):
         written(task, "nobody/nothing", store=store)
     lacking = replace(task, labelled=task.labelled.filter(lambda row: row["label"] != 1))
     with refused("Class 'fruit' has no labelled text to show the language model"):

@@ -1,8 +1,6 @@
 """What a model writes: sampled by seed, verified, kept, resumed; chat templates that would lose the reasoning."""
 
-import random
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from refusal import refused
-from test_training import kill
 from transformers import PreTrainedTokenizerFast
 
 from workbench import students
@@ -30,7 +27,6 @@ from workbench.language.traces import (
     price,
     sample,
     sample_all,
-    trace_task,
 )
 from workbench.store import Store
 
@@ -68,7 +64,7 @@ class Scripted:
 HOW = Sampling(temperature=1.0, max_new_tokens=12, seed=3)
 
 
-def test_the_same_seed_writes_the_same_and_another_writes_another(folder, some):
+def test_the_same_seed_writes_the_same_whatever_stands_beside_and_another_writes_another(folder, some):
     questions = [p.prompt for p in some]
     first = Local(folder).write(questions, HOW)
     torch.manual_seed(5)
@@ -76,14 +72,9 @@ def test_the_same_seed_writes_the_same_and_another_writes_another(folder, some):
     assert Local(folder).write(questions, HOW) == first
     assert (torch.get_rng_state() == state).all(), "sampling moved the caller's random state"
     assert Local(folder).write(questions, Sampling(1.0, 12, seed=4)) != first
-    greedy = Sampling(0.0, 12)
-    assert Local(folder).write(questions, greedy) == Local(folder).write(questions, Sampling(0.0, 12, seed=9))
-
-
-def test_padding_changes_no_greedy_text(folder, some):
-    greedy = Sampling(0.0, 12)
-    alone = [Local(folder).write([p.prompt], greedy)[0] for p in some]
-    assert Local(folder).write([p.prompt for p in some], greedy) == alone
+    greedy = Local(folder).write(questions, Sampling(0.0, 12))
+    assert greedy == Local(folder).write(questions, Sampling(0.0, 12, seed=9))
+    assert greedy == [Local(folder).write([q], Sampling(0.0, 12))[0] for q in questions], "padding changed a text"
 
 
 def test_samples_follow_the_model_s_distribution(folder):
@@ -142,43 +133,25 @@ def test_writers_in_a_pool_write_what_they_write_here(folder, some, store, tmp_p
         pd.testing.assert_frame_equal(rows.drop(columns="writer").reset_index(drop=True), here)
 
 
-def write_in_child(folder, some, root, started) -> None:
-    traces.SHARD = 2
-    started.set()
-    sample(Local(folder), some, HOW, per_problem=4, store=Store(root))
+def test_a_stopped_call_keeps_its_shards_and_goes_on_to_the_same_texts(folder, some, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(traces, "SHARD", 3)
+    whole = sample(Local(folder), some, HOW, store=Store(tmp_path / "whole"))
+
+    def stop(done: int, to_do: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(Local(folder), some, HOW, store=store, progress=stop)
+    kept = {entry.key: entry.path.stat().st_mtime_ns for entry in store.list("traces")}
+    pd.testing.assert_frame_equal(sample(Local(folder), some, HOW, store=store), whole)
+    made = {entry.key: entry.path.stat().st_mtime_ns for entry in store.list("traces")}
+    assert len(kept) == 2 and len(made) == 4 and kept.items() <= made.items()
 
 
-@pytest.mark.slow
-def test_sampling_killed_at_random_moments_ends_with_the_same_texts(folder, some, tmp_path, monkeypatch):
-    monkeypatch.setattr(traces, "SHARD", 2)
-    began = time.perf_counter()
-    whole = sample(Local(folder), some, HOW, per_problem=4, store=Store(tmp_path / "whole"))
-    seconds = time.perf_counter() - began
-    rng = random.Random(0)
-    moments = [rng.uniform(0, 0.05) * seconds for _ in range(4)]
-    killed, made_before = Store(tmp_path / "killed"), [0]
-
-    def further() -> bool:  # a moment counts from the first shard beyond those of the last kill, not from the start
-        return len(killed.list("traces")) > made_before[-1]
-
-    arguments = (folder, some, tmp_path / "killed")
-    landed = kill(write_in_child, arguments, moments, lambda: made_before.append(len(killed.list("traces"))), further)
-    assert landed >= 1
-    made = {entry.key for entry in killed.list("traces")}
-    pd.testing.assert_frame_equal(sample(Local(folder), some, HOW, per_problem=4, store=killed), whole)
-    assert {entry.key for entry in killed.list("traces")} == made
-
-
-@pytest.mark.parametrize(
-    ("call", "told"),
-    [
-        (lambda: sample(Scripted({}), problems("sums", [2], 1), Sampling(0.0), per_problem=2), "are all the same"),
-        (lambda: trace_task("t", [], [("a", "b")]), "t has no rows"),
-    ],
-)
-def test_bad_input_is_one_sentence(call, told):
-    with refused(told):
-        call()
+def test_several_greedy_texts_of_a_problem_are_refused():
+    with refused("2 texts at temperature 0 are all the same"):
+        sample(Scripted({}), problems("sums", [2], 1), Sampling(0.0), per_problem=2)
 
 
 # --- chat templates
@@ -199,16 +172,21 @@ def chat_tokenizer(name: str) -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_the_reasoning_block_survives_the_template(name):
-    tokenizer = chat_tokenizer(name)
-    prompt, completion = chat_pair(tokenizer, "What is 2 + 2?", TEXT)
-    assert prompt == chat_prompt(tokenizer, "What is 2 + 2?") and "What is 2 + 2?" in prompt
+def test_the_reasoning_block_survives_the_template_and_comes_back_from_a_writer(name):
+    """Where the prompt has opened the block, the text comes back with its opening, and so is verified."""
+    tokenizer, question = chat_tokenizer(name), "What is 2 + 2?"
+    prompt, completion = chat_pair(tokenizer, question, TEXT)
+    assert prompt == chat_prompt(tokenizer, question) and question in prompt
     whole = prompt + completion
     assert whole.count("<think>") == 1 and whole.count("</think>") == 1
     assert "2 and 2 make 4." in whole.partition("<think>")[2].partition("</think>")[0]
     assert whole.endswith("It is \\boxed{4}." + ENDS[name])
     ids = causal.encode_pair(tokenizer, prompt, completion)[1]
     assert ids.count(tokenizer.eos_token_id) == 1 and ids[-1] == tokenizer.eos_token_id
+    problem, ends = Problem("hub:x", 1, question, "4"), [tokenizer.eos_token_id]
+    written, cut = (traces.read_back(tokenizer, prompt, row, Sampling(), ends) for row in (ids, ids[:12]))
+    assert written == Written(TEXT, len(ids), True) and verify(problem, written.text).verified
+    assert not cut.finished and verify(problem, cut.text).verdict == "no answer"
 
 
 @pytest.mark.parametrize("name", ["qwen3", "deepseek_r1"])
@@ -218,18 +196,6 @@ def test_rendering_the_whole_conversation_would_have_lost_it(name):
     turns += [{"role": "user", "content": "Sure?"}] if name == "qwen3" else []
     whole = chat_tokenizer(name).apply_chat_template(turns, tokenize=False)
     assert "2 and 2 make 4." not in whole and "It is \\boxed{4}." in whole
-
-
-@pytest.mark.parametrize("name", ENDS)
-def test_a_text_of_a_chat_model_can_be_read_by_itself(name, folder):
-    """Where the prompt has opened the block, the text comes back with its opening, and so is verified."""
-    tokenizer = chat_tokenizer(name)
-    prompt, completion = chat_pair(tokenizer, "What is 2 + 2?", TEXT)
-    ids = causal.encode_pair(tokenizer, prompt, completion)[1]
-    problem, ends = Problem("hub:x", 1, "What is 2 + 2?", "4"), [tokenizer.eos_token_id]
-    written, cut = (traces.read_back(tokenizer, prompt, row, Sampling(), ends) for row in (ids, ids[:12]))
-    assert written == Written(TEXT, len(ids), True) and verify(problem, written.text).verified
-    assert not cut.finished and verify(problem, cut.text).verdict == "no answer"
 
 
 def test_a_template_that_loses_the_answer_is_refused():

@@ -5,17 +5,14 @@ forward and backward. Memory is the peak of a fresh process for each arm; times 
 a ratio is the median over the rounds of the ratio within a round. The last line is JSON.
 """
 
-import argparse
-import json
 import re
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from lm_turns import Turns, options
 
 from workbench.language.fused import Head, Hidden, TopK, fused_loss
 from workbench.losses import cross_entropy, forward_kl
@@ -91,11 +88,9 @@ def nothing(d: dict) -> None:
 ARMS = {f.__name__: f for f in (products, dense_ce, fused_ce, top_k, dense_kd, fused_kd, trl)}
 
 
-def run(arm: str, d: dict, clock: Callable[[], float] = time.perf_counter) -> float:
+def run(arm: str, d: dict) -> None:
     d["hidden"].grad = d["weight"].grad = None
-    began = clock()
     (ARMS | {"nothing": nothing})[arm](d)
-    return clock() - began
 
 
 def peak_kilobytes() -> int:
@@ -108,48 +103,31 @@ def peak_megabytes(arm: str, vocabulary: int = V) -> float:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=7)
-    options.add_argument("--cpu-time", action="store_true", help="of this process: for one thread on a busy machine")
-    options.add_argument("--arm", help="used by the benchmark itself")
-    options.add_argument("--vocabulary", type=int, default=V)
-    options = options.parse_args()
-    if options.arm:
-        data = make(options.vocabulary)
+    parser = options(__doc__)
+    parser.add_argument("--arm", help="used by the benchmark itself")
+    parser.add_argument("--vocabulary", type=int, default=V)
+    chosen = parser.parse_args()
+    data = make(chosen.vocabulary)
+    if chosen.arm:
         data.pop("logits")
         Path("/proc/self/clear_refs").write_text("5")  # the peak so far, that of making the data, is forgotten
         before = peak_kilobytes()
-        run(options.arm, data)
+        run(chosen.arm, data)
         print((peak_kilobytes() - before) / 1024)
         return
     memory = {arm: peak_megabytes(arm) for arm in ("nothing", *ARMS) if arm != "products"}
     double = {arm: peak_megabytes(arm, 2 * V) for arm in ("nothing", "fused_kd")}
-    data = make(V)
-    seconds = {arm: [] for arm in ARMS}
-    for turn in range(-1, options.rounds):
-        for arm in ARMS:
-            took = run(arm, data, time.process_time if options.cpu_time else time.perf_counter)
-            if turn >= 0:
-                seconds[arm].append(took)
-    best_ce = [min(pair) for pair in zip(seconds["dense_ce"], seconds["fused_ce"], strict=True)]
-
-    def ratio(arm: str, over: list[float]) -> float:
-        return round(statistics.median(a / b for a, b in zip(seconds[arm], over, strict=True)), 3)
-
-    print({arm: [round(s, 2) for s in values] for arm, values in seconds.items()})
-    result = {
-        "fused_over_gemm": ratio("fused_kd", seconds["products"]),
-        "fused_over_trl": ratio("fused_kd", seconds["trl"]),
-        "memory_over_dense": round(memory["fused_kd"] / memory["dense_kd"], 3),
-        "topk_over_ce": ratio("top_k", best_ce),
-        "seconds": {arm: round(statistics.median(values), 3) for arm, values in seconds.items()},
-        "peak_mb": {arm: round(value) for arm, value in memory.items()},
-        "beyond_gradients_mb": round(memory["fused_kd"] - memory["nothing"]),
-        "beyond_gradients_mb_at_2v": round(double["fused_kd"] - double["nothing"]),
-        "threads": torch.get_num_threads(),
-        "clock": "cpu" if options.cpu_time else "wall",
-    }
-    print(json.dumps(result))
+    turns = Turns({arm: partial(run, arm, data) for arm in ARMS}, chosen)
+    print({arm: [round(s, 2) for s in values] for arm, values in turns.seconds.items()})
+    turns.report(
+        fused_over_gemm=turns.ratio("fused_kd", "products"),
+        fused_over_trl=turns.ratio("fused_kd", "trl"),
+        memory_over_dense=round(memory["fused_kd"] / memory["dense_kd"], 3),
+        topk_over_ce=turns.ratio("top_k", "dense_ce", "fused_ce"),
+        peak_mb={arm: round(value) for arm, value in memory.items()},
+        beyond_gradients_mb=round(memory["fused_kd"] - memory["nothing"]),
+        beyond_gradients_mb_at_2v=round(double["fused_kd"] - double["nothing"]),
+    )
 
 
 if __name__ == "__main__":

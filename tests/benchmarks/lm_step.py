@@ -5,16 +5,13 @@ reads 8 blocks of 128 tokens, forward, backward and AdamW, fp32; labels are read
 blocks. Arms take turns; a ratio is the median over the rounds of the ratio within a round. The last line is JSON.
 """
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from lm_turns import Turns, options
 
 from workbench.language.blocks import load_text
 from workbench.language.causal import BATCH, load_language_model, prune_depth
@@ -28,11 +25,9 @@ BLOCKS, LENGTH, LAYERS, LABELLED = 8, 128, 8, 32
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--rounds", type=int, default=7)
-    options.add_argument("--cpu-time", action="store_true", help="of this process: for one thread on a busy machine")
-    options.add_argument("--layers", type=int, default=LAYERS)
-    options = options.parse_args()
+    parser = options(__doc__)
+    parser.add_argument("--layers", type=int, default=LAYERS)
+    chosen = parser.parse_args()
     from trl.trainer.distillation_trainer import _chunked_divergence_loss
 
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +37,7 @@ def main() -> None:
         more = load_text("python-docs", teacher.tokenizer, **limits, store=store)
         task = replace(more, train=more.train[:BLOCKS])
         ids = torch.from_numpy(np.asarray(task.train, dtype=np.int64))
-        student = load_language_model(prune_depth(teacher, options.layers, task, blocks=2, store=store)).model.train()
+        student = load_language_model(prune_depth(teacher, chosen.layers, task, blocks=2, store=store)).model.train()
         optimizer = torch.optim.AdamW(student.parameters(), lr=1e-6, fused=True)
         labels = {kind: text_labels(teacher, task, kind, store=store) for kind in ("hidden", "top_k")}
         tokens = BLOCKS * (LENGTH - 1)
@@ -83,31 +78,15 @@ def main() -> None:
             "forward": forward,
             "label_pass": label_pass,
         }
-        seconds: dict[str, list[float]] = {arm: [] for arm in arms}
-        clock = time.process_time if options.cpu_time else time.perf_counter
-        for round_ in range(-1, options.rounds):
-            for arm, run in arms.items():
-                began = clock()
-                run()
-                if round_ >= 0:
-                    seconds[arm].append(clock() - began)
-
-        def ratio(arm: str, over: str) -> float:
-            return round(statistics.median(a / b for a, b in zip(seconds[arm], seconds[over], strict=True)), 3)
-
-        width = teacher.model.config.hidden_size
-        result = {
-            "hidden_over_ce": ratio("hidden", "ce"),
-            "hidden_over_online": ratio("hidden", "online"),
-            "topk_over_ce": ratio("top_k", "ce"),
-            "label_pass_over_forward": ratio("label_pass", "forward"),
-            "bytes_over_2h": round(labels["hidden"].bytes_per_token / (2 * width), 4),
-            "seconds": {arm: round(statistics.median(values), 3) for arm, values in seconds.items()},
-            "layers": options.layers,
-            "threads": torch.get_num_threads(),
-            "clock": "cpu" if options.cpu_time else "wall",
-        }
-        print(json.dumps(result))
+        turns = Turns(arms, chosen)
+        turns.report(
+            hidden_over_ce=turns.ratio("hidden", "ce"),
+            hidden_over_online=turns.ratio("hidden", "online"),
+            topk_over_ce=turns.ratio("top_k", "ce"),
+            label_pass_over_forward=turns.ratio("label_pass", "forward"),
+            bytes_over_2h=round(labels["hidden"].bytes_per_token / (2 * teacher.model.config.hidden_size), 4),
+            layers=chosen.layers,
+        )
 
 
 if __name__ == "__main__":

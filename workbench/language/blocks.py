@@ -1,8 +1,10 @@
 """Text for language models: whole topics held out, tokens packed into blocks of one length.
 
-``load_text("python-docs", tokenizer)`` is embedded: the language reference that ships with Python and the docstrings
-of its standard library. ``load_text("folder:path", tokenizer)`` reads ``.txt`` and ``.md`` files, each a topic. Next
-to read: `workbench.language.labels`, what a teacher says of the blocks.
+A block never crosses from one topic to the next, so that a topic can be in one split alone: were blocks split instead,
+a student would be tested on the other half of what it has read. ``load_text("python-docs", tokenizer)`` is embedded:
+the language reference that ships with Python and the docstrings of its standard library.
+``load_text("folder:path", tokenizer)`` reads ``.txt`` and ``.md`` files, each a topic. Next to read:
+`workbench.language.labels`, what a teacher says of the blocks.
 """
 
 import ast

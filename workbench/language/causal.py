@@ -381,18 +381,16 @@ def speed(models: Sequence[LanguageModel], block: np.ndarray, *, tokens: int = 3
             token.cpu()
             if turn >= 0:
                 times[m.name].append((first - began, time.perf_counter() - first))
-            layers = out.past_key_values.layers
-            cached[m.name] = sum(x.numel() * x.element_size() for layer in layers for x in (layer.keys, layer.values))
+            cached[m.name] = sum(layer.keys.nbytes + layer.values.nbytes for layer in out.past_key_values.layers)
     rows = {}
     for m in models:
         first, decode = np.median(times[m.name], axis=0)
-        sizes = [(p.numel(), p.element_size()) for p in m.model.parameters()]
         rows[m.name] = {
             "prefill_tokens_per_second": prompt.shape[1] / first,
             "first_token_ms": 1000 * first,
             "decode_tokens_per_second": (tokens - 1) / decode,
-            "parameters": sum(n for n, _ in sizes),
-            "bytes": sum(n * size for n, size in sizes),
+            "parameters": m.model.num_parameters(),
+            "bytes": sum(p.nbytes for p in m.model.parameters()),
             "cache_bytes": cached[m.name],
         }
     return pd.DataFrame(rows).T

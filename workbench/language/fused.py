@@ -18,7 +18,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -93,8 +93,24 @@ class Head:
         return logits
 
 
+class Target:
+    """What the teacher says of some positions; ``target[rows]`` of fewer of them."""
+
+    def arrays(self) -> dict[str, Tensor]:
+        """Those with a row a position, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def __getitem__(self, rows: Tensor | slice) -> Self:
+        return replace(self, **{name: array[rows] for name, array in self.arrays().items()})
+
+
+# The losses below write over the logits that they are given. They take exponentials and sums apart: torch.softmax adds
+# up 49,152 float32 in a row and is off by up to 2e-4 on a CPU, torch.sum adds in a tree. The passes over a block are
+# hardly more than a softmax and its maxima need.
+
+
 @dataclass(frozen=True)
-class Hidden:
+class Hidden(Target):
     """The teacher's last hidden states ``[N, H]``, after the final norm, and its head."""
 
     hidden: Tensor
@@ -102,17 +118,18 @@ class Hidden:
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(Target):
     """The teacher's logits ``[N, V]``."""
 
     logits: Tensor
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(Target):
     """The teacher's k likeliest tokens: ids ``[N, k]``, log-probabilities ``[N, k]`` and the rest's ``[N]``.
 
     The loss is the exact forward KL of the distributions over k tokens and "any other": 0 ≤ loss ≤ KL, rising with k.
+    "Any other" is a class because the k alone, scaled to 1, would not punish a student that moves mass to the rest.
     """
 
     ids: Tensor
@@ -120,9 +137,27 @@ class TopK:
     log_tail: Tensor
     temperature: float = 1.0
 
+    def kl(self, s: Tensor, gradients: bool) -> tuple[Tensor, Tensor | None]:
+        """Values ``[N]`` of a student's logits over T, ``[N, V]``; their gradient on these."""
+        ids, log_p, log_tail = self.ids.long(), self.log_probs.to(s.dtype), self.log_tail.to(s.dtype)
+        top = s.amax(-1, keepdim=True)
+        s_top = s.gather(-1, ids) - top
+        q = s.sub_(top).exp_()
+        q_top = q.gather(-1, ids)
+        q.scatter_(-1, ids, 0.0)
+        # The rest is added up: 1 - the top, which may be nearly 1, would be noise.
+        q_rest = q.sum(-1, keepdim=True).clamp(min=torch.finfo(q.dtype).tiny)
+        q_sum = q_top.sum(-1, keepdim=True) + q_rest
+        p, tail, log_sum = log_p.exp(), log_tail.exp(), q_sum.log()
+        log_q, log_rest = s_top - log_sum, (q_rest.log() - log_sum).squeeze(-1)
+        values = (p * (log_p - log_q)).sum(-1) + (tail * (log_tail - log_rest)).where(tail > 0, 0)
+        if gradients:
+            q.mul_(1 / q_sum - tail.unsqueeze(-1) / q_rest).scatter_(-1, ids, q_top / q_sum - p)
+        return values, q if gradients else None
+
 
 @dataclass(frozen=True)
-class Sampled:
+class Sampled(Target):
     """Tokens ``[N, n]`` drawn from the teacher, and the teacher's entropy ``[N]`` in nats (arXiv:2503.16870).
 
     The loss is CE(drawn, student) - entropy: an unbiased estimate of the forward KL, with an unbiased gradient; one
@@ -133,15 +168,18 @@ class Sampled:
     entropy: Tensor
     temperature: float = 1.0
 
-
-Target = Hidden | Dense | TopK | Sampled
-
-
-def take(target: Target | Tensor, rows: Tensor | slice) -> Any:
-    """Some rows of a target or of an array."""
-    if isinstance(target, Tensor):
-        return target[rows]
-    return replace(target, **{k: v[rows] for k, v in vars(target).items() if isinstance(v, Tensor)})
+    def kl(self, s: Tensor, gradients: bool) -> tuple[Tensor, Tensor | None]:
+        """Values ``[N]`` of a student's logits over T, ``[N, V]``; their gradient on these."""
+        ids = self.ids.long()
+        top = s.amax(-1, keepdim=True)
+        drawn = (s.gather(-1, ids) - top).mean(-1)
+        q = s.sub_(top).exp_()
+        q_sum = q.sum(-1, keepdim=True)
+        values = q_sum.log().squeeze(-1) - drawn - self.entropy.to(s.dtype)
+        if gradients:
+            share = torch.full((), -1 / ids.shape[-1], dtype=q.dtype, device=q.device).expand(ids.shape)
+            q.div_(q_sum).scatter_add_(-1, ids, share)
+        return values, q if gradients else None
 
 
 def fused_loss(
@@ -205,11 +243,10 @@ class _Walk:
             raise WorkbenchError("There are neither ce_weight nor kd_weight: give rows' weights of at least one term.")
         if (ce_weight is not None and labels is None) or (kd_weight is not None and target is None):
             raise WorkbenchError("A term has row weights but no labels or target: give both, or neither.")
-        arrays = {"labels": labels, "ce_weight": ce_weight, "kd_weight": kd_weight}
-        if target is not None and not isinstance(target, Target):
+        if not isinstance(target, Target | None):
             raise WorkbenchError(f"target is {shown(target)}: give one of Hidden, Dense, TopK and Sampled.")
-        arrays |= {k: v for k, v in vars(target).items() if isinstance(v, Tensor)} if target else {}
-        for name, array in {"hidden": hidden, **arrays}.items():
+        arrays = {"hidden": hidden, "labels": labels, "ce_weight": ce_weight, "kd_weight": kd_weight}
+        for name, array in (arrays | (target.arrays() if target else {})).items():
             if array is not None and not (isinstance(array, Tensor) and array.ndim):
                 raise WorkbenchError(f"{name} is {shown(array)}: give a tensor with a row a position.")
             if array is not None and len(array) != len(hidden):
@@ -260,12 +297,12 @@ class _Walk:
                 at = slice(start, start + len(at))  # a view instead of a copy
             h = hidden[at].to(dtype)
             z = head.logits(h, z_all[: len(h)])
-            target = None if b is None else take(self.target, at)
+            target = None if b is None else self.target[at]
             if teacher:
                 target = Dense(teacher.logits(target.hidden, t_all[: len(h)]))
             parts = (None if a is None else self.labels[at], target, *(None if w is None else w[at] for w in (a, b)))
             values = [
-                self._block(z[i : i + block], wide, *(x if x is None else take(x, slice(i, i + block)) for x in parts))
+                self._block(z[i : i + block], wide, *(x if x is None else x[i : i + block] for x in parts))
                 for i in range(0, len(h), block)
             ]
             ce[at], kd[at] = (torch.cat(column) for column in zip(*values, strict=True))
@@ -296,8 +333,8 @@ class _Walk:
         g = None
         if a is not None:
             own = s if b is None else s.clone()
-            # The label of a row that doesn't count may be anything, -100 included.
-            ce, g = _sampled(own, labels.clamp(min=0).unsqueeze(-1), torch.zeros_like(ce), self.gradients)
+            # A label is one draw; that of a row that doesn't count may be anything, -100 included.
+            ce, g = Sampled(labels.clamp(min=0).unsqueeze(-1), ce).kl(own, self.gradients)
         if b is not None:
             kd, of_kd = self._distil(s, target, labels)
             if a is not None:
@@ -321,11 +358,8 @@ class _Walk:
             given = isinstance(self.target, Dense)  # the caller's logits stay as they are, our own needn't
             teacher = target.logits.to(s.dtype, copy=given)
             values, g = _forward_kl(s, teacher if t == 1 else teacher.div_(t), self.gradients)
-        elif isinstance(target, TopK):
-            log_p = target.log_probs.to(s.dtype)
-            values, g = _top_k(s, target.ids.long(), log_p, target.log_tail.to(s.dtype), self.gradients)
         else:
-            values, g = _sampled(s, target.ids.long(), target.entropy.to(s.dtype), self.gradients)
+            values, g = target.kl(s, self.gradients)
         return values, g.div_(t) if self.gradients and t != 1 else g
 
     def _any_divergence(self, s: Tensor, teacher: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -357,11 +391,6 @@ def _room(name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.dev
     return flat[:needed].view(*shape)
 
 
-# Exponentials and sums are taken apart here: torch.softmax adds up 49,152 float32 in a row and is off by up to 2e-4 on
-# a CPU, torch.sum adds in a tree. The passes over a block are hardly more than a softmax and its maxima need. All three
-# write over the logits that they are given.
-
-
 def _forward_kl(s: Tensor, t: Tensor, gradients: bool) -> tuple[Tensor, Tensor | None]:
     q, p = s.sub_(s.amax(-1, keepdim=True)), t.sub_(t.amax(-1, keepdim=True))
     # Entry by entry: a difference of two dot products would lose a small KL's digits.
@@ -373,35 +402,6 @@ def _forward_kl(s: Tensor, t: Tensor, gradients: bool) -> tuple[Tensor, Tensor |
     q_sum = p_sum + less_sum
     values = (ratio.mul_(p).sum(-1, keepdim=True) / p_sum + torch.log1p(less_sum / p_sum)).squeeze(-1)
     return values, less.div_(q_sum).addcmul_(p, less_sum / (q_sum * p_sum), value=-1) if gradients else None
-
-
-def _top_k(s: Tensor, ids: Tensor, log_p: Tensor, log_tail: Tensor, gradients: bool) -> tuple[Tensor, Tensor | None]:
-    top = s.amax(-1, keepdim=True)
-    s_top = s.gather(-1, ids) - top
-    q = s.sub_(top).exp_()
-    q_top = q.gather(-1, ids)
-    q.scatter_(-1, ids, 0.0)
-    # The rest is added up: 1 - the top, which may be nearly 1, would be noise.
-    q_rest = q.sum(-1, keepdim=True).clamp(min=torch.finfo(q.dtype).tiny)
-    q_sum = q_top.sum(-1, keepdim=True) + q_rest
-    p, tail, log_sum = log_p.exp(), log_tail.exp(), q_sum.log()
-    log_q, log_rest = s_top - log_sum, (q_rest.log() - log_sum).squeeze(-1)
-    values = (p * (log_p - log_q)).sum(-1) + (tail * (log_tail - log_rest)).where(tail > 0, 0)
-    if gradients:
-        q.mul_(1 / q_sum - tail.unsqueeze(-1) / q_rest).scatter_(-1, ids, q_top / q_sum - p)
-    return values, q if gradients else None
-
-
-def _sampled(s: Tensor, ids: Tensor, entropy: Tensor, gradients: bool) -> tuple[Tensor, Tensor | None]:
-    top = s.amax(-1, keepdim=True)
-    drawn = (s.gather(-1, ids) - top).mean(-1)
-    q = s.sub_(top).exp_()
-    q_sum = q.sum(-1, keepdim=True)
-    values = q_sum.log().squeeze(-1) - drawn - entropy
-    if gradients:
-        share = torch.full((), -1 / ids.shape[-1], dtype=q.dtype, device=q.device).expand(ids.shape)
-        q.div_(q_sum).scatter_add_(-1, ids, share)
-    return values, q if gradients else None
 
 
 def _add_gradients(

@@ -1,5 +1,8 @@
 """Soft labels of text: what a language model expects after each token, computed in one pass and kept.
 
+All logits of a text would fill disks (49,152 floats a token of SmolLM2); its hidden states are 85 times fewer numbers
+and give them back. Which of four kinds is worth its bytes, `gradient_fidelity` measures on your own text.
+
 | kind    | holds of each predicted token                        | for                                               |
 |---------|------------------------------------------------------|---------------------------------------------------|
 | hidden  | the last hidden state, 16 bits; once, the head       | every loss at every temperature, to rounding      |
@@ -13,11 +16,11 @@ one loop of `workbench.soft_labels`; what they become in a step is in `workbench
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,17 +39,18 @@ from workbench.store import Store, code_fingerprint, fingerprint
 
 SHARD_BLOCKS = 64
 HEAD = "heads"  # kind in the store
-ARRAYS = {
-    "hidden": ("hidden",),
-    "top_k": ("tokens", "log_probs", "log_tail"),
-    "sampled": ("tokens", "entropy"),
-    "text": ("tokens",),
-}
-USED = {  # options that a kind depends on
-    "hidden": ("dtype",),
-    "top_k": ("k", "temperature"),
-    "sampled": ("k", "temperature", "seed"),
-    "text": ("temperature", "seed"),
+
+
+class _Kind(NamedTuple):
+    arrays: tuple[str, ...]  # of a shard
+    options: tuple[str, ...]  # that it depends on
+
+
+KINDS = {
+    "hidden": _Kind(("hidden",), ("dtype",)),
+    "top_k": _Kind(("tokens", "log_probs", "log_tail"), ("k", "temperature")),
+    "sampled": _Kind(("tokens", "entropy"), ("k", "temperature", "seed")),
+    "text": _Kind(("tokens",), ("temperature", "seed")),
 }
 
 
@@ -69,15 +73,15 @@ class LabelOptions:
     dtype: str = setting("float16", Choice(("float16", "bfloat16")))
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kind, str) or self.kind not in ARRAYS:
-            raise unknown("kind of soft labels", self.kind, ARRAYS)
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
+            raise unknown("kind of soft labels", self.kind, KINDS)
         object.__setattr__(self, "temperature", check_temperature(self.temperature, or_zero=self.kind == "text"))
         settle(self)
 
     @property
     def key(self) -> dict[str, Any]:
         """The options that this kind depends on."""
-        return {name: getattr(self, name) for name in ("kind", *USED[self.kind])}
+        return {name: getattr(self, name) for name in ("kind", *KINDS[self.kind].options)}
 
 
 class TextLabels(SoftLabels):
@@ -85,7 +89,7 @@ class TextLabels(SoftLabels):
 
     def __init__(self, folder_kind: str, teacher: str, options: LabelOptions, head: Path | None, store: Store):
         """Open every intact shard under `folder_kind`."""
-        self.options, self.arrays, self._head = options, ARRAYS[options.kind], head
+        self.options, self.arrays, self._head = options, KINDS[options.kind].arrays, head
         self._hold_of_head = store.hold(HEAD) if head else None
         super().__init__(folder_kind, teacher, store)
 
@@ -104,8 +108,7 @@ class TextLabels(SoftLabels):
     @property
     def bytes_per_token(self) -> float:
         """Size on disk of a predicted token's label, without the head, which is stored once a teacher."""
-        blocks, positions = len(self), self._shards[0][0].shape[1]
-        return self.bytes / (blocks * positions)
+        return self.bytes / (len(self) * self._shards[0][0].shape[1])
 
     @property
     def seconds(self) -> float:
@@ -124,8 +127,7 @@ class TextLabels(SoftLabels):
 
     def target(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Target:
         """What the teacher says at each of the ``len(rows) * (L - 1)`` predicted tokens of those rows."""
-        arrays = {k: v.reshape(-1, *v.shape[2:]) for k, v in self._arrays(rows).items()}
-        return _target(self.options, arrays, self.head, device)
+        return _target(self.options, self._arrays(rows), self.head, device)
 
     def as_task(self, task: TextTask) -> TextTask:
         """For kind `text`: the task whose training blocks' second halves the teacher wrote, for cross-entropy alone."""
@@ -166,11 +168,9 @@ def text_labels(
     task: TextTask,
     kind: str = "hidden",
     *,
-    k: int = 64,
-    temperature: float = 1.0,
-    seed: int = 0,
     store: Store | None = None,
     progress: Callable[[int, int], None] | None = None,
+    **options: Any,
 ) -> TextLabels:
     """Label the training blocks once; blocks stored for this teacher and kind are not asked again.
 
@@ -180,28 +180,30 @@ def text_labels(
         teacher: see `workbench.language.causal.load_language_model`.
         task: text in the teacher's tokens.
         kind: see the module's first lines.
-        k: see `LabelOptions`, as `temperature` and `seed`.
-        temperature: as above.
-        seed: as above.
         store: where the shards go.
         progress: called with (blocks done, blocks to do) after each shard.
+        options: k, temperature, seed and dtype, see `LabelOptions`.
 
     Raises:
         WorkbenchError: another tokenizer's text, unknown kind, or values that are not finite.
     """
-    options = LabelOptions(kind, k, temperature, seed)
-    _check_pair(teacher, task)
-    if kind == "top_k" and k > len(teacher.head):
-        raise WorkbenchError(f"k is {k} but the teacher has {len(teacher.head)} tokens: choose a smaller k.")
+    options = LabelOptions(kind, **options)
+    if not (isinstance(teacher, LanguageModel) and isinstance(task, TextTask)):
+        raise WorkbenchError(
+            f"text_labels got {shown(teacher)} and {shown(task)}: give load_language_model(...) and load_text(...)."
+        )
+    teacher.check(task)
+    if kind == "top_k" and options.k > len(teacher.head):
+        raise WorkbenchError(f"k is {options.k} but the teacher has {len(teacher.head)} tokens: choose a smaller k.")
     store = store or Store()
     held = store.hold(HEAD)  # until the labels do
     head = _keep_head(teacher, store) if kind == "hidden" else None
+    size = SHARD_BLOCKS if kind == "text" else BATCH  # writing pays by the batch, reading doesn't
 
     def fill(options: LabelOptions) -> TextLabels:
         def label(blocks: np.ndarray) -> dict[str, np.ndarray]:
-            size = SHARD_BLOCKS if kind == "text" else BATCH  # writing pays by the batch, reading doesn't
             parts = [_label(teacher, blocks[i : i + size], options) for i in range(0, len(blocks), size)]
-            return {name: np.concatenate([part[name] for part in parts]) for name in ARRAYS[kind]}
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
         return _fill((teacher.fingerprint, teacher.name), options, head, task, store, label, progress)
 
@@ -211,14 +213,6 @@ def text_labels(
         return fill(replace(options, dtype="bfloat16"))
     finally:
         del held
-
-
-def _check_pair(teacher: LanguageModel, task: TextTask) -> None:
-    if not (isinstance(teacher, LanguageModel) and isinstance(task, TextTask)):
-        raise WorkbenchError(
-            f"text_labels got {shown(teacher)} and {shown(task)}: give load_language_model(...) and load_text(...)."
-        )
-    teacher.check(task)
 
 
 def import_labels(folder: str | Path, task: TextTask, teacher: str, *, store: Store | None = None) -> TextLabels:
@@ -298,14 +292,19 @@ def _label(teacher: LanguageModel, blocks: np.ndarray, options: LabelOptions) ->
     hidden = teacher.hidden(blocks)[:, :-1]
     if not hidden.isfinite().all():
         raise WorkbenchError(f"Teacher {teacher.name} gave hidden states that are not finite: load it in another type.")
+    seeds = [int.from_bytes(key[:4], "little") + options.seed for key in block_ids(blocks)]
+    return _kept_of(hidden, teacher.head.cast(hidden.dtype), options, seeds)
+
+
+def _kept_of(hidden: Tensor, head: Head, options: LabelOptions, seeds: Iterable[int]) -> dict[str, np.ndarray]:
+    """What is kept of the teacher's hidden states ``[B, L - 1, H]``: arrays ``[B, L - 1, ...]``.
+
+    Each block has a seed of its own, so that neither order nor company changes what is drawn.
+    """
     if options.kind == "hidden":
         return {"hidden": _sixteen_bits(hidden, options.dtype)}
-    head = teacher.head.cast(hidden.dtype)
-    parts = [
-        _describe(rows, head, options, int.from_bytes(key[:4], "little") + options.seed)
-        for rows, key in zip(hidden, block_ids(blocks), strict=True)
-    ]
-    return {name: np.stack([part[name] for part in parts]) for name in ARRAYS[options.kind]}
+    parts = [_describe(rows, head, options, seed) for rows, seed in zip(hidden, seeds, strict=True)]
+    return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
 
 @torch.no_grad()
@@ -318,7 +317,6 @@ def _describe(hidden: Tensor, head: Head, options: LabelOptions, seed: int) -> d
         tail = p.scatter_(-1, ids, 0.0).sum(-1).log().clamp(min=-80)  # added up: 1 - the rest would be noise
         arrays = {"log_probs": top, "log_tail": tail}
     else:
-        # Seeded by the block, so that neither order nor company changes what is drawn.
         generator = torch.Generator(p.device).manual_seed(seed)
         ids = torch.multinomial(p, options.k, replacement=True, generator=generator)
         arrays = {"entropy": -(p * log_p).sum(-1)}
@@ -344,9 +342,10 @@ def _sixteen_bits(hidden: Tensor, dtype: str) -> np.ndarray:
 def _target(
     options: LabelOptions, arrays: Mapping[str, np.ndarray], head: Head | None, device: torch.device | str
 ) -> Target:
-    """Of the arrays of some positions, ``[N, ...]`` each."""
+    """Of the arrays ``[B, L - 1, ...]`` of some blocks: a row a position."""
     if options.kind == "text":
         raise WorkbenchError("Labels of kind 'text' are tokens to imitate by cross-entropy: set kd_weight to 0.")
+    arrays = {k: v.reshape(-1, *v.shape[2:]) for k, v in arrays.items()}
     if options.kind == "hidden":
         hidden = torch.from_numpy(arrays["hidden"]).view(getattr(torch, options.dtype))
         return Hidden(hidden.to(device), head.to(device))
@@ -416,10 +415,8 @@ def gradient_fidelity(
     exact: dict[float, list[Tensor]] = {}
     rows = {}
     for name, options in kinds.items():
-        if options.kind == "hidden":
-            at, mass, arrays = temperature, 1.0, {"hidden": _sixteen_bits(flat, options.dtype)}
-        else:
-            at, arrays, mass = options.temperature, *_sparse(flat, head, options, blocks.shape[1] - 1)
+        at = temperature if options.kind == "hidden" else options.temperature
+        arrays = _kept_of(states, head, options, range(options.seed, options.seed + len(states)))
         if at not in exact:
             exact = {at: gradient(Hidden(flat, teacher.head), at)}
         found = gradient(_target(options, arrays, teacher.head, student.device), at)
@@ -427,23 +424,21 @@ def gradient_fidelity(
         cosine = dot(found, exact[at]) / (norms[0] * norms[1])
         rows[name] = {
             "degrees": float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))),
-            "mass": mass,
+            "mass": _mass(states, head, at, arrays["tokens"]) if "tokens" in arrays else 1.0,
             "bytes_per_token": sum(v.nbytes for v in arrays.values()) / len(flat),
             "norm_ratio": norms[0] / norms[1],
         }
     return pd.DataFrame(rows).T.rename_axis("labels")
 
 
-def _sparse(flat: Tensor, head: Head, options: LabelOptions, size: int) -> tuple[dict[str, np.ndarray], float]:
-    """Arrays of all positions, a block at a time, and the probability that the stored tokens hold."""
-    parts, held = [], 0.0
-    for i, rows in enumerate(flat.split(size)):
-        parts.append(_describe(rows, head, options, options.seed + i))
-        p = (head.logits(rows).float() / options.temperature).softmax(-1)
-        tokens = torch.from_numpy(parts[-1]["tokens"].astype(np.int64)).to(p.device)
-        seen = torch.zeros_like(p).scatter_(-1, tokens, 1.0)
+def _mass(hidden: Tensor, head: Head, temperature: float, tokens: np.ndarray) -> float:
+    """The teacher's probability that the stored tokens ``[B, L - 1, k]`` hold, a mean over positions."""
+    held = 0.0
+    for rows, ids in zip(hidden, tokens, strict=True):  # a block at a time: all logits of a step are many
+        p = (head.logits(rows).float() / temperature).softmax(-1)
+        seen = torch.zeros_like(p).scatter_(-1, torch.from_numpy(ids.astype(np.int64)).to(p.device), 1.0)
         held += float((p * seen).sum())
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, held / len(flat)
+    return held / tokens[..., 0].size
 
 
 def recommend(table: pd.DataFrame, degrees: float = 10.0) -> str:

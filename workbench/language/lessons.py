@@ -1,7 +1,8 @@
 """Lessons of causal language models: completions of a `TraceTask`, blocks of a `TextTask`; see `training.Lesson`.
 
 Both predict each token from those before it, and neither spends much on padding: completions are packed into lines,
-blocks are all of one length. Next to read: `workbench.training`, whose loop takes them.
+blocks are all of one length. A completion's loss goes through `training.Distiller`, a block's through the fused loss,
+because its vocabulary is a large model's. Next to read: `workbench.training`, whose loop takes them.
 """
 
 import math
@@ -61,7 +62,10 @@ class TextDistiller(nn.Module):
 
 
 def pack(lengths: Sequence[int]) -> list[list[int]]:
-    """Row numbers that share a line no longer than the longest row: rows end to end instead of padding."""
+    """Row numbers that share a line no longer than the longest row: rows end to end instead of padding.
+
+    Longest first, each into the first line with room (first fit decreasing): at most 11/9 of the fewest lines, and one.
+    """
     width, lines, room = max(lengths), [], []
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         at = next((i for i, free in enumerate(room) if free >= lengths[row]), len(lines))
@@ -115,7 +119,7 @@ class TraceLesson(Lesson):
 
         read = {
             "input_ids": lay(lambda i: self.pairs[i][0], self.tokenizer.pad_token_id),
-            # Positions that start again tell attention where a row begins: none sees another.
+            # Positions that start again at 0 tell attention where a row begins: none sees another, as without packing.
             "position_ids": lay(lambda i: range(len(self.pairs[i][0])), 0),
             "use_cache": False,
         }

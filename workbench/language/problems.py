@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import pandas as pd
 
@@ -29,6 +29,7 @@ from workbench.store import fingerprint
 SPLITS = {"test": range(0, 2), "validation": range(2, 3), "train": range(3, 10)}  # tenths of all prompts
 VERDICTS = ("verified", "right answer, wrong step", "wrong answer", "no answer")
 MARK = "#"  # stands before the answer
+MISSING = "(missing)"  # stands for a step
 # What turns the dial of a reasoning-gym generator: its smallest and its largest value are set alike.
 GYM = {
     "chain_sum": ("min_terms", "max_terms"),
@@ -114,19 +115,13 @@ def problems(
     count, seed, family = whole("count", count, 1, 10_000_000), SEED.check("seed", seed), Text().check("family", family)
     difficulties = [whole("difficulty", d, 0, 1000) for d in sequence("difficulties", difficulties, "whole numbers")]
     kind, _, name = family.partition(":")
-    sources = {"gym": _gym, "hub": _hub}
-    if not name and family not in FAMILIES or name and kind not in sources:
+    if kind not in SOURCES or bool(name) == (kind in FAMILIES):
         raise unknown("family", family, [*FAMILIES, "gym:<name>", "hub:<name>"])
     found: list[Problem] = []
     for difficulty in difficulties:
-        if not name and difficulty < FAMILIES[family].easiest:
-            raise WorkbenchError(
-                f"A difficulty of {difficulty} makes no {family} problem: start at {FAMILIES[family].easiest}."
-            )
-        key = f"{family} {difficulty} {split} {seed}"
-        stream = sources[kind](name, difficulty, key) if name else _stream(family, difficulty, key)
+        stream = SOURCES[kind](name or kind, difficulty, f"{family} {difficulty} {split} {seed}")
         mine: dict[str, Problem] = {}
-        for problem, _ in zip(stream, range(100 * count + 1000), strict=False):
+        for problem in islice(stream, 100 * count + 1000):
             if _tenth(problem.prompt) in SPLITS[split]:
                 mine.setdefault(problem.prompt, problem)
             if len(mine) == count:
@@ -220,9 +215,6 @@ def trace_view(chosen: Sequence[Problem], texts: Mapping[str, Sequence[str]]) ->
     Raises:
         WorkbenchError: a writer with another number of completions.
     """
-    for writer, written in texts.items():
-        if len(written) != len(chosen):
-            raise WorkbenchError(f"{writer} wrote {len(written)} completions of {len(chosen)} problems: give one each.")
     return TraceView(list(chosen), {writer: list(written) for writer, written in texts.items()})
 
 
@@ -233,17 +225,11 @@ class TraceView:
     problems: list[Problem]
     texts: dict[str, list[str]]
 
-    def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{html(name)}</th>' for name in ["problem", "truth", *self.texts])
-        rows = []
-        for i, problem in enumerate(self.problems):
-            cells = [f"<b>{html(problem.prompt)}</b><br>difficulty {problem.difficulty}"]
-            cells += [_lines(problem, problem.completion, judged=False)]
-            cells += [_lines(problem, written[i]) for written in self.texts.values()]
-            rows.append("".join(f'<td style="vertical-align:top;text-align:left">{cell}</td>' for cell in cells))
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        note = "✗ marks the first wrong, missing or needless step; ✓ a right answer."
-        return f"<table><caption>{note}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    def __post_init__(self) -> None:
+        for writer, written in self.texts.items():
+            if len(written) != len(self.problems):
+                counts = f"{len(written)} completions of {len(self.problems)} problems"
+                raise WorkbenchError(f"{writer} wrote {counts}: give one each.")
 
     def frame(self) -> pd.DataFrame:
         """A row a problem: question, answer, each writer's steps and answer, and ``<writer> first wrong`` (from 0)."""
@@ -251,44 +237,54 @@ class TraceView:
         for i, problem in enumerate(self.problems):
             row = {"question": f"{problem.prompt} (difficulty {problem.difficulty})", "answer": problem.answer}
             for writer, written in self.texts.items():
-                found, steps, answer = verify(problem, written[i]), steps_of(written[i]), written[i].partition(MARK)[2]
-                if problem.family not in FAMILIES:
-                    steps, answer = written[i].strip().splitlines(), final_answer(written[i]) or ""
-                wrong = found.first_wrong
-                if wrong is not None and wrong >= len(steps):
-                    steps.append("(missing)")
-                if wrong is None and not found.answer_right:
-                    wrong = len(steps)  # the answer's line
+                steps, answer, found = _read(problem, written[i])
+                wrong = len(steps) if found.first_wrong is None and not found.answer_right else found.first_wrong
                 row |= {writer: [*steps, f"answer: {answer or 'none'}"], f"{writer} first wrong": wrong}
             rows.append(row)
         return pd.DataFrame(rows)
 
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{html(name)}</th>' for name in ["problem", "truth", *self.texts])
+        rows = []
+        for i, problem in enumerate(self.problems):
+            cells = [f"<b>{html(problem.prompt)}</b><br>difficulty {problem.difficulty}"]
+            cells += [_html(problem, problem.completion, judged=False)]
+            cells += [_html(problem, written[i]) for written in self.texts.values()]
+            rows.append("".join(f'<td style="vertical-align:top;text-align:left">{cell}</td>' for cell in cells))
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        note = "✗ marks the first wrong, missing or needless step; ✓ a right answer."
+        return f"<table><caption>{note}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
     def __repr__(self) -> str:
         """The same in plain text, a block a problem."""
-        blocks = []
+        lines = []
         for i, problem in enumerate(self.problems):
-            lines = [f"{problem.prompt}  (truth: {problem.completion})"]
+            lines.append(f"{problem.prompt}  (truth: {problem.completion})")
             for writer, written in self.texts.items():
                 found = verify(problem, written[i])
                 at = "" if found.first_wrong is None else f", step {found.first_wrong + 1}"
                 lines.append(f"  {writer}: {written[i]}  [{found.verdict}{at}]")
-            blocks.append("\n".join(lines))
-        return "\n".join(blocks)
+        return "\n".join(lines)
 
 
-def _lines(problem: Problem, text: str, judged: bool = True) -> str:
-    """A completion in HTML, a line a step."""
-    found, steps = verify(problem, text), steps_of(text)
-    if problem.family not in FAMILIES:  # worded: its steps are not checked
-        steps = [text.strip()]
-    lines = [f"<code>{html(step)}</code>" for step in steps]
-    if judged and found.first_wrong is not None:
-        wrong = found.first_wrong
-        shown = f"<s><code>{html(steps[wrong])}</code></s> wrong" if wrong < len(steps) else "missing"
-        lines[wrong : wrong + 1] = [f"<mark>✗ {shown} step {wrong + 1}</mark>"]
+def _read(problem: Problem, text: str) -> tuple[list[str], str, Verdict]:
+    """(steps, among them the first that is missing; answer, "" if there is none; verdict)."""
+    found = verify(problem, text)
     if problem.family in FAMILIES:
-        _, mark, answer = text.partition(MARK)
-        lines += [f"answer <code>{html(answer)}</code>" if mark else "no answer"]
+        steps, answer = steps_of(text), text.partition(MARK)[2]
+    else:  # worded: its steps are not checked
+        steps, answer = text.strip().splitlines(), final_answer(text) or ""
+    return steps + [MISSING] * (found.first_wrong == len(steps)), answer, found
+
+
+def _html(problem: Problem, text: str, judged: bool = True) -> str:
+    """A completion, a line a step."""
+    steps, answer, found = _read(problem, text)
+    lines = [f"<code>{html(step)}</code>" for step in steps]
+    if judged and (wrong := found.first_wrong) is not None:
+        what = "missing" if steps[wrong] is MISSING else f"<s>{lines[wrong]}</s> wrong"
+        lines[wrong] = f"<mark>✗ {what} step {wrong + 1}</mark>"
+    lines.append(f"answer <code>{html(answer)}</code>" if answer else "no answer")
     if judged:
         lines[-1] += f" {'✓' if found.answer_right else '✗'}<br><i>{found.verdict}</i>"
     return "<br>".join(lines)
@@ -302,13 +298,6 @@ class _Family:
     easiest: int
     make: Callable[[random.Random, int], tuple[str, str, str]]  # -> prompt, trace, answer
     first_wrong: Callable[[Problem, list[str]], int | None]
-
-
-def _stream(family: str, difficulty: int, key: str) -> Iterable[Problem]:
-    rng = random.Random(key)
-    while True:
-        prompt, trace, answer = FAMILIES[family].make(rng, difficulty)
-        yield Problem(family, difficulty, prompt, answer, trace)
 
 
 def _tenth(prompt: str) -> int:
@@ -388,6 +377,15 @@ FAMILIES = {
 }
 
 
+def _made(family: str, difficulty: int, key: str) -> Iterable[Problem]:
+    rng, made = random.Random(key), FAMILIES[family]
+    if difficulty < made.easiest:
+        raise WorkbenchError(f"A difficulty of {difficulty} makes no {family} problem: start at {made.easiest}.")
+    while True:
+        prompt, trace, answer = made.make(rng, difficulty)
+        yield Problem(family, difficulty, prompt, answer, trace)
+
+
 def _gym(name: str, difficulty: int, key: str) -> Iterable[Problem]:
     if name not in GYM:
         raise unknown("reasoning-gym generator", name, GYM)
@@ -432,3 +430,6 @@ def _number(text: str) -> float | str:
     """The number in an answer, "$1,200." as 1200.0; the text itself if there is none or more than one."""
     found = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
     return float(found[0].replace(",", "")) if len(found) == 1 else text.strip()
+
+
+SOURCES = {**dict.fromkeys(FAMILIES, _made), "gym": _gym, "hub": _hub}  # of problems, without end or until all are seen

@@ -2,9 +2,7 @@
 
 Both return the task with another ``unlabelled`` split. The teacher labels what it finds there, so a written text needs
 no right label; what counts is that it looks like the texts to come. `tests/benchmarks/transfer_set.py` measures it.
-
-`noisy` is not `workbench.noise.noisy`: that one hits the same words at every rate, for comparing rates; this one draws
-copy after copy, and the results in data/README.md were measured on its draws. Next to read: `workbench.soft_labels`.
+Next to read: `workbench.soft_labels`, where the teacher labels them.
 """
 
 import json
@@ -14,13 +12,12 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import pandas as pd
 import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from workbench import weights
-from workbench.errors import SEED, WorkbenchError, number, shown, whole
+from workbench.errors import SEED, WorkbenchError, number, whole
 from workbench.language.causal import Sampling, default_device, generate, load_causal
 from workbench.losses import check_temperature
 from workbench.store import Store, code_fingerprint
@@ -32,14 +29,12 @@ AT_ONCE = 32  # texts that a language model writes side by side
 WRITING = Sampling(max_new_tokens=24)
 
 
-def noisy(text: str, rate: float, rng: random.Random) -> str:
-    """`text` with each word, at `rate` in [0, 1], dropped, swapped with the next one or mistyped (a third each).
+def _copy(text: str, rate: float, rng: random.Random) -> str:
+    """`text` with each word, at `rate`, dropped, swapped with the next one or mistyped (a third each); one word stays.
 
-    At least one word stays. A typing error drops, doubles, replaces or swaps one letter.
+    Not `workbench.noise.noisy`: that one hits the same words at every rate, for comparing rates; this one draws copy
+    after copy, and what data/README.md says was measured on its draws.
     """
-    if not isinstance(text, str):
-        raise WorkbenchError(f"text is {shown(text)}: give a string.")
-    rate = number("rate", rate, 0, 1)
     words, out, i = text.split(), [], 0
     while i < len(words):
         kind = rng.choice(("drop", "swap", "typo")) if rng.random() < rate else "keep"
@@ -55,6 +50,7 @@ def noisy(text: str, rate: float, rng: random.Random) -> str:
 
 
 def _mistyped(word: str, rng: random.Random) -> str:
+    """One letter dropped, doubled, replaced or swapped."""
     at = rng.randrange(len(word))
     here, rest = word[at], word[at + 1 :]
     made = {"drop": rest, "double": here + here + rest, "replace": rng.choice(LETTERS) + rest}
@@ -63,18 +59,18 @@ def _mistyped(word: str, rng: random.Random) -> str:
 
 
 def augmented(task: Task, *, copies: int = 20, rate: float = 0.2, seed: int = 0) -> Task:
-    """`task` with noisy copies of its labelled texts for unlabelled ones.
+    """`task` with noisy copies of its labelled texts for unlabelled ones: words dropped, swapped and mistyped.
 
     Args:
         task: only its labelled texts are read; its unlabelled ones are replaced.
         copies: tries a text; what is equal to another text is dropped.
-        rate: see `noisy`.
+        rate: share of the words that are hit, above 0.
         seed: of the noise.
     """
     copies, rate = whole("copies", copies, 1, 10_000), number("rate", rate, above=0, most=1)
     seed = SEED.check("seed", seed)
     rng = random.Random(f"noise {seed}")
-    made = [noisy(text, rate, rng) for text in task.labelled["text"] for _ in range(copies)]
+    made = [_copy(text, rate, rng) for text in task.labelled["text"] for _ in range(copies)]
     return with_texts(task, made, f"transfer set: its labelled texts made noisy ({copies} copies, rate {rate})")
 
 
@@ -148,9 +144,7 @@ def written(
 
 
 @torch.inference_mode()
-def _continue(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, how: Sampling
-) -> list[str]:
+def _continue(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, how: Sampling) -> list[str]:
     """The next item of a list, `AT_ONCE` times; "" where it did not end."""
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
     read = model(input_ids=ids[:, :-1], use_cache=True).past_key_values  # once: it is longer than what follows
@@ -164,15 +158,13 @@ def _continue(
 
 def with_texts(task: Task, texts: list[str], how: str) -> Task:
     """`task` with `texts` for unlabelled ones: each once, and none that is labelled or held out."""
-    seen = {_plain(text) for split in SPLITS if split != "unlabelled" for text in getattr(task, split)["text"]}
-    kept = []
+    others = {_plain(text) for split in SPLITS if split != "unlabelled" for text in getattr(task, split)["text"]}
+    first: dict[str, str] = {}
     for text in texts:
-        plain = _plain(text)
-        if plain and plain not in seen:
-            seen.add(plain)
-            kept.append(text)
-    rows = pd.DataFrame({"text": kept, "label": -1, "group": [f"made {i}" for i in range(len(kept))]})
-    unlabelled = Dataset.from_pandas(rows.astype({"text": str, "group": str}), preserve_index=False)
+        first.setdefault(_plain(text), text)
+    kept = [text for plain, text in first.items() if plain and plain not in others]
+    rows = {"text": kept, "label": [-1] * len(kept), "group": [f"made {i}" for i in range(len(kept))]}
+    unlabelled = Dataset.from_dict(rows, features=task.labelled.features)
     return replace(task, unlabelled=unlabelled, source=f"{task.source}; {how}")
 
 

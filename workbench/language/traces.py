@@ -25,7 +25,7 @@ from workbench.errors import Number, Text, WorkbenchError, sequence, setting, se
 from workbench.language import causal
 from workbench.language.causal import Sampling
 from workbench.language.problems import Problem, TraceTask, Verdict, verify
-from workbench.store import Hold, Store, code_fingerprint, fingerprint, write_atomic
+from workbench.store import Entry, Hold, Store, code_fingerprint, fingerprint, write_atomic
 from workbench.verdicts import Results
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ class Local:
         """See `Writer`."""
         model, tokenizer = self._loaded
         prompts = [chat_prompt(tokenizer, q) for q in questions]
-        rows = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
-        reversed_rows = [row[::-1] for row in rows]  # padding on the left, where no text grows
-        ids, mask = (t.flip(1).to(model.device) for t in reading.pad(reversed_rows, tokenizer.pad_token_id))
+        padded = {"padding": True, "padding_side": "left", "return_tensors": "pt"}  # where no text grows
+        read = tokenizer(prompts, add_special_tokens=False, **padded).to(model.device)
+        ids, mask = read["input_ids"], read["attention_mask"]
         out = causal.generate(model, tokenizer, ids, mask, how, threads=self.threads)
         ends = np.atleast_1d(model.generation_config.eos_token_id or tokenizer.eos_token_id)
         new = out[:, ids.shape[1] :].tolist()
@@ -247,35 +247,36 @@ def sample(
         shard = asked[start : start + SHARD]
         chosen = [problems[i] for i, _ in shard]
         inputs = {
-            "writer": writer.fingerprint,
             "problems": fingerprint([asdict(p) for p in chosen]),
             "draws": [draw for _, draw in shard],
             "how": how,
-            "code": code_fingerprint("language.traces:sample"),
         }
         # Each shard's seed follows from what is asked in it: not from the shards before, and not from our code.
-        asked_for = fingerprint([inputs["problems"], inputs["draws"], how])
-        seeded = replace(how, seed=int(asked_for[:8], 16) >> 1)
+        seeded = replace(how, seed=int(fingerprint([*inputs.values()])[:8], 16) >> 1)
+        inputs |= {"writer": writer.fingerprint, "code": code_fingerprint("language.traces:sample")}
 
         def build(folder: Path, chosen: list[Problem] = chosen, how: Sampling = seeded) -> dict:
-            lines = []
-            for problem, written in zip(chosen, writer.write([p.prompt for p in chosen], how), strict=True):
-                found = verify(problem, written.text)
-                if not written.finished:
-                    found = Verdict("no answer", found.first_wrong)
-                row = {"prompt": problem.prompt, **written._asdict(), **asdict(found)}
-                lines.append(json.dumps(row))
-            write_atomic(folder / "traces.jsonl", "\n".join(lines) + "\n")
-            return {"texts": len(lines)}
+            texts = writer.write([p.prompt for p in chosen], how)
+            checked = [_checked(problem, text) for problem, text in zip(chosen, texts, strict=True)]
+            write_atomic(folder / "traces.json", json.dumps(checked))
+            return {"texts": len(checked)}
 
-        text = (store.make("traces", inputs, build).path / "traces.jsonl").read_text(encoding="utf-8")
-        for (i, draw), line in zip(shard, text.splitlines(), strict=True):
-            rows.append({"problem": i, "draw": draw, "difficulty": problems[i].difficulty, **json.loads(line)})
+        text = (store.make("traces", inputs, build).path / "traces.json").read_text(encoding="utf-8")
+        for (i, draw), row in zip(shard, json.loads(text), strict=True):
+            rows.append({"problem": i, "draw": draw, "difficulty": problems[i].difficulty, **row})
         if progress:
             progress(len(rows), len(asked))
     table = pd.DataFrame(rows).astype({"first_wrong": float})
-    right = table["verdict"].map(lambda v: Verdict(v).answer_right)
-    return table.assign(answer_right=right, verified=table["verdict"] == "verified")
+    found = [Verdict(verdict) for verdict in table["verdict"]]
+    return table.assign(answer_right=[v.answer_right for v in found], verified=[v.verified for v in found])
+
+
+def _checked(problem: Problem, written: Written) -> dict[str, object]:
+    """A row of `sample`: what was written, and what the verifier finds in it."""
+    found = verify(problem, written.text)
+    if not written.finished:
+        found = replace(found, verdict="no answer")
+    return {"prompt": problem.prompt, **written._asdict(), **asdict(found)}
 
 
 def sample_all(
@@ -321,8 +322,7 @@ def kept_by_filter(traces: pd.DataFrame, *, or_all: bool = False) -> dict[str, l
     good = ended if good.empty else good
     kinds = {"unfiltered": ended[ended["draw"] == 0], "verified": good.drop_duplicates("problem"), "several": good}
     return {
-        kind: [pair for pair in zip(rows["prompt"], rows["text"], strict=True) if pair[1]]
-        for kind, rows in kinds.items()
+        kind: [(p, t) for p, t in zip(rows["prompt"], rows["text"], strict=True) if t] for kind, rows in kinds.items()
     }
 
 
@@ -393,23 +393,24 @@ def trace_task(
 ) -> TraceTask:
     """(question, text) pairs as a student's task, in its chat template if its `tokenizer` has one."""
 
-    def render(pair: tuple[str, str]) -> tuple[str, str]:
-        return tuple(pair) if tokenizer is None else chat_pair(tokenizer, *pair)
+    def rendered(pairs: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        return tuple(tuple(pair) if tokenizer is None else chat_pair(tokenizer, *pair) for pair in pairs)
 
-    rows = [render(pair) for pair in pairs]
-    prompts, completions = zip(*rows, strict=True) if rows else ((), ())
-    return TraceTask(name, prompts, completions, tuple(render(pair) for pair in validation))
+    taught = rendered(pairs)
+    return TraceTask(name, tuple(p for p, _ in taught), tuple(c for _, c in taught), rendered(validation))
 
 
 @dataclass(frozen=True)
 class SoftTraces:
-    """A teacher's logits at every completion token of one `TraceTask`, on disk."""
+    """A teacher's logits at every completion token of one `TraceTask`, on disk: rows of unequal length in one array."""
 
-    path: Path
-    task: str  # its fingerprint
-    fingerprint: str
-    counts: tuple[int, ...] = field(repr=False)  # completion tokens of each row
+    entry: Entry
     hold: Hold | None = field(default=None, repr=False, compare=False)  # on its files, against `Store.prune`
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the teacher, the task and the code that asked the one about the other."""
+        return fingerprint(["soft traces", self.entry.key])
 
     def open(self, task: TraceTask) -> Callable[[np.ndarray], np.ndarray]:
         """A function from row numbers to logits ``[completion tokens of those rows, V]``, read as they are needed.
@@ -417,12 +418,11 @@ class SoftTraces:
         Raises:
             WorkbenchError: another task's rows.
         """
-        if task.fingerprint != self.task:
+        if task.fingerprint != self.entry.record["inputs"]["task"]:
             raise WorkbenchError(f"These soft labels are not of {task.name}: make them with trace_labels(model, task).")
-        logits = np.load(self.path / "logits.npy", mmap_mode="r", allow_pickle=False)
-        ends = np.cumsum(self.counts)
-        starts = ends - np.array(self.counts)
-        return lambda rows: np.concatenate([logits[starts[i] : ends[i]] for i in rows])
+        logits = np.load(self.entry.path / "logits.npy", mmap_mode="r", allow_pickle=False)
+        ends = np.cumsum([0, *self.entry.record["counts"]])
+        return lambda rows: np.concatenate([logits[ends[i] : ends[i + 1]] for i in rows])
 
 
 @torch.inference_mode()
@@ -447,7 +447,5 @@ def trace_labels(model: str | Path, task: TraceTask, *, store: Store | None = No
         return {"counts": [len(rows) for rows in found]}
 
     store = store or Store()
-    hold = store.hold("soft_traces")
-    entry = store.make("soft_traces", inputs, build)
-    counts = tuple(entry.record["counts"])
-    return SoftTraces(entry.path, task.fingerprint, fingerprint(["soft traces", inputs]), counts, hold)
+    hold = store.hold("soft_traces")  # first: what is found must still be there when it is read
+    return SoftTraces(store.make("soft_traces", inputs, build), hold)
