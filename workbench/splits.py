@@ -14,9 +14,7 @@ def places(groups: int, counts: Mapping[str, int], fold: int = 0) -> list[str]:
     tested = counts.get("test", 0)
     ends = [0, tested, tested + (groups - tested + 1) // 2, groups]
     others = iter([split for split, count in counts.items() if split != "test" for _ in range(count)])
-    return [
-        "test" if ends[fold] <= group < ends[fold + 1] else next(others, "train") for group in range(groups)
-    ]
+    return ["test" if ends[fold] <= group < ends[fold + 1] else next(others, "train") for group in range(groups)]
 
 
 def folds(groups: int, counts: Mapping[str, int]) -> int:

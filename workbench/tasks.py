@@ -82,6 +82,12 @@ class Task:
         """The labelled texts, then the unlabelled ones."""
         return self.labelled["text"][:] + self.unlabelled["text"][:]
 
+    @property
+    def label_budget(self) -> str:
+        """How many labels training may read, in words: ``"95 labels, 5 per class"``."""
+        each = "all there are" if self.labels_per_class is None else f"{self.labels_per_class} per class"
+        return f"{len(self.labelled):,} labels, {each}"
+
     @cached_property
     def fingerprint(self) -> str:
         """Depends on every text, label and group of every split, and on the label names."""

@@ -224,10 +224,24 @@ def decision(found: pd.Series, n_items: int, replace_margin: float = 0.02) -> tu
     needed, have = found["items_needed"], found["n_templates"]
     settle = "More test texts alone would not settle it: it takes more seeds, or another margin."
     if np.isfinite(needed):
-        settle = (f"About {needed:,.0f} test templates ({needed * n_items / have:,.0f} texts) in place of {have:,} "
-                  f"({n_items:,}) would settle it four times in five, if the difference is what it seems."
-                  )  # fmt: skip
+        more, now = f"{needed:,.0f} test texts", f"{n_items:,}"
+        if have < n_items:
+            more = f"{needed:,.0f} test templates ({needed * n_items / have:,.0f} texts)"
+            now = f"{have:,} ({n_items:,})"
+        settle = f"About {more} in place of {now} would settle it four times in five, if it is what it seems."
     return "NOT SHOWN TO REPLACE", settle
+
+
+def percent(row: Mapping[str, float]) -> str:
+    """A row of `arm_estimates` in words: ``"90.2 % (87.5 to 92.9)"``."""
+    estimate, low, high = (100 * row[key] for key in ("estimate", "low", "high"))
+    return f"{estimate:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def points(row: Mapping[str, float]) -> str:
+    """A row of `compare` in words: ``"+3.3 points (+1.1 to +5.4)"``."""
+    estimate, low, high = (100 * row[key] for key in ("estimate", "low", "high"))
+    return f"{estimate:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 
 def arm_estimates(results: Results) -> pd.DataFrame:
