@@ -21,8 +21,8 @@ REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "workbench"
 # Each module imports only from those of its own wing that stand before it, and from the core; publish also from show.
 CORE = (
-    "escape errors turns store noise weights splits voice_commands tasks answers losses metrics verdicts gates reading students "
-    "soft_labels training teachers sweeps speed"
+    "escape errors turns store noise weights splits voice_commands tasks losses metrics verdicts gates reading "
+    "students soft_labels answers training teachers sweeps speed"
 ).split()
 WINGS = {
     "language": "blocks problems fused causal texts labels traces lessons zero_shot",
@@ -129,7 +129,7 @@ SENT = """
 import pickle, sys
 from workbench import training
 for task in pickle.load(sys.stdin.buffer):
-    job = training.Job(task, None, training.TrainConfig(student="llama-1x32"))
+    job = training.Job(task, None, training.TrainConfig(student="llama-1x32", steps=1))
     assert training.run_inputs(job)["task"] == task.fingerprint
     print(training.lesson_of(task).__name__)
 """

@@ -5,14 +5,17 @@ names no class is counted and never mapped to one, and a text without an answer 
 """
 
 import json
+import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from workbench.errors import WorkbenchError, reason, shown
+from workbench.soft_labels import Teacher
 from workbench.store import code_fingerprint, file_hash, fingerprint
 from workbench.tasks import Task
 
@@ -21,7 +24,7 @@ FLOOR = 1e-6  # the least that a class gets
 EVEN = 0.01  # by how much probabilities may miss a sum of 1
 
 
-class Answers:
+class Answers(Teacher):
     """The answers in a CSV (a header; UTF-8) or JSON lines: a row a text.
 
     Columns: ``text``; ``answer``, a class of the task, in whatever case; and, if known, ``probabilities``, a JSON
@@ -33,6 +36,7 @@ class Answers:
     """
 
     licence = "see the terms of the model that gave them"
+    timed = False
 
     def __init__(self, path: Path, task: Task):
         """Read all of it.
@@ -60,17 +64,43 @@ class Answers:
         Raises:
             WorkbenchError: texts that the file doesn't answer.
         """
-        if missing := [text for text in texts if text.strip() not in self._logits]:
-            odd = f"; {self.unknown.total()} of its answers name no class, such as {next(iter(self.unknown), None)!r}"
+        known = self.has(texts)
+        if not known.all():
             raise WorkbenchError(
-                f"{self.path} answers {len(texts) - len(missing):,} of {len(texts):,} texts, not {shown(missing[0])}"
-                f"{odd if self.unknown else ''}: add answers, or take the rows without one out of the task."
+                f"{self.path} answers {known.sum():,} of {len(texts):,} texts, not {shown(texts[int(known.argmin())])}"
+                f"{self._odd()}: add answers, or take the rows without one out of the task (`answered`)."
             )
         return np.stack([self._logits[text.strip()] for text in texts])
 
-    def describe(self, texts: list[str]) -> dict[str, float]:
-        """Nothing is known of the model that gave them."""
-        return dict.fromkeys(("parameters", "bytes", "flops"), np.nan)
+    def has(self, texts: Sequence[str]) -> np.ndarray:
+        """Whether the file answers each text, ``[N]`` bool."""
+        return np.array([text.strip() in self._logits for text in texts], bool)
+
+    def answered(self, task: Task) -> Task:
+        """`task` with the texts that have an answer, in every split; a warning counts what is left out.
+
+        Raises:
+            WorkbenchError: none of the labelled or test texts has an answer.
+        """
+        parts, left_out = {}, []
+        for split in ("labelled", "unlabelled", "validation", "calibration", "test"):
+            rows = getattr(task, split)
+            known = self.has(rows["text"][:])
+            if split in ("labelled", "test") and not known.any():
+                raise WorkbenchError(
+                    f"{self.path} answers none of the {len(rows):,} {split} texts of {task.name}{self._odd()}: "
+                    "give answers to this task's texts, test texts included."
+                )
+            if not known.all():
+                left_out.append(f"{(~known).sum():,} of {len(rows):,} {split}")
+                parts[split] = rows.select(np.flatnonzero(known))
+        if left_out:
+            warnings.warn(f"{self.path} has no answer to {', '.join(left_out)} texts: left out.", stacklevel=2)
+        return replace(task, **parts)
+
+    def _odd(self) -> str:
+        some = next(iter(self.unknown), None)
+        return f"; {self.unknown.total()} of its answers name no class, such as {some!r}" if self.unknown else ""
 
     def _add(self, where: str, row: dict[str, object]) -> None:
         for column in ("text", "answer"):

@@ -1,14 +1,19 @@
-"""Teachers: from a bag of words to a language model, all with ``logits(texts)`` and ``fingerprint``.
+"""Teachers: from a bag of words to a language model, each a `soft_labels.Teacher`.
 
-`load_teacher` knows four by name, takes any sequence classifier by hub name or path, fine-tunes any encoder, and reads
-what a model elsewhere has answered (`answers`).
+`load_teacher` knows four by name and chooses among three (``"auto"``), takes any sequence classifier by hub name or
+path, fine-tunes any encoder, reads what a model elsewhere has answered (`answers`), and takes a teacher of your own.
 """
 
+import runpy
+import tempfile
+import time
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import sklearn
 import torch
 from scipy.optimize import minimize
@@ -19,24 +24,25 @@ from transformers import AutoModel, AutoTokenizer
 
 from workbench import reading, students, weights
 from workbench.answers import Answers
-from workbench.errors import TEMPERATURE, WorkbenchError, unknown
-from workbench.soft_labels import SoftLabels, Teacher
+from workbench.errors import TEMPERATURE, WorkbenchError, reason, unknown
+from workbench.soft_labels import SoftLabels, Teacher, as_teacher
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
-from workbench.training import Job, Run, TrainConfig, find_run, train
+from workbench.training import Job, Run, TrainConfig, choose_device, find_run, train
+from workbench.verdicts import Results, arm_estimates
 
 MINILM = "all-MiniLM-L6-v2"
 # The last step's weights, so that no other label is read than those it is trained on. The rate is ten times the usual
 # one for BERT: there are a hundred steps, not thousands.
 FINETUNE = TrainConfig(
-    student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, eval_every=50,
-    keep="last",
-)  # fmt: skip
+    student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, keep="last"
+)
+EPOCHS, MOST = 8, 1500  # over the labelled rows; steps
 # Of any other encoder, by hub name or path: the usual rate, and steps enough for few labels of many classes.
 FINETUNE_ANY = replace(FINETUNE, steps=500, batch_size=16, learning_rate=5e-5)
 
 
-class BagOfWords:
+class BagOfWords(Teacher):
     """TF-IDF of words and word pairs, then logistic regression: the rival every neural claim must beat.
 
     Given soft labels it is a student: taught what the teacher says of the whole transfer set, it is the cheapest there
@@ -82,7 +88,7 @@ class BagOfWords:
         return {"parameters": size, "bytes": 8 * size, "flops": 2 * words * len(self.label_names)}
 
 
-class FrozenProbe:
+class FrozenProbe(Teacher):
     """Sentence embeddings of a frozen all-MiniLM-L6-v2, then logistic regression."""
 
     name = "frozen MiniLM"
@@ -107,7 +113,7 @@ class FrozenProbe:
         return reading.describe(self.model, self.tokenizer, texts)
 
 
-class Classifier:
+class Classifier(Teacher):
     """A transformers sequence classifier, from a path or a hub name."""
 
     def __init__(self, name: str, source: str | Path, task: Task, licence: str = "see its model card"):
@@ -132,29 +138,44 @@ class Classifier:
 
 
 TEACHERS = {
+    "auto": "the best of the next three by cross-validation on the labelled rows",
     "bag-of-words": "TF-IDF and logistic regression on the labelled rows",
     "minilm-frozen": "frozen all-MiniLM-L6-v2 embeddings and logistic regression on the labelled rows",
     "minilm-finetuned": "all-MiniLM-L6-v2 fine-tuned on the labelled rows",
     "smollm2-zero-shot": "SmolLM2-135M-Instruct choosing among the class names, without labels",
     "finetune:<model>": "an encoder, by hub name or path, fine-tuned on the labelled rows",
     "answers:<file>": "what any model has answered already: a CSV or JSONL of texts and answers",
+    "python:<file>": "your own: a Python file whose teacher(task) gives one",
 }
+CANDIDATES = ("bag-of-words", "minilm-frozen", "minilm-finetuned")  # the cheaper first
+FOLDS, JUDGED_ROWS = 3, 2000
+WORK = 250_000  # tokens: what one core fine-tunes MiniLM on in about two minutes
 
 
-def load_teacher(name: str, task: Task, *, store: Store | None = None) -> Teacher:
+def load_teacher(name: str | Teacher, task: Task, *, store: Store | None = None) -> Teacher:
     """A teacher for `task`, by a name in `TEACHERS`, or a classifier's path or hub name.
+
+    ``"auto"`` is the best of `candidates`, the cheapest of those that are equally good.
 
     A model without the task's classes needs training first: ``"finetune:answerdotai/ModernBERT-base"`` is that encoder
     with a new head, fine-tuned on the labelled rows as `FINETUNE_ANY` says. The run is stored and found again.
 
+    A file of yours (``"python:mine.py"``) is run, with all the rights you have.
+
     Raises:
         WorkbenchError: no such teacher, or classes that are not the task's.
     """
+    if not isinstance(name, str):
+        return as_teacher(name)
+    if name == "auto":
+        name = best(candidates(task, store=store))
     if weights.named(name).startswith("finetune:"):
         source = name.removeprefix("finetune:")
         return _finetuned(task, replace(FINETUNE_ANY, student=source), f"fine-tuned {Path(source).name}", store)
     if name.startswith("answers:"):
         return Answers(Path(name.removeprefix("answers:")), task)
+    if name.startswith("python:"):
+        return _own(Path(name.removeprefix("python:")), task)
     match name:
         case "bag-of-words":
             return BagOfWords(task)
@@ -169,6 +190,115 @@ def load_teacher(name: str, task: Task, *, store: Store | None = None) -> Teache
     return Classifier(name, name, task)
 
 
+def candidates(task: Task, *, store: Store | None = None) -> pd.DataFrame:
+    """How good the fast teachers are by cross-validation on the labelled rows; no other label is read.
+
+    Rows of a group are held out together, every fold's training rows have every class, and a class with one labelled
+    group is therefore trained on and never judged. Beyond `JUDGED_ROWS` rows, the first of each class are used. Where
+    fine-tuning on all folds would take more than `WORK` tokens, one fold is judged; where one takes more,
+    fine-tuning is left out. What was found is stored: the second call reads it.
+
+    Returns:
+        One row a teacher of `CANDIDATES`, the cheaper first: teacher, accuracy (class-balanced), low, high (its 95 %
+        interval), seconds (of all fits); NaN where it was not tried or no class has two groups.
+
+    Raises:
+        WorkbenchError: a class without a labelled row.
+    """
+    labelled = task.labelled.to_pandas()
+    rank = labelled.groupby("label").cumcount()
+    rows = np.sort(np.lexsort((labelled["label"], rank))[:JUDGED_ROWS])
+    task = replace(task, labelled=task.labelled.select(rows), unlabelled=task.unlabelled.select([]))
+    fold_of = _folds(task.labelled["label"][:], task.labelled["group"][:])
+    fits = _affordable(task)
+    judged = np.flatnonzero((fold_of >= 0) & (fold_of < (fits or FOLDS)))
+    tried = {}
+    if len(judged):
+        names = CANDIDATES if fits else CANDIDATES[:-1]
+        tried = {name: _held_out(name, task, fold_of, judged, store or Store()) for name in names}
+    table = pd.DataFrame({"teacher": CANDIDATES}).reindex(columns=["teacher", "accuracy", "low", "high", "seconds"])
+    if tried:
+        truth = {"labels": np.array(task.labelled["label"])[judged], "groups": np.array(task.labelled["group"])[judged]}
+        found = arm_estimates(Results({name: record["correct"] for name, record in tried.items()}, **truth))
+        known = table.index[: len(tried)]
+        table.loc[known, ["accuracy", "low", "high"]] = found[["estimate", "low", "high"]].to_numpy()
+        table.loc[known, "seconds"] = [record["seconds"] for record in tried.values()]
+    return table
+
+
+def best(scores: pd.DataFrame) -> str:
+    """The name that ``"auto"`` means, from `candidates`; where nothing could be judged, the frozen probe."""
+    if scores["accuracy"].isna().all():
+        return "minilm-frozen"
+    return scores["teacher"][scores["accuracy"].idxmax()]  # the first of equals: the cheapest
+
+
+def _folds(labels: list[int], groups: list[Any]) -> np.ndarray:
+    """Which fold holds out each row, ``[N]``; -1 for rows of a class that would then have none left."""
+    rows = pd.DataFrame({"label": labels, "group": groups})
+    first = rows.drop_duplicates("group")
+    fold = pd.Series(((first.groupby("label").cumcount() + first["label"]) % FOLDS).to_numpy(), first["group"])
+    rows["fold"] = rows["group"].map(fold)
+    alone = rows.groupby("label")["fold"].transform("nunique") < 2
+    return rows["fold"].mask(alone, -1).to_numpy()
+
+
+def _affordable(task: Task) -> int:
+    """On how many of the folds fine-tuning may be tried."""
+    tokens = sum(min(len(text) / 4, FINETUNE.max_length) for text in task.labelled["text"])
+    a_row = tokens / max(len(task.labelled), 1)
+    part = replace(task, labelled=task.labelled.select(range(len(task.labelled) * (FOLDS - 1) // FOLDS)))
+    return min(FOLDS, int(WORK / (finetune_steps(part) * FINETUNE.batch_size * max(a_row, 1))))
+
+
+def _held_out(name: str, task: Task, fold_of: np.ndarray, judged: np.ndarray, store: Store) -> dict[str, Any]:
+    """Whether a teacher is right on each judged row when it is trained without the row's fold; seconds."""
+    columns = [task.labelled[column][:] for column in ("text", "label", "group")]
+
+    def build(folder: Path) -> dict[str, Any]:
+        began, right = time.monotonic(), np.zeros(len(fold_of), bool)
+        for fold in np.unique(fold_of[judged]):
+            held = np.flatnonzero(fold_of == fold)
+            asked = task.labelled.select(held)
+            # Only these are looked at: the splits of the task have labels that are not to be read.
+            part = replace(task, labelled=task.labelled.select(np.flatnonzero(fold_of != fold)))
+            part = replace(part, validation=asked, calibration=asked, test=asked)
+            with tempfile.TemporaryDirectory() as place:  # a fine-tuned model of a fold is 90 MB that nobody wants
+                logits = load_teacher(name, part, store=Store(place)).logits(asked["text"][:])
+            right[held] = logits.argmax(-1) == np.array(asked["label"])
+        return {"correct": right[judged].tolist(), "seconds": round(time.monotonic() - began, 2)}
+
+    inputs = {
+        "teacher": name,
+        "rows": fingerprint([columns, list(task.label_names), fold_of.tolist(), judged.tolist()]),
+        "code": code_fingerprint("teachers:_held_out", "training:train", "training:ClassifierLesson"),
+        "device": choose_device()[0].type,
+        "sklearn": sklearn.__version__,
+    }
+    return store.make("teacher_scores", inputs, build).record
+
+
+def _own(path: Path, task: Task) -> Teacher:
+    try:
+        make = runpy.run_path(str(path))["teacher"]
+    except OSError as error:
+        raise WorkbenchError(f"Can't read {path} ({reason(error)}): check the path after 'python:'.") from None
+    except KeyError:
+        raise WorkbenchError(f"{path} defines no teacher: write a function teacher(task) that gives one.") from None
+    return as_teacher(make(task))
+
+
+def finetune_steps(task: Task, config: TrainConfig = FINETUNE) -> int:
+    """Steps of a fine-tuned teacher: `EPOCHS` over the labelled rows, from the config's own number to `MOST`."""
+    return max(config.steps, min(MOST, round(EPOCHS * len(task.labelled) / config.batch_size)))
+
+
+def finetune(task: Task, config: TrainConfig = FINETUNE) -> TrainConfig:
+    """The config that ``"minilm-finetuned"`` is trained with on `task`; it looks at validation once, at its end."""
+    steps = finetune_steps(task, config)
+    return replace(config, steps=steps, eval_every=steps)
+
+
 def from_run(run: Run, task: Task, name: str) -> Classifier:
     """A finished run as a teacher."""
     known = run.config.student.startswith("minilm")
@@ -176,7 +306,7 @@ def from_run(run: Run, task: Task, name: str) -> Classifier:
 
 
 def _finetuned(task: Task, config: TrainConfig, name: str, store: Store | None) -> Classifier:
-    job = Job(task, None, config)
+    job = Job(task, None, finetune(task, config))
     for _ in train(job, store=store):
         pass
     return from_run(find_run(job, store), task, name)

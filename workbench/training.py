@@ -11,7 +11,7 @@ import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, singledispatch
 from importlib import import_module
 from pathlib import Path
@@ -48,7 +48,20 @@ from workbench.tasks import Task
 from workbench.turns import Own
 
 LONGEST_SMALL = 25_000  # tokens: its tokenizer counts to 100,000 characters
+AUTO = "auto"
+EPOCHS, FEWEST, MOST = 6, 300, 3000
 _COUNT = Number(1, MANY, whole=True, unit="steps")
+
+
+@dataclass(frozen=True)
+class _OrAuto(Number):
+    """Such a number, or ``"auto"``, which a `Job` turns into one."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}, or {AUTO!r}"
+
+    def check(self, name: str, value: Any) -> Any:
+        return AUTO if isinstance(value, str) and value == AUTO else super().check(name, value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +72,9 @@ class TrainConfig(Objective):
 
     Attributes:
         student: see `workbench.students`: ``"2x64"``, ``"minilm-2"``, a hub name or a path.
-        labelled_fraction: share of each batch drawn from the labelled rows. None: 1 without a
-            distillation term; a quarter where both terms count; otherwise rows as they come in the transfer set.
-        steps: optimizer steps.
+        labelled_fraction: share of each batch drawn from the labelled rows. None: rows as they come in the transfer
+            set, whatever the weights of the terms; without a distillation term, labelled rows alone.
+        steps: optimizer steps; ``"auto"`` is what `auto_steps` says of the task.
         batch_size: rows in a step.
         accumulation: micro-batches a step is split into; the loss doesn't depend on it.
         learning_rate: peak, reached after `warmup` and falling linearly to 0.
@@ -70,7 +83,7 @@ class TrainConfig(Objective):
         max_grad_norm: gradients are scaled down to this norm.
         dropout: share of what passes through a layer that is left out at random.
         max_length: tokens read of a text.
-        eval_every: steps between looks at validation.
+        eval_every: steps between looks at validation; ``"auto"`` is a fifth of all.
         keep: the weights that become the student: those of the best look, which reads validation's labels, or the
             last, which reads none: then no label of validation changes the student.
         stop_above: a score: the run ends at the first look that reaches it, whatever its learning rate is by then.
@@ -85,7 +98,7 @@ class TrainConfig(Objective):
     student: str = setting("2x64", Text())
     temperature: float = setting(2.0, TEMPERATURE)
     labelled_fraction: float | None = setting(None, Number(0, 1, optional=True))
-    steps: int = setting(200, Number(1, 10_000_000, whole=True))
+    steps: int | str = setting(AUTO, _OrAuto(1, 10_000_000, whole=True))
     batch_size: int = setting(32, Number(1, 65_536, whole=True, unit="rows"))
     accumulation: int = setting(1, Number(1, 65_536, whole=True, unit="micro-batches"))
     learning_rate: float = setting(4e-3, Number(above=0))
@@ -94,7 +107,7 @@ class TrainConfig(Objective):
     max_grad_norm: float = setting(1.0, Number(above=0))
     dropout: float = setting(0.0, SHARE)
     max_length: int = setting(128, Number(1, 1_048_576, whole=True, unit="tokens"))
-    eval_every: int = setting(50, _COUNT)
+    eval_every: int | str = setting(AUTO, _OrAuto(1, MANY, whole=True, unit="steps"))
     keep: str = setting("best", Choice(("best", "last")))
     stop_above: float | None = setting(None, Number(above=0, most=1, optional=True))
     log_every: int = setting(10, _COUNT)
@@ -153,7 +166,7 @@ class Job:
     Attributes:
         task: gives the rows, and the validation split that chooses the checkpoint.
         labels: soft labels of the transfer set; None where kd_weight is 0.
-        config: see `TrainConfig`.
+        config: see `TrainConfig`; here its steps and looks are numbers.
         arm: its arm's name in tables and figures.
         number: which of the arm's configs this is.
     """
@@ -163,6 +176,14 @@ class Job:
     config: TrainConfig
     arm: str = ""
     number: int = 0
+
+    def __post_init__(self) -> None:
+        """Turn ``"auto"`` into a number, so that what is stored, timed or drawn holds one."""
+        config = self.config
+        if isinstance(config, TrainConfig) and AUTO in (config.steps, config.eval_every):
+            steps = auto_steps(self.task, config)
+            looks = max(1, steps // 5) if config.eval_every == AUTO else config.eval_every
+            object.__setattr__(self, "config", replace(config, steps=steps, eval_every=looks))
 
     @property
     def lesson(self) -> "type[Lesson]":
@@ -178,6 +199,23 @@ class Job:
                 "TrainConfig."
             )
         return kind
+
+
+def auto_steps(task: AnyTask, config: TrainConfig) -> int:
+    """Optimizer steps of a student of `task`: the config's if they are a number, else by one rule.
+
+    `EPOCHS` over the transfer set, from `FEWEST` to `MOST` steps, to the nearest hundred. Students of labels only take
+    as many as those they are compared with.
+
+    Raises:
+        WorkbenchError: a task that is no `Task` has no such rule.
+    """
+    if config.steps != AUTO:
+        return config.steps
+    if not isinstance(task, Task):
+        raise WorkbenchError(f"steps is {AUTO!r}, but {shown(task)} has no rule for it: give a number of steps.")
+    rows = len(task.labelled) + len(task.unlabelled)
+    return min(max(round(EPOCHS * rows / config.batch_size / 100) * 100, FEWEST), MOST)
 
 
 class Distiller(nn.Module):
@@ -660,9 +698,7 @@ class Batches:
     """
 
     def __init__(self, labelled: int, total: int, config: TrainConfig):
-        fraction = config.labelled_fraction
-        if fraction is None:
-            fraction = 1.0 if not config.kd_weight else 0.25 if config.ce_weight else None
+        fraction = config.labelled_fraction if config.kd_weight or config.labelled_fraction else 1.0
         size, self.seed = config.batch_size, config.seed
         streams = [(0, total, size)]
         if fraction is not None and labelled < total:  # without unlabelled rows there is but one stream

@@ -16,7 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 LONGEST = 500  # characters of a text
-TWO = ("numpy", "torch")
+TWO = ("numpy", "pandas")
+READ = (*TWO, "scipy", "sklearn")  # beside the standard library: all that is installed would take minutes
 
 
 def write(folder: Path) -> dict[str, Path]:
@@ -46,14 +47,15 @@ def write(folder: Path) -> dict[str, Path]:
 
 
 def _trees() -> Iterator[tuple[str, ast.Module]]:
-    """(package and module below it, its tree) of what is installed."""
-    for home in {sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")}:
-        for path in sorted(Path(home).rglob("*.py")):
+    """(package and what is two levels below it, its tree) of the standard library and a few packages."""
+    library, installed = Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib"))
+    for home, places in ((library, [library]), (installed, [installed / name for name in READ])):
+        for path in sorted(path for place in places for path in place.rglob("*.py")):
             parts = path.relative_to(home).parts
-            if "site-packages" in parts or "test" in str(path) or "pip" in parts:
+            if {"site-packages", "test", "tests", "idlelib", "lib2to3"} & set(parts):
                 continue
             try:
-                yield ".".join(parts[:2]).removesuffix(".py"), ast.parse(path.read_text(encoding="utf-8"))
+                yield ".".join(parts[:3]).removesuffix(".py"), ast.parse(path.read_text(encoding="utf-8"))
             except (SyntaxError, ValueError, RecursionError):
                 continue
 

@@ -13,6 +13,7 @@ import torch
 
 from workbench import reading, students, weights
 from workbench.language.causal import load_causal
+from workbench.soft_labels import Teacher
 from workbench.store import code_fingerprint, fingerprint
 from workbench.tasks import Task
 
@@ -24,7 +25,7 @@ def teacher(task: Task) -> "ZeroShot":
     return ZeroShot("SmolLM2 zero-shot", weights.path(SMOLLM), task, weights.WEIGHTS[SMOLLM].licence)
 
 
-class ZeroShot:
+class ZeroShot(Teacher):
     """A causal language model that scores each class name as a continuation of a prompt; it sees no label.
 
     One pass scores every class: the classes' tokens follow the text side by side, and a mask lets each see the prompt

@@ -53,6 +53,8 @@ class TrainingPanel(widgets.Panel):
         self.data, self.base = dict(data), base if base is not None else training.TrainConfig()
         if not self.data:
             return self.lack(about, "No task with soft labels to train on: run notebook 02, which makes them.")
+        if isinstance(self.base, training.TrainConfig):  # controls turn numbers
+            self.base = training.Job(*next(iter(self.data.values())), self.base).config
         self.train_function = train or functools.partial(training.train, checkpoint_seconds=10.0)
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
