@@ -17,6 +17,7 @@ from workbench import reading, students
 from workbench.publish import onnx
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
 from workbench.store import Store
+from workbench.teachers import BagOfWords, Classifier
 from workbench.training import Job, find_run, train
 
 pytestmark = pytest.mark.slow  # PyTorch takes some ten seconds to load its exporter and use it once
@@ -46,6 +47,16 @@ def test_fp32_gives_the_logits_of_the_student_for_any_text(exported, student, ta
     for size in (1, 4, 64):
         np.testing.assert_allclose(onnx.logits(texts, size), wanted, atol=1e-4)
     assert len(set(wanted.argmax(-1))) > 1
+
+
+def test_a_teacher_in_int8_is_a_rival_with_its_own_size(student, task, tmp_path):
+    teacher, texts = Classifier("theirs", student, task, "none"), task.test["text"][:]
+    rival = onnx.in_int8(teacher, texts, store=Store(tmp_path))
+    assert rival.label_names == task.label_names and rival.fingerprint != teacher.fingerprint
+    assert (rival.logits(texts).argmax(-1) == teacher.logits(texts).argmax(-1)).mean() > 0.9
+    assert rival.describe(texts)["bytes"] == rival.path.stat().st_size
+    assert rival.describe(texts)["bytes"] < 0.5 * teacher.describe(texts)["bytes"]
+    assert onnx.in_int8(BagOfWords(task), texts) is None
 
 
 def test_the_record_says_what_int8_changed(exported, student, task):

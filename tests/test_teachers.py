@@ -9,14 +9,14 @@ import torch
 from refusal import refused
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
-from tiny import WORDS, make_task
+from tiny import WORDS, make_task, shuffled
 from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
 from tokenizers import models as token_models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workbench import reading, students, teachers, weights
 from workbench.language.zero_shot import SMOLLM, ZeroShot
-from workbench.soft_labels import soft_labels
+from workbench.soft_labels import Teacher, soft_labels
 from workbench.store import Store
 from workbench.tasks import Task, load_task
 from workbench.teachers import load_teacher
@@ -109,11 +109,111 @@ def test_a_class_without_a_labelled_row_is_refused(task):
         load_teacher("bag-of-words", lacking)
 
 
+# --- the best of them
+
+
+class Guess(Teacher):
+    """Right on a share of texts, whatever it was trained on; keeps what it was shown."""
+
+    fingerprint, shown = "guess", []
+
+    def __init__(self, name: str, task: Task, right: dict[str, float]):
+        self.label_names, self.share, self.task = task.label_names, right[name], task
+        self.truth = dict(zip(task.test["text"], task.test["label"], strict=True))
+        Guess.shown.append((name, task))
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        order = np.arange(len(texts)) < self.share * len(texts)
+        return np.eye(3)[[(self.truth[text] + 1 - good) % 3 for text, good in zip(texts, order, strict=True)]]
+
+
+@pytest.fixture
+def guesses(monkeypatch, task):
+    """Teachers of a known share right in place of the real ones; given the shares, chooses."""
+
+    def choose(right: dict[str, float], task: Task, store: Store):
+        real = teachers.load_teacher
+        with monkeypatch.context() as patch:
+            patch.setattr(teachers, "load_teacher", lambda name, part, store: Guess(name, part, right))
+            table = teachers.candidates(task, store=store)
+        monkeypatch.setattr(teachers, "_finetuned", lambda *given: "fine-tuned")
+        return table, real("auto", task, store=store)
+
+    Guess.shown = []
+    return choose
+
+
+RIGHT = {"bag-of-words": 0.5, "minilm-frozen": 1.0, "minilm-finetuned": 1.0}
+
+
+def test_auto_is_the_cheapest_of_the_best_and_is_not_tried_again(task, guesses, tmp_path):
+    table, chosen = guesses(RIGHT, task, Store(tmp_path))
+    assert list(table) == ["teacher", "accuracy", "low", "high", "seconds"]
+    assert table["accuracy"].tolist() == pytest.approx([2 / 3, 1, 1]) and chosen.name == "frozen MiniLM"
+    assert table.set_index("teacher").loc["bag-of-words", ["low", "high"]].between(0, 1).all()
+    assert guesses(RIGHT, task, Store(tmp_path / "other"))[0]["accuracy"].equals(table["accuracy"])
+    tried = len(Guess.shown)
+    again, _ = guesses({}, shuffled(task), Store(tmp_path))
+    assert again.equals(table) and len(Guess.shown) == tried, "other labels than those of the labelled rows were read"
+    assert guesses(RIGHT | {"minilm-frozen": 0.5}, task, Store(tmp_path / "third"))[1] == "fine-tuned"
+
+
+def test_what_is_judged_was_not_trained_on_and_every_class_was(task, guesses, tmp_path):
+    guesses(RIGHT, task, Store(tmp_path))
+    judged = [text for name, part in Guess.shown if name == "bag-of-words" for text in part.test["text"]]
+    assert sorted(judged) == sorted(task.labelled["text"])
+    for _, part in Guess.shown:
+        assert not set(part.labelled["text"]) & set(part.test["text"]) and set(part.labelled["label"]) == {0, 1, 2}
+        assert part.validation is part.test and part.calibration is part.test and not len(part.unlabelled)
+
+
+def test_classes_of_one_labelled_row_are_not_judged(task, guesses, tmp_path):
+    labels = np.array(task.labelled["label"])
+    lone = [*np.flatnonzero(labels != 1), np.flatnonzero(labels == 1)[0]]
+    guesses(RIGHT, replace(task, labelled=task.labelled.select(lone)), Store(tmp_path))
+    assert all(1 not in part.test["label"] and 1 in part.labelled["label"] for _, part in Guess.shown)
+    one = replace(task, labelled=task.labelled.select(np.unique(labels, return_index=True)[1]))
+    table, chosen = guesses({}, one, Store(tmp_path))
+    assert table["accuracy"].isna().all() and chosen.name == "frozen MiniLM"
+
+
+def test_long_work_is_cut_to_a_fold_and_then_left_out(task, guesses, tmp_path, monkeypatch):
+    tokens = np.mean([len(text) for text in task.labelled["text"]]) / 4
+    work = 100 * (teachers.FINETUNE.batch_size * tokens + teachers.A_STEP)
+    monkeypatch.setattr(teachers, "WORK", 1.5 * work)
+    guesses(RIGHT, task, Store(tmp_path / "one"))
+    assert [name for name, _ in Guess.shown] == list(teachers.CANDIDATES)
+    monkeypatch.setattr(teachers, "WORK", 0.5 * work)
+    table, _ = guesses(RIGHT, task, Store(tmp_path / "none"))
+    assert table["accuracy"].isna().tolist() == [False, False, True]
+
+
+def test_a_teacher_of_ones_own(task, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "class Mine:\n    fingerprint = '1'\n    def __init__(self, task): self.label_names = task.label_names\n"
+        "    def logits(self, texts): return [[len(t), 0, 1] for t in texts]\ndef teacher(task): return Mine(task)\n"
+    )
+    teacher = load_teacher(f"python:{file}", task)
+    assert soft_labels(teacher, task, store=Store(tmp_path)).logits(task.transfer_texts).shape == (36, 3)
+    assert (teacher.name, teacher.licence, teacher.timed) == ("your teacher", "", True)
+    assert np.isnan([*teacher.describe(TEXTS).values()]).all() and teacher.answered(task) is task
+    assert load_teacher(teacher, task) is teacher
+    with refused("check the path after 'python:'"):
+        load_teacher("python:nowhere.py", task)
+    file.write_text("")
+    with refused("mine.py defines no teacher: write a function teacher(task)"):
+        load_teacher(f"python:{file}", task)
+    with refused("has no 'label_names'"):
+        load_teacher(type("Half", (), {"logits": None})(), task)
+
+
 # --- classifiers
 
 
 def test_fine_tuning_is_a_run_found_again(task, redrawn, tmp_path, monkeypatch):
     monkeypatch.setattr(teachers, "FINETUNE", replace(teachers.FINETUNE, steps=2))
+    monkeypatch.setattr(teachers, "EPOCHS", 1)
     store = Store(tmp_path)
     teacher = load_teacher("minilm-finetuned", task, store=store)
     assert teacher.logits(TEXTS).shape == (2, 3) and teacher.name == "fine-tuned MiniLM"
@@ -122,6 +222,17 @@ def test_fine_tuning_is_a_run_found_again(task, redrawn, tmp_path, monkeypatch):
     assert len(store.list("runs")) == 1
     other = load_teacher("minilm-finetuned", redrawn, store=store)
     assert other.fingerprint != teacher.fingerprint and len(store.list("runs")) == 2
+    blind = load_teacher("minilm-finetuned", shuffled(task), store=store)
+    assert len(store.list("runs")) == 3, "its key covers the splits that its scores are of"
+    assert (blind.logits(TEXTS) == teacher.logits(TEXTS)).all(), "a label of validation or calibration was read"
+
+
+def test_steps_of_fine_tuning_follow_the_labelled_rows(task):
+    base = teachers.FINETUNE
+    rows = {n: replace(task, labelled=task.labelled.select(np.arange(n) % 9)) for n in (9, 95, 400, 5000)}
+    assert [teachers.finetune(t).steps for t in rows.values()] == [100, 100, 400, teachers.MOST]
+    assert teachers.finetune(rows[95]) == base
+    assert teachers.finetune(rows[5000], replace(base, steps=3000)).steps == 3000
 
 
 def save_classifier(folder: Path, label_names: tuple[str, ...]) -> str:

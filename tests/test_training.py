@@ -11,17 +11,17 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from datasets import Dataset
 from refusal import refused
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import CONFIG, PLAIN
+from tiny import CONFIG, PLAIN, shuffled
 
 from workbench import metrics, reading, students, training
 from workbench.losses import LOSSES, Objective, combine
@@ -76,6 +76,24 @@ def test_a_loss_over_the_rows_of_a_step_needs_them_together(options):
     TrainConfig(loss="dist", kd_weight=0.0, ce_weight=1.0, **options)  # where it plays no part
 
 
+def test_steps_follow_the_transfer_set_unless_a_number_is_given(task):
+    assert TrainConfig().steps == TrainConfig().eval_every == "auto"
+    for rows, steps in ((36, 300), (3239, 600), (10_000, 1900), (60_000, 3000)):
+        larger = replace(task, unlabelled=task.unlabelled.select(np.arange(rows - 9) % 27))
+        made = Job(larger, None, TrainConfig(kd_weight=0.0, ce_weight=1.0)).config
+        assert (made.steps, made.eval_every) == (steps, steps // 5)
+        assert Job(larger, None, made).config is made, "a number is kept"
+        assert training.auto_steps(larger, TrainConfig(batch_size=64)) <= steps
+    assert Job(task, None, TrainConfig(steps=3)).config.eval_every == 1
+    with refused("steps is 'auto', but ", "has no rule for it: give a number of steps"):
+        Job(SimpleNamespace(name="texts"), None, TrainConfig())
+
+
+def test_the_weight_of_the_labels_changes_no_batch():
+    mixes = [draw(TrainConfig(batch_size=8, ce_weight=weight), 9) for weight in (0.0, 0.5, 2.0)]
+    assert (mixes[0] == mixes[1]).all() and (mixes[0] == mixes[2]).all()
+
+
 # --- batches
 
 
@@ -103,7 +121,7 @@ def test_every_epoch_visits_every_row_once_in_a_new_order():
     ("options", "labelled_rows"),
     [
         ({"kd_weight": 0.0, "ce_weight": 1.0}, 8),
-        ({"ce_weight": 1.0}, 2),  # a quarter
+        ({"ce_weight": 1.0, "labelled_fraction": 0.25}, 2),
         ({"ce_weight": 1.0, "labelled_fraction": 0.5}, 4),
         ({"ce_weight": 1.0, "labelled_fraction": 0.3}, 3),  # rounded up: a small fraction is never none
         ({"labelled_fraction": 0.0}, 0),
@@ -298,11 +316,7 @@ def test_the_best_look_at_validation_is_kept_not_the_last(task, labels, store):
 
 
 def test_a_student_of_the_last_step_depends_on_no_label_of_validation_or_calibration(task, labels, store):
-    def shuffled(rows: Dataset) -> Dataset:
-        wrong = [(label + 1 + i % 2) % 3 for i, label in enumerate(rows["label"])]
-        return rows.remove_columns("label").add_column("label", wrong)
-
-    other = replace(task, validation=shuffled(task.validation), calibration=shuffled(task.calibration))
+    other = shuffled(task)
     assert other.fingerprint != task.fingerprint
     config = replace(PLAIN, learning_rate=0.1, steps=20, eval_every=1, keep="last")
     ends = [run(each, labels, config, store) for each in (task, other)]

@@ -40,6 +40,16 @@ def make_task(folder: Path, classes: int = 3, **options) -> Task:
     return load_task(f"csv:{path}", **{"labels_per_class": 3, **options})
 
 
+def shuffled(task: Task) -> Task:
+    """The same texts with wrong labels in validation and calibration."""
+
+    def wrong(rows):
+        labels = [(label + 1 + i % 2) % 3 for i, label in enumerate(rows["label"])]
+        return rows.remove_columns("label").add_column("label", labels)
+
+    return replace(task, validation=wrong(task.validation), calibration=wrong(task.calibration))
+
+
 def make_labels(task: Task, store: Store | None = None) -> SoftLabels:
     """By a bag of words."""
     return soft_labels(BagOfWords(task), task, store=store)

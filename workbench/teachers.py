@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from workbench import reading, students, weights
 from workbench.answers import Answers
-from workbench.errors import TEMPERATURE, WorkbenchError, reason, unknown
+from workbench.errors import MANY, TEMPERATURE, WorkbenchError, reason, unknown
 from workbench.soft_labels import SoftLabels, Teacher, as_teacher
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
@@ -33,10 +33,11 @@ from workbench.verdicts import Results, arm_estimates
 
 MINILM = "all-MiniLM-L6-v2"
 # The last step's weights, so that no other label is read than those it is trained on. The rate is ten times the usual
-# one for BERT: there are a hundred steps, not thousands.
+# one for BERT: there are a hundred steps, not thousands. It is looked at once, at its end.
 FINETUNE = TrainConfig(
-    student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, keep="last"
-)
+    student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, eval_every=MANY,
+    keep="last",
+)  # fmt: skip
 EPOCHS, MOST = 8, 1500  # over the labelled rows; steps
 # Of any other encoder, by hub name or path: the usual rate, and steps enough for few labels of many classes.
 FINETUNE_ANY = replace(FINETUNE, steps=500, batch_size=16, learning_rate=5e-5)
@@ -149,7 +150,9 @@ TEACHERS = {
 }
 CANDIDATES = ("bag-of-words", "minilm-frozen", "minilm-finetuned")  # the cheaper first
 FOLDS, JUDGED_ROWS = 3, 2000
-WORK = 250_000  # tokens: what one core fine-tunes MiniLM on in about two minutes
+# What cross-validation may fine-tune on, in tokens: about two minutes of one core. A step costs its tokens and, for the
+# update of all weights, as much as some more.
+WORK, A_STEP = 150_000, 300
 
 
 def load_teacher(name: str | Teacher, task: Task, *, store: Store | None = None) -> Teacher:
@@ -194,9 +197,9 @@ def candidates(task: Task, *, store: Store | None = None) -> pd.DataFrame:
     """How good the fast teachers are by cross-validation on the labelled rows; no other label is read.
 
     Rows of a group are held out together, every fold's training rows have every class, and a class with one labelled
-    group is therefore trained on and never judged. Beyond `JUDGED_ROWS` rows, the first of each class are used. Where
-    fine-tuning on all folds would take more than `WORK` tokens, one fold is judged; where one takes more,
-    fine-tuning is left out. What was found is stored: the second call reads it.
+    group is therefore trained on and never judged. Beyond `JUDGED_ROWS` rows, the first of each class are used. As many
+    of the three folds are judged as fine-tuning is done with in `WORK`; where one takes more, fine-tuning is left out.
+    What was found is stored: the second call reads it.
 
     Returns:
         One row a teacher of `CANDIDATES`, the cheaper first: teacher, accuracy (class-balanced), low, high (its 95 %
@@ -212,18 +215,15 @@ def candidates(task: Task, *, store: Store | None = None) -> pd.DataFrame:
     fold_of = _folds(task.labelled["label"][:], task.labelled["group"][:])
     fits = _affordable(task)
     judged = np.flatnonzero((fold_of >= 0) & (fold_of < (fits or FOLDS)))
-    tried = {}
+    found, tried = pd.DataFrame(columns=["estimate", "low", "high"], dtype=float), {}
     if len(judged):
         names = CANDIDATES if fits else CANDIDATES[:-1]
         tried = {name: _held_out(name, task, fold_of, judged, store or Store()) for name in names}
-    table = pd.DataFrame({"teacher": CANDIDATES}).reindex(columns=["teacher", "accuracy", "low", "high", "seconds"])
-    if tried:
-        truth = {"labels": np.array(task.labelled["label"])[judged], "groups": np.array(task.labelled["group"])[judged]}
-        found = arm_estimates(Results({name: record["correct"] for name, record in tried.items()}, **truth))
-        known = table.index[: len(tried)]
-        table.loc[known, ["accuracy", "low", "high"]] = found[["estimate", "low", "high"]].to_numpy()
-        table.loc[known, "seconds"] = [record["seconds"] for record in tried.values()]
-    return table
+        truth = (np.array(task.labelled[column][:])[judged] for column in ("label", "group"))
+        found = arm_estimates(Results({name: r["correct"] for name, r in tried.items()}, *truth)).set_index("arm")
+    table = found[["estimate", "low", "high"]].reindex(list(CANDIDATES)).rename(columns={"estimate": "accuracy"})
+    table["seconds"] = pd.Series({name: r["seconds"] for name, r in tried.items()}, dtype=float)
+    return table.rename_axis("teacher").reset_index()
 
 
 def best(scores: pd.DataFrame) -> str:
@@ -246,9 +246,9 @@ def _folds(labels: list[int], groups: list[Any]) -> np.ndarray:
 def _affordable(task: Task) -> int:
     """On how many of the folds fine-tuning may be tried."""
     tokens = sum(min(len(text) / 4, FINETUNE.max_length) for text in task.labelled["text"])
-    a_row = tokens / max(len(task.labelled), 1)
-    part = replace(task, labelled=task.labelled.select(range(len(task.labelled) * (FOLDS - 1) // FOLDS)))
-    return min(FOLDS, int(WORK / (finetune_steps(part) * FINETUNE.batch_size * max(a_row, 1))))
+    rows = len(task.labelled)
+    config = finetune(replace(task, labelled=task.labelled.select(range(rows * (FOLDS - 1) // FOLDS))))
+    return min(FOLDS, int(WORK / (config.steps * (config.batch_size * tokens / max(rows, 1) + A_STEP))))
 
 
 def _held_out(name: str, task: Task, fold_of: np.ndarray, judged: np.ndarray, store: Store) -> dict[str, Any]:
@@ -288,15 +288,14 @@ def _own(path: Path, task: Task) -> Teacher:
     return as_teacher(make(task))
 
 
-def finetune_steps(task: Task, config: TrainConfig = FINETUNE) -> int:
-    """Steps of a fine-tuned teacher: `EPOCHS` over the labelled rows, from the config's own number to `MOST`."""
-    return max(config.steps, min(MOST, round(EPOCHS * len(task.labelled) / config.batch_size)))
+def finetune(task: Task, config: TrainConfig | None = None) -> TrainConfig:
+    """What a fine-tuned teacher of `task` is trained with: `EPOCHS` over the labelled rows.
 
-
-def finetune(task: Task, config: TrainConfig = FINETUNE) -> TrainConfig:
-    """The config that ``"minilm-finetuned"`` is trained with on `task`; it looks at validation once, at its end."""
-    steps = finetune_steps(task, config)
-    return replace(config, steps=steps, eval_every=steps)
+    At least the steps that the config (`FINETUNE` if None) has, `MOST` where that is more.
+    """
+    config = config or FINETUNE
+    steps = min(MOST, round(EPOCHS * len(task.labelled) / config.batch_size))
+    return replace(config, steps=max(config.steps, steps))
 
 
 def from_run(run: Run, task: Task, name: str) -> Classifier:

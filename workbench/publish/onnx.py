@@ -6,12 +6,15 @@ module imports PyTorch only where it exports: what a server needs is onnxruntime
 
 import json
 import logging
+import math
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -72,6 +75,10 @@ class OnnxClassifier:
     def fingerprint(self) -> str:
         """Of the file and its tokenizer."""
         return fingerprint([sha256_file(self.path), sha256_file(self.path.with_name("tokenizer.json"))])
+
+    def describe(self, texts: Sequence[str]) -> dict[str, float]:
+        """Bytes of the file; its parameters and FLOPs are the model's that it was made of."""
+        return {"parameters": math.nan, "bytes": self.path.stat().st_size, "flops": math.nan}
 
     def logits(self, texts: Sequence[str], size: int = 32) -> np.ndarray:
         """``[N, C]`` float32, in the order of `texts`, `size` texts of like length at a time."""
@@ -169,6 +176,28 @@ def to_onnx(
         return {"checks": {name: _check(wanted, found[name], made / file, labels) for name, file in FILES.items()}}
 
     return (store or Store()).make("onnx", inputs, build)
+
+
+def in_int8(
+    teacher: Any, texts: Sequence[str], *, threads: int = 1, store: Store | None = None
+) -> OnnxClassifier | None:
+    """A teacher's own network in int8: the rival that needs no student. None where it is no network with its own head.
+
+    Args:
+        teacher: such as a `workbench.teachers.Classifier`.
+        texts: to check with; see `to_onnx`.
+        threads: see `OnnxClassifier`.
+        store: where the files go.
+    """
+    classes = getattr(getattr(getattr(teacher, "model", None), "config", None), "id2label", {})
+    if tuple(classes[i] for i in sorted(classes)) != tuple(teacher.label_names):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        teacher.model.save_pretrained(folder)
+        teacher.tokenizer.save_pretrained(folder)
+        made = OnnxClassifier(to_onnx(folder, texts, store=store).path / FILES["int8"], threads)
+    made.name, made.licence = f"{teacher.name} in int8", teacher.licence
+    return made
 
 
 def _check(wanted: np.ndarray, found: np.ndarray, file: Path, labels: Sequence[int] | None) -> dict:
