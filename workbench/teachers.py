@@ -289,9 +289,10 @@ def _own(path: Path, task: Task) -> Teacher:
 
 
 def finetune(task: Task, config: TrainConfig | None = None) -> TrainConfig:
-    """What a fine-tuned teacher of `task` is trained with: `EPOCHS` over the labelled rows.
+    """What a fine-tuned teacher of `task` is trained with: `EPOCHS` over the labelled rows, up to `MOST` steps.
 
-    At least the steps that the config (`FINETUNE` if None) has, `MOST` where that is more.
+    Never fewer steps than the config has (`FINETUNE` if None). A hundred are eight epochs of 95 rows, but three of 265
+    rows of 53 classes, where they reach 38 % and eight epochs 49 % (`tests/benchmarks/steps.py`).
     """
     config = config or FINETUNE
     steps = min(MOST, round(EPOCHS * len(task.labelled) / config.batch_size))

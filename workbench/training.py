@@ -204,8 +204,9 @@ class Job:
 def auto_steps(task: AnyTask, config: TrainConfig) -> int:
     """Optimizer steps of a student of `task`: the config's if they are a number, else by one rule.
 
-    `EPOCHS` over the transfer set, from `FEWEST` to `MOST` steps, to the nearest hundred. Students of labels only take
-    as many as those they are compared with.
+    `EPOCHS` over the transfer set, from `FEWEST` to `MOST` steps, to the nearest hundred: with few texts a student
+    needs steps rather than epochs, with many less than an epoch brings it near its teacher. Students of labels only
+    take as many as those they are compared with. tests/benchmarks/steps.py says what it was measured on.
 
     Raises:
         WorkbenchError: a task that is no `Task` has no such rule.
