@@ -101,6 +101,7 @@ MODULES = {
     "language.labels": {"labels._fill"},
     "training": RUNS,
     "turns": {"labels._fill", *WRITERS, *RUNS},
+    "splits": {"tasks._voice_commands"},
     "voice_commands": {"tasks._voice_commands"},
     "weights": {"labels._fill", *LOADED},
 }  # fmt: skip

@@ -23,6 +23,8 @@ TASK = {  # of every notebook that is about a task of one's own
     "group_column": None,
     "teacher_name": "minilm-finetuned",
 }
+ANYONES = {"split_column": None, "out_of_scope": None, "teacher_name": "auto", "labels_per_class": 5}
+STORY = {"00_overview", "03_student_training", "05_benchmark"}  # walked with anyone's file
 OTHER = {"06_language_models", "07_reasoning_traces"}  # about text, and problems, of their own
 LANGUAGE = sorted(name[:2] for name in OTHER)
 CORE = [path.name[:2] for path in PATHS if path.name[:2] not in LANGUAGE]
@@ -51,8 +53,9 @@ def test_title_question_and_parameters_come_first(path):
     assert re.match(r"# .+\n+> .+\?", nb.cells[0].source), "the first cell is '# Title' and a quoted question"
     parameters = nb_.parameters(nb, path.stem)  # exactly one cell, literals only
     assert parameters["budget"] == "laptop"
-    task = {key: parameters.get(key, "missing") for key in TASK}
-    assert task == (dict.fromkeys(TASK, "missing") if path.stem in OTHER else TASK)
+    expected = TASK | ANYONES if path.stem in STORY else TASK
+    task = {key: parameters.get(key, "missing") for key in expected}
+    assert task == (dict.fromkeys(TASK, "missing") if path.stem in OTHER else expected)
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
     assert nb_.tagged(nb, "parameters") == code[:1]
     assert not nb_.tagged(nb, "injected-parameters")
@@ -66,6 +69,16 @@ def test_cells_are_short_and_install_nothing(path):
     assert [source for source in code if re.search(r"^\s*[!%]+\s*(pip|conda)\b", source, re.MULTILINE)] == []
     for source in code:
         ast.parse(re.sub(r"^%.*$", "", source, flags=re.MULTILINE))
+
+
+@each
+def test_no_student_of_the_story_is_chosen_by_a_label(path):
+    """The last step's weights, and no setting that validation or calibration could move."""
+    code = "\n".join(cell.source for cell in nb_.load(path).cells if cell.cell_type == "code")
+    configs = re.findall(r"TrainConfig\(.*?\)", code, re.DOTALL)
+    if path.stem in STORY:
+        assert configs and all('keep="last"' in config for config in configs)
+        assert not re.search(r"\bchoose\(|\bsearch\(|keep=\"best\"", code)
 
 
 @each

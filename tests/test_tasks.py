@@ -144,6 +144,39 @@ def test_a_draw_is_repeatable_and_draws_differ(task):
     assert set(fewer.labelled["text"]) < drawn[0]  # more labels contain fewer
 
 
+# Folds
+
+
+def check_folds(load) -> None:
+    """Over the folds every group is tested once, nothing leaks, and fold 0 is the split there was."""
+    folds = [load(fold=fold) for fold in range(3)]
+    assert folds[0].fingerprint == load().fingerprint and [t.folds for t in folds] == [3, 3, 3]
+    groups = [{*t.labelled["group"], *t.unlabelled["group"]} for t in folds]
+    held = [{s: set(getattr(t, s)["group"]) for s in JUDGES[:3]} for t in folds]
+    everything = groups[0].union(*held[0].values())
+    assert sum(len(h["test"]) for h in held) == len(everything) == len(set().union(*(h["test"] for h in held)))
+    for task, train, judges in zip(folds, groups, held, strict=True):
+        assert train and not any(train & g for g in judges.values()) and train.union(*judges.values()) == everything
+        assert {*task.test["label"]} == {*task.labelled["label"]} == {*range(len(task.label_names))}
+
+
+def test_every_template_is_tested_in_one_of_three_folds(tmp_path):
+    check_folds(lambda **options: load_task("voice-commands", labels_per_class=None, **options))
+    name = write(tmp_path / "a.csv", grouped(groups=5), "text,label,family")
+    check_folds(lambda **options: load_task(name, group="family", labels_per_class=None, **options))
+
+
+def test_a_given_test_split_or_a_small_class_has_one_fold(tmp_path):
+    small = write(tmp_path / "a.csv", grouped(groups=4), "text,label,family")
+    assert load_task(small, group="family").folds == 1
+    assert "has one fold, because of a class with too few rows" in refusal(small, group="family", fold=1)
+    table = [(f"{c} {i}", c, "test" if i % 4 else "train") for i in range(40) for c in CLASSES]
+    own = write(tmp_path / "b.csv", table, "text,label,part")
+    assert load_task(own, split="part").folds == 1
+    assert "because of its own test split: leave fold at 0" in refusal(own, split="part", fold=2)
+    assert "fold is 3: give a whole number from 0 to 2" in refusal(own, split="part", fold=3)
+
+
 # A file of one's own
 
 

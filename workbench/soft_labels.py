@@ -255,8 +255,7 @@ def soft_labels(
             f"Teacher {teacher.name} scores {len(teacher.label_names)} classes ({', '.join(teacher.label_names[:3])}…) "
             f"but task {task.name} has {len(task.label_names)} ({', '.join(task.label_names[:3])}…): they must agree."
         )
-    folder_kind = f"soft_labels/{fingerprint([teacher.fingerprint, kind, list(task.label_names)])}"
-    labels = SoftLabels(folder_kind, teacher.name, store or Store())
+    labels = _stored(teacher, task, kind, store)
     wanted = task.transfer_texts if texts is None else strings("texts", texts)
 
     def label(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -271,6 +270,17 @@ def soft_labels(
     inputs = {"teacher": teacher.fingerprint, "kind": kind}
     labels.fill(row_ids(wanted), label, inputs, size=SHARD_ROWS, progress=progress)
     return labels
+
+
+def unasked(teacher: Teacher, task: Task, texts: Sequence[str], *, store: Store | None = None) -> int:
+    """How many of the texts `soft_labels` would have to ask the teacher: those that no shard holds, each once."""
+    ids = np.unique(row_ids(texts))
+    return int((_stored(teacher, task, "logits", store)._find(ids) < 0).sum())
+
+
+def _stored(teacher: Teacher, task: Task, kind: str, store: Store | None) -> SoftLabels:
+    folder_kind = f"soft_labels/{fingerprint([teacher.fingerprint, kind, list(task.label_names)])}"
+    return SoftLabels(folder_kind, teacher.name, store or Store())
 
 
 # --- what do soft labels carry? Controls that take one thing away

@@ -32,6 +32,7 @@ from datasets.utils import logging as datasets_logging
 from pandas.io.common import get_handle
 
 from workbench.errors import Number, WorkbenchError, shown, unknown
+from workbench.splits import FOLDS, folds, places
 from workbench.store import Store, code_fingerprint, file_hash
 
 SPLITS = ("labelled", "unlabelled", "validation", "calibration", "test", "out_of_scope")
@@ -45,6 +46,7 @@ PAIR = " || "
 ROWS = 10_000  # read at a time
 WHOLE = Number(whole=True)
 PER_CLASS = Number(1, whole=True, optional=True)
+FOLD = Number(0, FOLDS - 1, whole=True)
 pd.set_option("display.html.use_mathjax", False)  # a text in a table is no formula, whatever JupyterLab reads into it
 
 
@@ -55,6 +57,9 @@ class Task:
     The **transfer set**, the texts a teacher labels, is ``labelled`` plus ``unlabelled``: it stays the same set
     whatever ``labels_per_class`` and ``label_draw``, which only decide whose labels may be seen. Validation picks
     checkpoints and settings, calibration fits temperatures and thresholds, test judges, once.
+
+    Another **fold** is another split of the same rows: over the folds there are (`folds`; one where the data brought a
+    test split of its own) every group is tested once.
     """
 
     name: str
@@ -69,11 +74,19 @@ class Task:
     licence: str
     labels_per_class: int | None = None
     label_draw: int = 0
+    fold: int = 0
+    folds: int = 1
 
     @property
     def transfer_texts(self) -> list[str]:
         """The labelled texts, then the unlabelled ones."""
         return self.labelled["text"][:] + self.unlabelled["text"][:]
+
+    @property
+    def label_budget(self) -> str:
+        """How many labels training may read, in words: ``"95 labels, 5 per class"``."""
+        each = "all there are" if self.labels_per_class is None else f"{self.labels_per_class} per class"
+        return f"{len(self.labelled):,} labels, {each}"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -183,6 +196,7 @@ def load_task(
     *,
     labels_per_class: int | None = 5,
     label_draw: int = 0,
+    fold: int = 0,
     store: Store | None = None,
     **columns: Any,
 ) -> Task:
@@ -196,30 +210,35 @@ def load_task(
         labels_per_class: how many training rows of each class keep their label (≥ 1); the others are the
             unlabelled rest of the transfer set. None keeps every label. A class with fewer rows gives them all.
         label_draw: seed of the draw of those rows.
+        fold: 0, 1 or 2: which third of the groups is tested (see `Task`). Data with a test split of its own, or with a
+            class too small to be tested in turn, has fold 0 only.
         store: where the sampled task is kept.
         columns: see `Columns`; ``text``, ``label`` and no groups unless they are named.
 
     Raises:
         WorkbenchError: unknown task, unreadable file or dataset, missing column, empty or missing cells, several
-            labels a row, too few classes or rows, or an argument of another type.
+            labels a row, too few classes or rows, no such fold, or an argument of another type.
 
     Warns:
         UserWarning: labels that look alike (case, spaces, Unicode form, invisible characters); they stay apart.
     """
     labels_per_class = PER_CLASS.check("labels_per_class", labels_per_class)
-    label_draw, named = WHOLE.check("label_draw", label_draw), Columns(**columns)
+    label_draw, fold = WHOLE.check("label_draw", label_draw), FOLD.check("fold", fold)
+    named = Columns(**columns)
     check_name("task", name)
     if name in ("csv:", "hub:"):
         raise WorkbenchError(f"The task {name!r} names nothing: write {TASKS[1]} or {TASKS[2]}.")
     if name == "voice-commands":
-        title, source, licence, names, rows = "voice-commands", *_voice_commands(store or Store())
+        title, source, licence, names, rows = "voice-commands", *_voice_commands(store or Store(), fold)
+        available = FOLDS
     elif name.startswith("csv:"):
         path = Path(name.removeprefix("csv:"))
         digest = file_hash(path, "csv:")[:12]
         title, licence, source = path.stem, "yours", f"{path.name} (sha256 {digest})"
-        names, rows = _read_csv(path, named)
+        names, rows, available = _divide(path, *_read_csv(path, named), named, fold)
     elif name.startswith("hub:"):
-        title, source, licence, names, rows = _read_hub(name.removeprefix("hub:"), named)
+        title, source, licence, *read = _read_hub(name.removeprefix("hub:"), named)
+        names, rows, available = _divide(title, *read, named, fold)
     else:
         raise unknown("task", name, TASKS)
 
@@ -230,8 +249,8 @@ def load_task(
     drawn = (train["label"] >= 0).to_numpy() & (rank < (labels_per_class or len(train)))
     rows["labelled"], rows["unlabelled"] = train[drawn], train[~drawn].assign(label=-1)
     splits = {s: _dataset(rows.get(s)) for s in SPLITS}
-    about = {"source": source, "licence": licence, "labels_per_class": labels_per_class, "label_draw": label_draw}
-    return Task(title, tuple(names), **splits, **about)
+    drawn_as = {"labels_per_class": labels_per_class, "label_draw": label_draw, "fold": fold, "folds": available}
+    return Task(title, tuple(names), **splits, source=source, licence=licence, **drawn_as)
 
 
 def check_name(what: str, name: object) -> None:
@@ -257,14 +276,15 @@ def _dataset(rows: pd.DataFrame | None) -> Dataset:
     return Dataset.from_pandas(rows.astype({"text": str, "label": int, "group": str}), preserve_index=False)
 
 
-def _voice_commands(store: Store) -> tuple[str, str, list[str], dict[str, pd.DataFrame]]:
+def _voice_commands(store: Store, fold: int) -> tuple[str, str, list[str], dict[str, pd.DataFrame]]:
     from workbench import voice_commands as grammar
 
     def build(folder: Path) -> None:
-        names, rows = grammar.sample()
+        names, rows = grammar.sample(fold)
         (folder / "task.json").write_text(json.dumps({"names": names, "rows": rows}), encoding="utf-8")
 
     inputs = {"task": "voice-commands", "source": grammar.SOURCE, "code": code_fingerprint("voice_commands:sample")}
+    inputs |= {"fold": fold}
     made = json.loads((store.make("tasks", inputs, build).path / "task.json").read_text(encoding="utf-8"))
     return grammar.SOURCE, grammar.LICENCE, made["names"], {s: pd.DataFrame(r) for s, r in made["rows"].items()}
 
@@ -276,8 +296,8 @@ def _several_labels(where: object, label: str) -> WorkbenchError:
     )
 
 
-def _read_csv(path: Path, columns: Columns) -> tuple[list[str], dict[str, pd.DataFrame]]:
-    """Rows of a CSV, cleaned and split."""
+def _read_csv(path: Path, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
+    """Rows of a CSV, cleaned: text, label, group, split; and the classes."""
     _check_content(path)
     as_written = {"dtype": str, "encoding": "utf-8", "keep_default_na": False}
     try:
@@ -312,7 +332,7 @@ def _read_csv(path: Path, columns: Columns) -> tuple[list[str], dict[str, pd.Dat
     names, labels = _classes(table[columns.label])
     split = _named_splits(path, table[columns.split]) if columns.split else "train"
     frame = _rows(table, columns.texts(there), labels, columns.group).assign(split=split)
-    return _divide(path, frame, names, columns)
+    return frame, names
 
 
 def _named_splits(path: Path, cells: pd.Series) -> pd.Series:
@@ -387,7 +407,7 @@ def _without_copies(where: object, frame: pd.DataFrame) -> pd.DataFrame:
 
 def _leave_out(where: object, frame: pd.DataFrame, rows: pd.Series, why: str) -> pd.DataFrame:
     if rows.any():
-        warnings.warn(f"{where}: left out {rows.sum()} rows {why}.", stacklevel=5)
+        warnings.warn(f"{where}: left out {rows.sum()} rows {why}.", stacklevel=4)
     return frame[~rows]
 
 
@@ -474,8 +494,8 @@ def files_below(folder: Path, suffixes: Sequence[str], entries: int) -> list[Pat
     return sorted(found)
 
 
-def _read_hub(name: str, columns: Columns) -> tuple[str, str, str, list[str], dict[str, pd.DataFrame]]:
-    """(title, source, licence, class names, rows) of a dataset in hub format."""
+def _read_hub(name: str, columns: Columns) -> tuple[str, str, str, pd.DataFrame, list[str]]:
+    """(title, source, licence, rows as those of `_read_csv`, classes) of a dataset in hub format."""
     title, found = _load_hub(name)
     if "train" not in found:
         raise WorkbenchError(f"{title} has no split 'train', only {', '.join(map(repr, found))}: rename one.")
@@ -510,14 +530,16 @@ def _read_hub(name: str, columns: Columns) -> tuple[str, str, str, list[str], di
     frame = _rows(table, texts, labels, group).assign(split=table["split"].replace("unsupervised", "train"))
     blank = frame["text"].isna() | (frame["text"].str.strip() == "")
     frame = _leave_out(title, frame, blank, "without a text")
-    names, rows = _divide(title, frame, names, columns)
-    return title, source, info.license or "see its dataset card", names, rows
+    return title, source, info.license or "see its dataset card", frame, names
 
 
 def _divide(
-    where: object, frame: pd.DataFrame, names: list[str], columns: Columns
-) -> tuple[list[str], dict[str, pd.DataFrame]]:
-    """The classes, and the rows of each split: its own where `frame` names them, else held out of the training rows."""
+    where: object, frame: pd.DataFrame, names: list[str], columns: Columns, fold: int
+) -> tuple[list[str], dict[str, pd.DataFrame], int]:
+    """The classes, the rows of each split, and the number of folds.
+
+    Splits are its own where `frame` names them, else held out of the training rows.
+    """
     outside = {}
     if columns.out_of_scope is not None:
         if columns.out_of_scope not in names:
@@ -546,7 +568,8 @@ def _divide(
     own = {split: rows for split in judges if len(rows := frame[frame["split"] == split])}
     train = _without_copies(where, frame[frame["split"] == "train"])
     held_out = {split: share for split, share in HELD_OUT.items() if split not in own}
-    return names, _split(where, train, names, held_out) | own | outside
+    split, available = _split(where, train, names, held_out, fold)
+    return names, split | own | outside, available
 
 
 def _frame(rows: Dataset) -> pd.DataFrame:
@@ -556,15 +579,15 @@ def _frame(rows: Dataset) -> pd.DataFrame:
 
 
 def _split(
-    where: object, frame: pd.DataFrame, names: list[str], held_out: dict[str, float]
-) -> dict[str, pd.DataFrame]:
-    """Held-out shares of each class's groups, drawn with a fixed seed; what is left trains."""
+    where: object, frame: pd.DataFrame, names: list[str], held_out: dict[str, float], fold: int
+) -> tuple[dict[str, pd.DataFrame], int]:
+    """Held-out shares of each class's groups, drawn with a fixed seed; what is left trains. And the number of folds."""
     labelled = frame[frame["label"] >= 0]
     first = labelled.drop_duplicates("group").set_index("group")["label"]
     crossing = labelled.groupby("text")["label"].nunique().gt(1).sum()
     if crossing:
         warnings.warn(f"{where}: {crossing} texts carry more than one label; they stay in one split.", stacklevel=4)
-    split_of = pd.Series("train", first.index)
+    split_of, available = pd.Series("train", first.index), FOLDS
     for index, name in enumerate(names):
         groups = sorted(first.index[first == index])
         if len(groups) < len(held_out) + 1:
@@ -573,9 +596,13 @@ def _split(
                 f"{len(held_out) + 1}, one for each split: add rows or drop the class."
             )
         random.Random(f"split {name}").shuffle(groups)
-        queue = [s for s, share in held_out.items() for _ in range(max(1, math.floor(share * len(groups))))]
-        split_of[groups[: len(queue)]] = queue
+        counts = {split: max(1, math.floor(share * len(groups))) for split, share in held_out.items()}
+        available = min(available, folds(len(groups), counts))
+        split_of[groups] = places(len(groups), counts, fold)
+    if fold >= available:
+        why = "a class with too few rows or groups to be tested in turn" if "test" in held_out else "its own test split"
+        raise WorkbenchError(f"{where} has one fold, because of {why}: leave fold at 0.")
     split = frame["group"].map(split_of).fillna("train")
     unlabelled = (frame["label"] < 0) & (split != "train")  # near copies of what is held out
     frame = _leave_out(where, frame, unlabelled, "without a label whose group is held out")
-    return {s: frame[split[frame.index] == s] for s in ("train", *held_out)}
+    return {s: frame[split[frame.index] == s] for s in ("train", *held_out)}, available

@@ -171,7 +171,7 @@ def load_teacher(name: str | Teacher, task: Task, *, store: Store | None = None)
     if not isinstance(name, str):
         return as_teacher(name)
     if name == "auto":
-        name = _best(candidates(task, store=store))
+        name = best(candidates(task, store=store))
     if weights.named(name).startswith("finetune:"):
         source = name.removeprefix("finetune:")
         return _finetuned(task, replace(FINETUNE_ANY, student=source), f"fine-tuned {Path(source).name}", store)
@@ -226,8 +226,8 @@ def candidates(task: Task, *, store: Store | None = None) -> pd.DataFrame:
     return table.rename_axis("teacher").reset_index()
 
 
-def _best(scores: pd.DataFrame) -> str:
-    """Where nothing could be judged, the frozen probe: the safest with one label per class."""
+def best(scores: pd.DataFrame) -> str:
+    """The name that ``"auto"`` means, from `candidates`; where nothing could be judged, the frozen probe."""
     if scores["accuracy"].isna().all():
         return "minilm-frozen"
     return scores["teacher"][scores["accuracy"].idxmax()]  # the first of equals: the cheapest

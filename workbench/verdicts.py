@@ -13,6 +13,14 @@ little too large (5 % where arms differ by template; at most √2 where there is
 its estimate would win little: in simulation, between −2 and 3 points of power, for lost degrees of freedom.
 Items within a template are not independent, hence no McNemar test; five seeds are too few for a percentile
 bootstrap. The variance over templates is that of a bootstrap of templates within their class, in closed form.
+
+Several draws of the labelled rows, each with its own teacher and its own fold of templates, are one experiment
+(`Results.pooled`). The model is d(draw k, template t) = difference + draw k + template t, a mean over seeds:
+
+    SE² = variance over the templates of all draws (within class) + variance over the K draws' estimates / K
+
+What seeds add is part of what draws differ by, and so is a fold's share of the templates' spread, which thereby counts
+twice: with three draws, whose variance has two degrees of freedom, anything less finds false differences too often.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -31,7 +39,6 @@ ALPHA = 0.05
 MARGIN = Number(above=0, below=1, unit="one point is 0.01")
 BUDGETS = ("laptop", "gpu")  # the only ones whose runs are long enough to judge
 SMOKE = "no verdict (smoke run)"
-DIFFERS = "differs between draws"
 SMALLEST_STRATUM = 5  # templates; fewer say too little about the spread within their class
 
 
@@ -44,6 +51,7 @@ class Results:
             [0, 1].
         labels: classes of the items, ``[N]``.
         groups: their templates, ``[N]``, any hashable; None: each item is its own.
+        draws: of pooled ones, the draw ``[N]`` whose test split each item is of.
 
     Raises:
         WorkbenchError: when it is used: no arms, unequal items, hits outside [0, 1], groups that span classes.
@@ -52,6 +60,7 @@ class Results:
     correct: Mapping[str, ArrayLike]
     labels: ArrayLike
     groups: ArrayLike | None = None
+    draws: ArrayLike | None = None
 
     @classmethod
     def of(cls, logits: Mapping[str, ArrayLike], labels: ArrayLike, groups: ArrayLike | None = None) -> "Results":
@@ -67,23 +76,24 @@ class Results:
 
     @classmethod
     def pooled(cls, draws: Sequence["Results"]) -> "Results":
-        """All draws of the labelled rows as one experiment, on the same items.
+        """All draws of the labelled rows as one experiment; the module's first lines have the model.
 
-        A draw takes the place of a seed: an arm's hits in it are the mean over its seeds. So `compare` infers over
-        templates and draws, and what seeds add is part of what draws differ by. Raises WorkbenchError unless each
-        draw has the same arms and items.
+        A draw takes the place of a seed: an arm's hits in it are the mean over its seeds. Draws are of the same test
+        items (without groups, of the same labels), or of folds that share no group. Raises WorkbenchError for others,
+        and for draws of other arms.
         """
         draws = sequence("draws", draws, "Results, one a draw")
-        same = [
-            isinstance(d, Results)
-            and d.correct.keys() == draws[0].correct.keys()
-            and np.array_equal(d.labels, draws[0].labels)
-            for d in draws
-        ]
-        if not draws or not all(same):
-            raise WorkbenchError(f"These {len(draws)} draws can't be pooled: give Results of the same arms and items.")
-        means = {arm: np.stack([np.mean(np.atleast_2d(d.correct[arm]), 0) for d in draws]) for arm in draws[0].correct}
-        return replace(draws[0], correct=means)
+        if not draws or not all(isinstance(d, Results) and d.correct.keys() == draws[0].correct.keys() for d in draws):
+            raise WorkbenchError(f"These {len(draws)} draws can't be pooled: give Results of the same arms.")
+        means = {arm: [np.mean(np.atleast_2d(d.correct[arm]), 0) for d in draws] for arm in draws[0].correct}
+        if all(_same_items(draws[0], d) for d in draws):
+            return replace(draws[0], correct={arm: np.stack(hits) for arm, hits in means.items()})
+        number = np.repeat(np.arange(len(draws)), [len(d.labels) for d in draws])
+        groups = [group for d in draws for group in ([None] if d.groups is None else d.groups)]
+        if None in groups or len({*zip(number, groups, strict=True)}) > len({*groups}):
+            raise WorkbenchError("The draws share some of their groups: pool draws of the same items, or of folds.")
+        correct = {arm: np.concatenate(hits) for arm, hits in means.items()}
+        return Results(correct, np.concatenate([d.labels for d in draws]), groups, number)
 
     def only(self, *arms: str) -> "Results":
         """Of these arms, in this order."""
@@ -95,8 +105,8 @@ class Results:
         """On these items: numbers, or a mask ``[N]``."""
         items = np.asarray(items)
         inside = {arm: np.asarray(hits)[..., items] for arm, hits in self.correct.items()}
-        groups = None if self.groups is None else np.asarray(self.groups)[items]
-        return Results(inside, np.asarray(self.labels)[items], groups)
+        groups, draws = (None if of is None else np.asarray(of)[items] for of in (self.groups, self.draws))
+        return Results(inside, np.asarray(self.labels)[items], groups, draws)
 
     def check_arm(self, name: object) -> None:
         """Refuse a name that is no arm."""
@@ -120,7 +130,8 @@ def compare(
     """Judge the declared (arm, baseline) pairs, chosen before the test set was looked at: one row a pair.
 
     Columns: arm, baseline; estimate, se, low, high, detectable (fractions: 0.01 is one point); dof; p,
-    p_holm; verdict; replaces; items_needed; n_templates, n_items (as many where no item has a group), n_seeds.
+    p_holm; verdict; replaces; items_needed; n_templates, n_items (as many where no item has a group); n_effective;
+    n_seeds.
 
     - low, high: t-interval at the level at which Holm's procedure tested this pair, α/m for the smallest p,
       α/(m−1) for the next, … and, from the first pair that is not rejected on, that pair's level. So the
@@ -132,7 +143,11 @@ def compare(
     - items_needed: test templates, in the present mix of classes, that would settle the pair four times in
       five at the present estimate and seeds: "replaces or not" for a (student, teacher) pair, an INCONCLUSIVE
       verdict for others. inf: only more seeds would do, or the estimate sits on the margin; NaN: settled.
-    - n_seeds: with 1, nothing is known about the variance between seeds, and the interval takes it as 0.
+    - n_effective: templates of equal weight that would say as much, 1 / Σ weight²: fewer than n_templates, as a class
+      of few templates weighs as much as one of many.
+    - low, high are cut to [−1, 1], the range of a difference.
+    - n_seeds, of pooled draws their number: with 1, nothing is known about the variance between seeds, and the
+      interval takes it as 0.
 
     Only the teacher may have one seed where others have more; it is then compared with each.
 
@@ -163,7 +178,7 @@ def compare(
     rows = []
     for i, (arm, baseline) in enumerate(declared):
         estimate, se = found.value[i], found.se[i]
-        low, high = estimate - quantile[i] * se, estimate + quantile[i] * se
+        low, high = np.clip([estimate - quantile[i] * se, estimate + quantile[i] * se], -1, 1)
         verdict, replaces = judge(low, high, margin), None
         if baseline == teacher != arm:
             replaces = bool(low > -replace_margin)
@@ -183,7 +198,8 @@ def compare(
             "arm": arm, "baseline": baseline, "estimate": estimate, "se": se, "dof": found.dof[i],
             "low": low, "high": high, "p": p[i], "p_holm": p_holm[i], "verdict": verdict,
             "detectable": 2.8 * se, "replaces": replaces, "items_needed": needed,
-            "n_templates": len(template_class), "n_items": len(results.labels), "n_seeds": len(differences[i]),
+            "n_templates": len(template_class), "n_items": len(results.labels),
+            "n_effective": _effective(template_class), "n_seeds": len(differences[i]),
         })  # fmt: skip
     table = pd.DataFrame(rows)
     table["replaces"] = table["replaces"].astype(object)  # True, False or None, also where no row has None
@@ -209,14 +225,29 @@ def decision(found: pd.Series, n_items: int, replace_margin: float = 0.02) -> tu
     needed, have = found["items_needed"], found["n_templates"]
     settle = "More test texts alone would not settle it: it takes more seeds, or another margin."
     if np.isfinite(needed):
-        settle = (f"About {needed:,.0f} test templates ({needed * n_items / have:,.0f} texts) in place of {have:,} "
-                  f"({n_items:,}) would settle it four times in five, if the difference is what it seems."
-                  )  # fmt: skip
+        more, now = f"{needed:,.0f} test texts", f"{n_items:,}"
+        if have < n_items:
+            more = f"{needed:,.0f} test templates ({needed * n_items / have:,.0f} texts)"
+            now = f"{have:,} ({n_items:,})"
+        settle = f"About {more} in place of {now} would settle it four times in five, if it is what it seems."
     return "NOT SHOWN TO REPLACE", settle
 
 
+def percent(row: Mapping[str, float]) -> str:
+    """A row of `arm_estimates` in words: ``"90.2 % (87.5 to 92.9)"``."""
+    estimate, low, high = (100 * row[key] for key in ("estimate", "low", "high"))
+    return f"{estimate:.1f} % ({low:.1f} to {high:.1f})"
+
+
+def points(row: Mapping[str, float]) -> str:
+    """A row of `compare` in words: ``"+3.3 points (+1.1 to +5.4)"``."""
+    estimate, low, high = (100 * row[key] for key in ("estimate", "low", "high"))
+    return f"{estimate:+.1f} points ({low:+.1f} to {high:+.1f})"
+
+
 def arm_estimates(results: Results) -> pd.DataFrame:
-    """One row an arm: arm, estimate, low, high (95 %, cut to [0, 1]), item_accuracy, n_templates, n_items, n_seeds.
+    """One row an arm: arm, estimate, low, high (95 %, cut to [0, 1]), item_accuracy; n_templates, n_items, n_effective
+    and n_seeds as those of `compare`.
 
     Description, not a test: overlapping intervals of two arms say nothing about their paired difference.
     """
@@ -231,6 +262,7 @@ def arm_estimates(results: Results) -> pd.DataFrame:
         "item_accuracy": [float(np.mean(results.correct[arm])) for arm in hits],
         "n_templates": len(template_class),
         "n_items": len(results.labels),
+        "n_effective": _effective(template_class),
         "n_seeds": [len(d) for d in hits.values()],
     })  # fmt: skip
 
@@ -250,33 +282,6 @@ def by_slice(results: Results, slices: pd.Categorical) -> pd.DataFrame:
         raise WorkbenchError("No slice holds two templates: cut the items into fewer slices.")
     table = pd.concat(tables, ignore_index=True)
     return table[["slice", *table.columns.drop("slice")]]
-
-
-def across_draws(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """What holds in every draw of the labelled rows: a row for each pair of the given tables of `compare`.
-
-    Columns: arm, baseline; estimate_1, verdict_1, estimate_2, …; claim: the verdict if all draws agree, else
-    "differs between draws"; replaces: True only if it is in every draw, None where it was not asked.
-    Raises WorkbenchError unless every table has the same pairs.
-    """
-    if not tables:
-        raise WorkbenchError("There are no draws to put together: give one table of compare() for each.")
-    pairs = ["arm", "baseline"]
-    indexed = [table.set_index(pairs) for table in tables]
-    result = tables[0][pairs].copy()
-    for draw, table in enumerate(indexed, 1):
-        if not (table.index.is_unique and set(table.index) == set(indexed[0].index)):
-            raise WorkbenchError(f"Draw {draw} has other pairs than draw 1: declare the same in all.")
-        table = table.loc[indexed[0].index]
-        result[f"estimate_{draw}"] = table["estimate"].to_numpy()
-        result[f"verdict_{draw}"] = table["verdict"].to_numpy()
-    agreed = result.filter(regex=r"^verdict_\d+$").nunique(axis=1) == 1
-    result["claim"] = result["verdict_1"].where(agreed, DIFFERS)
-    replaces = [[table.loc[pair, "replaces"] for table in indexed] for pair in indexed[0].index]
-    result["replaces"] = pd.Series(
-        [None if any(map(pd.isna, draws)) else all(map(bool, draws)) for draws in replaces], dtype=object
-    )
-    return result
 
 
 def share_of_gap(results: Results, student: str, baseline: str, teacher: str) -> dict[str, float]:
@@ -346,11 +351,15 @@ class _Estimate(NamedTuple):
 
 
 def _estimate(values: list[np.ndarray], template_class: np.ndarray, pool_seeds: bool = False) -> _Estimate:
-    """Estimates from P arrays [S, G] of values over seeds and templates; S may differ between them."""
-    sizes = np.bincount(template_class)
-    weight = 1 / (len(sizes) * sizes[template_class])  # [G], sums to 1
-    by_seed = [v @ weight for v in values]
-    seeds = np.array([v.var(ddof=1) / len(v) if len(v) > 1 else 0.0 for v in by_seed])
+    """Estimates from P arrays [S, G] of values over seeds and templates; S may differ between them.
+
+    Rows may be draws instead of seeds, NaN at the templates that a draw doesn't test.
+    """
+    weight = _weights(template_class)
+    shares = [~np.isnan(v) @ weight for v in values]  # of all the weight, in each row: 1 but for folds
+    by_seed = [np.nansum(v * weight, 1) / share for v, share in zip(values, shares, strict=True)]
+    part = np.array([(share**2).sum() / share.sum() ** 2 for share in shares])  # 1 / S where rows weigh alike
+    seeds = part * [v.var(ddof=1) if len(v) > 1 else 0.0 for v in by_seed]
     rest = np.array([max(len(v) - 1, 1) for v in by_seed])
     rest_of_seeds = rest
     if pool_seeds:
@@ -358,7 +367,7 @@ def _estimate(values: list[np.ndarray], template_class: np.ndarray, pool_seeds: 
         residual = arms - arms.mean(1, keepdims=True) - arms.mean(0) + arms.mean()
         rest_of_seeds = np.full(len(values), rest.sum())
         seeds = np.full(len(values), 2 * (residual**2).sum() / rest.sum() / arms.shape[1])
-    mean = np.stack([v.mean(0) for v in values])  # [P, G]
+    mean = np.stack([np.nanmean(v, 0) for v in values])  # [P, G]
     templates, noise, spread = np.zeros(len(values)), np.zeros(len(values)), seeds**2 / rest_of_seeds
     for stratum in strata(template_class):
         n, w, x = len(stratum), weight[stratum], mean[:, stratum]
@@ -368,13 +377,29 @@ def _estimate(values: list[np.ndarray], template_class: np.ndarray, pool_seeds: 
         templates += variance
         spread += variance**2 / (n - 1)
         for i, v in enumerate(values):  # template-by-seed noise, the part of seeds that templates average out
-            residual = v[:, stratum] - x[i]
+            residual = np.nan_to_num(v[:, stratum] - x[i])
             residual = w * (residual - (residual @ w / w.sum())[:, None])
             noise[i] += (residual**2).sum() / (len(v) * rest[i]) * n / (n - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         dof = np.where(spread > 0, (templates + seeds) ** 2 / spread, np.inf)
-    value = np.array([v.mean() for v in by_seed])
+    noise = np.where([np.isnan(v).any() for v in values], templates, noise)  # folds: all of a draw's own templates
+    value = np.array([v @ share / share.sum() for v, share in zip(by_seed, shares, strict=True)])
     return _Estimate(value, np.sqrt(templates + seeds), dof, np.maximum(seeds - noise, 0))
+
+
+def _weights(template_class: np.ndarray) -> np.ndarray:
+    """Of each template [G], summing to 1: every class the same, within it every template."""
+    sizes = np.bincount(template_class)
+    return 1 / (len(sizes) * sizes[template_class])
+
+
+def _effective(template_class: np.ndarray) -> float:
+    return 1 / (_weights(template_class) ** 2).sum()
+
+
+def _same_items(one: Results, other: Results) -> bool:
+    groups = [None if results.groups is None else list(results.groups) for results in (one, other)]
+    return np.array_equal(one.labels, other.labels) and groups[0] == groups[1]
 
 
 def strata(template_class: np.ndarray) -> list[np.ndarray]:
@@ -413,6 +438,10 @@ def _template_means(results: Results) -> tuple[dict[str, np.ndarray], np.ndarray
         if not ((hits >= 0) & (hits <= 1)).all():  # NaN fails too
             raise WorkbenchError(f"Arm {arm!r} has hits outside [0, 1]: give right or wrong for every item.")
         means[arm] = np.add.reduceat(hits[:, order], starts, axis=1) / counts
+    if results.draws is not None:  # a row a draw, with the templates that it tests
+        draw = np.asarray(results.draws)[order[starts]]
+        tested = draw == np.unique(draw)[:, None]
+        means = {arm: np.where(tested, hits.mean(0), np.nan) for arm, hits in means.items()}
     return means, template_class
 
 

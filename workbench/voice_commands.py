@@ -23,6 +23,8 @@ from hassil.expression import (
 from hassil.parse_expression import parse_sentence
 from home_assistant_intents import get_intents
 
+from workbench.splits import places
+
 SEED = 20261124
 MIN_TEMPLATES = 8  # an intent with fewer rules can't fill four disjoint splits: it becomes out-of-scope data
 TRIES = 60
@@ -111,8 +113,8 @@ def _templates() -> Iterator[tuple[str, str, list[str]]]:
             yield intent, text, list(dict.fromkeys(s for s in spoken if s))
 
 
-def sample() -> tuple[list[str], dict[str, list[dict]]]:
-    """Sample the task: (label names, split -> rows of text, label, group).
+def sample(fold: int = 0) -> tuple[list[str], dict[str, list[dict]]]:
+    """Sample a fold of the task: (label names, split -> rows of text, label, group).
 
     Splits are ``train``, ``validation``, ``calibration``, ``test`` and ``out_of_scope`` (label -1). No template and no
     sentence stands in two splits; a sentence that two intents could mean is left out.
@@ -134,10 +136,9 @@ def sample() -> tuple[list[str], dict[str, list[dict]]]:
     for intent, templates in by_intent.items():
         label = names.index(intent) if intent in names else -1
         templates = random.Random(f"{SEED}|{intent}").sample(templates, len(templates))
-        queue = [(s, math.ceil(share * len(templates))) for s, share in SHARES.items()]
-        splits = [s for s, count in queue for _ in range(count)] if label >= 0 else []
-        for i, (group, sentences) in enumerate(templates):
-            split = "out_of_scope" if label < 0 else splits[i] if i < len(splits) else "train"
+        counts = {split: math.ceil(share * len(templates)) for split, share in SHARES.items()}
+        splits = places(len(templates), counts, fold) if label >= 0 else ["out_of_scope"] * len(templates)
+        for (group, sentences), split in zip(templates, splits, strict=True):
             keep = [s for s in sentences if s not in ambiguous and owner[s] == group]
             keep = keep[: SENTENCES_PER_TEMPLATE.get(split, 4)]
             rows[split] += [{"text": s, "label": label, "group": group} for s in keep]

@@ -63,7 +63,9 @@ def start(budget: str, **settings: object) -> None:
         print("Smoke run: the numbers below are not findings, and no verdict is given.")
 
 
-def answer(text: str, table: pandas.DataFrame | None = None, *, smoke: bool = False) -> Answer:
+def answer(
+    text: str, table: pandas.DataFrame | None = None, *, smoke: bool = False, gates: Sequence[str] = ()
+) -> Answer:
     """What a notebook found, as the value of its last cell.
 
     Args:
@@ -72,8 +74,11 @@ def answer(text: str, table: pandas.DataFrame | None = None, *, smoke: bool = Fa
         table: the numbers behind it. A named index becomes the first columns; floats are shown with three
             decimals and NaN as a dash, so give counts as integers and anything else as text.
         smoke: say first that a smoke run finds nothing.
+        gates: sentences of `workbench.gates`, which make the answer another one: they stand before it, here and
+            wherever it is shown.
     """
-    return Answer(nb_.content(f"Smoke run, not a finding. {text}" if smoke else text, table))
+    first = "Smoke run, not a finding. " * smoke + f"**Before you read on:** {' '.join(gates)} **Then:** " * bool(gates)
+    return Answer(nb_.content(first + text, table))
 
 
 def run(
