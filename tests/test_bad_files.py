@@ -738,7 +738,7 @@ def test_a_store_that_cannot_be_written_to_can_still_be_read(tmp_path, monkeypat
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("workbench.store._flock", refuse)
+    monkeypatch.setattr("workbench.store.os.open", refuse)
     assert len(SoftLabels(labels.kind, "x", kept)) == len(labels)
     assert len(pickle.loads(pickle.dumps(labels))) == len(labels)
 

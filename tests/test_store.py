@@ -142,7 +142,7 @@ def test_a_failed_build_leaves_nothing(store, error):
     with pytest.raises(error):
         store.make("runs", {"a": 1}, build)
     assert store.find("runs", {"a": 1}) is None and store.list() == [] and folders(store.root) == []
-    assert store.make("runs", {"a": 1}, write(), wait=False)  # the claim is free as well
+    assert store.make("runs", {"a": 1}, write())  # the claim is free as well
 
 
 @pytest.mark.parametrize("extra", [{"created": "now"}, {"metrics": {"x": object()}}, {"metrics": np.zeros(2)}])
@@ -206,7 +206,7 @@ def test_a_claim_may_be_closed_by_another_thread(store):
     closer = threading.Thread(target=running.close)
     closer.start()
     closer.join()
-    assert store.make("runs", {}, write(), wait=False)
+    assert store.make("runs", {}, write())
 
 
 def test_write_atomic(tmp_path):
@@ -267,8 +267,6 @@ with store.claim("runs", {"a": 1}) as claim, store.claim("runs", {"a": 2}):
     )
     try:
         assert child.stdout.readline() == "held\n"
-        with refused("another owner"):
-            store.make("runs", {"a": 1}, never, wait=False)
         assert store.prune(kind="runs") == []
         assert len(folders(store.root)) == 1 and store.find("runs", {"a": 2})
         taken: list[float] = []

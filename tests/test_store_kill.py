@@ -104,7 +104,7 @@ def kill_and_resume(root: Path, kills: int, seed: int) -> None:
         if left:  # the dead owner's claim can be taken at once
             i = len(created)
             start = time.monotonic()
-            with store.claim(kind_of(i), {"i": i}, keep=True, wait=False) as claim:
+            with store.claim(kind_of(i), {"i": i}, keep=True) as claim:
                 assert time.monotonic() - start < 1
                 assert claim.folder == left[0] and (claim.entry is None) == claim.folder.exists()
                 if claim.entry:  # the kill fell between the manifest and the rename

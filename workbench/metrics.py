@@ -6,6 +6,9 @@ template). "Predictions" may be given as logits, whose argmax is taken, or as [N
 accuracies are fractions in [0, 1], logarithms natural. Every function raises WorkbenchError for wrong shapes,
 NaN or infinity, and labels out of range. Accuracy and fidelity are different axes (arXiv 2106.05945), so
 `scores` reports both.
+
+Items of one template are near copies: means are of template means, and bounds count templates, not items
+(`item_weights`). Intervals, and what follows from them, are in `workbench.verdicts`.
 """
 
 import tempfile
@@ -78,8 +81,7 @@ def item_weights(labels: ArrayLike, groups: ArrayLike | None = None) -> np.ndarr
     be of any sortable type.
     """
     template, template_class = template_ids(labels, groups)
-    templates_of_class = np.bincount(template_class)
-    items_of_template = np.bincount(template)
+    templates_of_class, items_of_template = np.bincount(template_class), np.bincount(template)
     return 1 / (len(templates_of_class) * templates_of_class[template_class] * items_of_template)[template]
 
 
@@ -131,13 +133,12 @@ def flip_table(
                           "positive": ((student == labels) & (teacher != labels)).mean(0)})  # fmt: skip
     table = items.groupby(template).mean().groupby(template_class).mean()
     table.insert(0, "label", np.unique(labels))
-    n = np.bincount(template_class)
+    n, rate = np.bincount(template_class), table["negative"].to_numpy()
     z2 = stats.norm.isf(0.025 / len(n)) ** 2
-    rate = table["negative"].to_numpy()
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * rate * (1 - rate) / n + (z2 / (2 * n)) ** 2) / (1 + z2 / n)
-    table = table.assign(low=np.clip(centre - half, 0, rate), high=np.clip(centre + half, rate, 1),
-                         n_templates=n, n_items=np.unique(labels, return_counts=True)[1])  # fmt: skip
+    table["low"], table["high"] = np.clip(centre - half, 0, rate), np.clip(centre + half, rate, 1)
+    table["n_templates"], table["n_items"] = n, np.bincount(labels)[table["label"]]
     return table.sort_values("negative", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -296,9 +297,9 @@ def auroc(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
         _one_a_seed("out-of-scope rows", len(in_scores), len(out_scores))
         return float(np.mean([auroc(*pair) for pair in zip(in_scores, out_scores, strict=True)]))
     inside, outside = _numbers(in_scores, "in_scores"), _numbers(out_scores, "out_scores")
-    n_in, n_out = len(inside), len(outside)
-    scores = np.concatenate([inside, outside])
-    return float((stats.rankdata(scores)[:n_in].sum() - n_in * (n_in + 1) / 2) / (n_in * n_out))
+    n = len(inside)
+    wins = stats.rankdata(np.r_[inside, outside])[:n].sum() - n * (n + 1) / 2  # Mann and Whitney's U
+    return float(wins / (n * len(outside)))
 
 
 def refusal_threshold(

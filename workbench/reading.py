@@ -1,7 +1,8 @@
 """Reading: texts to token ids, to batches of one shape, to what a model says of them, and what that costs.
 
 Rows of like length are read together and put back in their order, so that little is padding; `predict` gives logits,
-`embed` sentence vectors, `describe` parameters and FLOPs. The models come from `workbench.students`.
+`embed` sentence vectors, `describe` parameters and FLOPs. Whoever reads a model reads it here, so that its logits never
+depend on who asks. The models come from `workbench.students`; `workbench.training` and the teachers read with them.
 """
 
 from array import array

@@ -11,7 +11,7 @@ How times are taken, here and in every table made from it:
 - **Ratio**: how many times as fast as the reference: the median over turns of reference's time / arm's time in the same
   turn, with a 95 % interval from 2,000 bootstraps of the turns. It is about this machine in this hour, nothing more.
 
-Floating-point work and parameters don't need a clock: see `workbench.reading.describe`.
+Start with `measure`. Floating-point work and parameters don't need a clock: see `workbench.reading.describe`.
 """
 
 import json
@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from workbench import students
 from workbench.errors import WorkbenchError, sequence, shown, strings, unknown, whole
 
 Classify = Callable[[list[str]], object]
@@ -38,13 +39,9 @@ BOOTSTRAPS = 2000
 
 
 def measure(
-    arms: Mapping[str, Classify],
-    texts: Sequence[str],
-    *,
-    repeats: int = 30,
-    batch_size: int = 64,
-    reference: str | None = None,
-) -> pd.DataFrame:
+    arms: Mapping[str, Classify], texts: Sequence[str], *,
+    repeats: int = 30, batch_size: int = 64, reference: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Time every arm on single texts and on batches; the module's first lines say how.
 
     Args:
@@ -77,14 +74,10 @@ def measure(
 
 
 def grid(
-    arms: Mapping[str, Classify],
-    texts: Sequence[str],
-    *,
-    batch_sizes: Sequence[int] = (1, 8, 64),
-    words: Sequence[int] = (8, 32, 128),
-    repeats: int = 30,
+    arms: Mapping[str, Classify], texts: Sequence[str], *,
+    batch_sizes: Sequence[int] = (1, 8, 64), words: Sequence[int] = (8, 32, 128), repeats: int = 30,
     reference: str | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Time every arm on batches × lengths; cells take turns as well. The module's first lines say how.
 
     Args:
@@ -260,7 +253,7 @@ def _disk(arm: Path | str) -> float:
     if isinstance(arm, str):
         return float("nan")
     if arm.is_dir():
-        files = [file for file in arm.iterdir() if file.suffix in {".safetensors", ".json", ".txt", ".model"}]
+        files = students.saved_files(arm)
     else:
         files = [arm, arm.with_name("config.json"), arm.with_name("tokenizer.json")]
     return sum(file.stat().st_size for file in files)
@@ -274,9 +267,8 @@ def _fresh(name: str, code: str, texts: list[str]) -> dict[str, float]:
         asked.seek(0)
         command, seconds, last = [sys.executable, "-c", code + _REPORT], {}, ""
         began = time.perf_counter()
-        with subprocess.Popen(
-            command, env=env, stdin=asked, stdout=subprocess.PIPE, stderr=errors, text=True
-        ) as process:
+        pipes = {"stdin": asked, "stdout": subprocess.PIPE, "stderr": errors}
+        with subprocess.Popen(command, env=env, text=True, **pipes) as process:
             for line in process.stdout:
                 last = line.strip()
                 seconds.setdefault(last, time.perf_counter() - began)
@@ -284,8 +276,5 @@ def _fresh(name: str, code: str, texts: list[str]) -> dict[str, float]:
             errors.seek(0)
             reason = (errors.read().strip().splitlines() or ["it gave no reason"])[-1].rstrip(".")
             raise WorkbenchError(f"Arm {name!r} failed in a fresh process ({reason}): run its code by itself.")
-    return {
-        "start_seconds": seconds["started"],
-        "first_answer_seconds": seconds["answered"],
-        "peak_mb": int(last) / 1e6,
-    }
+    started, answered = seconds["started"], seconds["answered"]
+    return {"start_seconds": started, "first_answer_seconds": answered, "peak_mb": int(last) / 1e6}

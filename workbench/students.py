@@ -112,9 +112,13 @@ def source_fingerprint(spec: str | Path) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Hash of a saved model: its weights, config and tokenizer files."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", ".json", ".txt", ".model"})
-    return fingerprint([[f.name, sha256_file(f)] for f in files])
+    """Hash of a saved model."""
+    return fingerprint([[f.name, sha256_file(f)] for f in saved_files(folder)])
+
+
+def saved_files(folder: Path) -> list[Path]:
+    """Those a saved model is made of: weights, config and tokenizer."""
+    return sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", ".json", ".txt", ".model"})
 
 
 def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
