@@ -259,9 +259,9 @@ def reliability(
     else:
         raise unknown("binning scheme", scheme, ["width", "mass"])
     bin_of = np.searchsorted(edges, confidence)  # bins are (low, high]
-    items = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(1) == labels, "n": 1})
-    curve = items.groupby(bin_of).agg({"confidence": "mean", "accuracy": "mean", "n": "sum"})
-    return curve.reset_index(drop=True)
+    items = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(1) == labels, "bin": bin_of})
+    of_bin = items.groupby("bin")  # a column's name: pandas prints an array before it groups by it
+    return of_bin.mean().assign(n=of_bin.size()).reset_index(drop=True)
 
 
 def ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15, scheme: Scheme = "width") -> float:

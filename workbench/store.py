@@ -167,6 +167,7 @@ def check_writable(folder: Path, variable: str = "WORKBENCH_DATA") -> None:
                 place.rmdir()
 
 
+@functools.cache  # reading them takes as long as a training step
 def versions() -> dict[str, str]:
     """Versions of Python, the platform and the libraries that decide results; imports none of them."""
     from importlib import metadata

@@ -6,6 +6,7 @@ language model is ``"llama-2x64"`` (see `workbench.language.causal`), or any hub
 texts, and what it weighs, is in `workbench.reading`; how it learns in `workbench.training`.
 """
 
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -213,4 +214,10 @@ def _learn_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFa
         )
         _limit_characters(backend, 4 * max_length).save_pretrained(folder)
 
-    return weights.load(AutoTokenizer, Store().make("tokenizers", inputs, train).path)
+    return _loaded(Store().make("tokenizers", inputs, train).path)
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(folder: Path) -> PreTrainedTokenizerFast:
+    """One object for all students of a sweep, which nothing changes: so what it has read can be kept as well."""
+    return weights.load(AutoTokenizer, folder)
