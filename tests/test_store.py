@@ -297,23 +297,6 @@ def damage_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("name", ["a.txt", "sub/b.bin", "run.json", "manifest.json"])
-@pytest.mark.parametrize("harm", [damage_byte, Path.unlink, lambda path: os.truncate(path, 3)])
-def test_a_damaged_entry_is_moved_aside_and_made_again(store, name, harm):
-    entry = store.make("runs", {"a": 1}, write())
-    assert store.find("runs", {"a": 1})  # also fills the cache of verified entries
-    harm(entry.path / name)
-    with pytest.warns(UserWarning, match="is damaged") as warned:
-        assert store.find("runs", {"a": 1}) is None
-    assert len(warned) == 1 and "\n" not in str(warned[0].message)
-    assert [path.name for path in (store.root / ".damaged").iterdir()] == [f"{entry.key}-1"]
-    assert store.list() == []
-    again = store.make("runs", {"a": 1}, write())
-    assert (again.path / "a.txt").read_text() == "hello" and store.find("runs", {"a": 1}) == again
-    assert store.prune() == [store.root / ".damaged" / f"{entry.key}-1"]
-    assert store.find("runs", {"a": 1}) == again
-
-
 def test_make_replaces_a_damaged_entry_and_another_process_sees_damage_too(store):
     entry = store.make("runs", {"a": 1}, write("one"))
     damage_byte(entry.path / "a.txt")
