@@ -271,9 +271,6 @@ ROWS = [
     ("another arm", lambda: speed.measure({"arm": len}, ["a"], reference="amr"), ".*did you mean 'arm'.*"),
     ("one text to time", lambda: speed.measure(ARMS, "abc"), "texts is 'abc': give a list of texts."),
     ("arms that are a list", lambda: speed.measure([print], ["a"]), r"arms is \[<built-in.*>\]: give a dict of .*"),
-    *wrong("words", lambda v: speed.to_length(["a"], v), [0, "8", 1.5], "give a whole number from 1 to 1,000,000."),
-    ("batch sizes that are one", lambda: speed.grid(ARMS, ["a"], batch_sizes=8),
-     "batch_sizes is 8: give a list .*"),
     # --- sweeps
     *wrong("count", lambda v: sweeps.controls(PLAIN, v), [0, 1.5, "2", None, 10**9],
            "give a whole number from 1 to 10,000."),
