@@ -371,12 +371,6 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk, fill, free):
     assert store.make("soft_labels", {"a": 1}, write())
 
 
-def test_an_unwritable_root_is_one_sentence(tmp_path):
-    (tmp_path / "file").touch()
-    with refused(f"Cannot write to the store at {tmp_path}/file/store"):
-        Store(tmp_path / "file" / "store").make("runs", {}, write())
-
-
 # Housekeeping -----------------------------------------------------------------------------------------------
 
 

@@ -127,7 +127,7 @@ def kill_and_resume(root: Path, kills: int, seed: int) -> None:
 
 @pytest.mark.filterwarnings("error")  # nothing visible may ever be found damaged
 def test_kills(tmp_path):
-    kill_and_resume(tmp_path / "store", kills=20, seed=0)
+    kill_and_resume(tmp_path / "store", kills=10, seed=0)
 
 
 @pytest.mark.soak
