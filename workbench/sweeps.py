@@ -572,7 +572,7 @@ def _on_cluster(calls: list[tuple], address: str) -> Iterator[Outcome]:
                     waiting[client.submit(make_one, *call, pure=False)] = call[0]
                 if not waiting:
                     return
-                with suppress(TimeoutError):
+                with suppress(TimeoutError, distributed.CancelledError):  # what was cancelled is told below
                     distributed.wait([*waiting], timeout=1, return_when="FIRST_COMPLETED")
                 for future in [future for future in waiting if future.done()]:
                     job = waiting.pop(future)
