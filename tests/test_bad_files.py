@@ -240,19 +240,24 @@ CACHE = "Can't write to .+: set WORKBENCH_CACHE to a folder that can be written 
 LABELS_OF = 'names no labels: it needs id2label with "0", "1"'
 OPTION = "--help` lists what there is"
 
+PACKED = {"gz": gzip.compress(GOOD.encode()), "bz2": bz2.compress(GOOD.encode()), "xz": lzma.compress(GOOD.encode())}
+ZIPPED = {"cut short": zipped(a=GOOD)[:100], "of two files": zipped(a=GOOD, b=GOOD), "of nothing": zipped()}
+FILES = [  # of a folder, each broken
+    ("train.parquet", b"PAR1junkPAR1"), ("train.parquet", b""), ("train.json", "{"), ("train.json", "[1, 2"),
+    ("train.jsonl", '{"text": "a", "label": "b"}\n{"text":'), ("train.json.gz", b"\x1f\x8b12"),
+    ("train.jsonl", '{"text": "\\ud800", "label": "a"}\n' * 5), ("train.csv", GOOD + '"x\n'), ("train.csv", ""),
+    ("train.csv", GOOD.encode() + b"\xff,a\n"), ("train.arrow", b"ARROW1junk"),
+]  # fmt: skip
+
 # What was tried, how, and what the sentence says. A row that hangs fails by the timeout of all tests.
 ROWS: list[tuple[str, Try, str]] = [
     # archives
     *[(f"junk named {e}", table(b"junk", f"a.csv.{e}"), UNPACK) for e in "gz zip bz2 xz tar tar.gz tar.xz zst".split()],
     *[(f"empty {e}", table(b"", f"a.csv.{e}"), UNPACK) for e in "zip bz2 xz tar zst".split()],
     ("empty gz", table(b"", "a.csv.gz"), "has no rows: it needs a header"),
-    ("gz cut short", table(gzip.compress(GOOD.encode())[:-12], "a.csv.gz"), UNPACK),
+    *[(f"{e} cut short", table(content[:-12], f"a.csv.{e}"), UNPACK) for e, content in PACKED.items()],
     ("gz with a wrong byte", table(gzip.compress(GOOD.encode())[:-8] + bytes(8), "a.csv.gz"), UNPACK),
-    ("bz2 cut short", table(bz2.compress(GOOD.encode())[:-12], "a.csv.bz2"), UNPACK),
-    ("xz cut short", table(lzma.compress(GOOD.encode())[:-12], "a.csv.xz"), UNPACK),
-    ("zip cut short", table(zipped(a=GOOD)[:100], "a.zip"), UNPACK),
-    ("zip of two files", table(zipped(a=GOOD, b=GOOD), "a.zip"), UNPACK),
-    ("zip of nothing", table(zipped(), "a.zip"), UNPACK),
+    *[(f"zip {n}", table(content, "a.zip"), UNPACK) for n, content in ZIPPED.items()],
     ("zip with wrong bytes", table(zipped(a=GOOD).replace(b"text 3", b"text 9"), "a.zip"), UNPACK),
     ("tar cut short", table(tarred("a.csv")[:300], "a.tar"), UNPACK),
     ("tar of two files", table(tarred("a.csv", "b.csv"), "a.tar"), UNPACK),
@@ -260,8 +265,7 @@ ROWS: list[tuple[str, Try, str]] = [
     # what is no file
     ("a folder", task("csv:DIR"), "Is a directory; check the path after 'csv:'"),
     ("a pipe", pipe("a.csv", "csv:DIR/a.csv"), "Not a regular file; check the path"),
-    ("a device without end", task("csv:/dev/zero"), "Not a regular file; check the path"),
-    ("an empty device", task("csv:/dev/null"), "Not a regular file; check the path"),
+    *[(v, task(f"csv:{v}"), "Not a regular file; check the path") for v in ("/dev/zero", "/dev/null")],
     ("/proc/self/mem, which can't be read", task("csv:/proc/self/mem"), "Can't read /proc/self/mem: .+; check"),
     ("no file", task("csv:DIR/no.csv"), "/no.csv: No such file or directory; check the path"),
     ("a name of 5,000 characters", task("csv:/" + "a" * 5_000), "File name too long; check the path"),
@@ -296,9 +300,7 @@ ROWS: list[tuple[str, Try, str]] = [
     ("semicolons", table(GOOD.replace(",", ";")), "has one column, 'text;label': separate columns by commas"),
     ("tabs", table(GOOD.replace(",", "\t")), r"has one column, 'text\\tlabel': separate columns by commas"),
     ("a line break in a column's name", table('"text\nx",label\na,b\n'), r"has no column 'text'; it has 'text\\nx'"),
-    ("no content", table(""), "has no rows: it needs a header"),
-    ("blank lines", table("\n\n\n"), "has no rows: it needs a header"),
-    ("a BOM and no content", table("\ufeff"), "has no rows: it needs a header"),
+    *[(f"no content but {v!r}", table(v), "has no rows: it needs a header") for v in ("", "\n\n\n", "\ufeff")],
     ("texts of white space", table(GOOD + "\u3000,a\n"), "row 22: column 'text' is empty or NaN"),
     ("no label at all", table("text,label\n" + "a b,\n" * 9), "column 'label' is empty in every row"),
     ("an unknown split", table("text,label,part\na,c,tset\n", split="part"), "names the split 'tset': write train,"),
@@ -326,46 +328,30 @@ ROWS: list[tuple[str, Try, str]] = [
     ("name=''", task(""), "Unknown task ''"),
     ("name='csv:'", task("csv:"), "The task 'csv:' names nothing: write csv:<path>"),
     ("name='hub:'", task("hub:"), "The task 'hub:' names nothing: write csv:<path>"),
-    ("a NUL in the path", task("csv:DIR/a\0.csv"), CONTROL),
-    ("a line break in the path", task("csv:DIR/a\n.csv"), CONTROL),
-    ("a surrogate in the path", task("csv:DIR/\udcff.csv"), CONTROL),
-    ("a surrogate in a dataset's name", task("hub:owner/\udcff"), CONTROL),
+    *[(repr(v), task(v), CONTROL) for v in ("csv:DIR/a\0", "csv:DIR/a\n.csv", "csv:DIR/\udcff.csv", "hub:a/\udcff")],
     # hub:
-    ("up and away", task("hub:../../nowhere"), NOWHERE),
-    ("up, away and a config", task("hub:../nowhere/config"), NOWHERE),
-    ("a hidden name", task("hub:.owner/name"), NOWHERE),
-    ("no such folder", task("hub:DIR/nowhere"), NOWHERE),
-    ("no such folder at the root", task("hub:/nowhere"), NOWHERE),
-    ("nobody's home", task("hub:~nobody-of-this-name/data"), NOWHERE),
-    ("an address", task("hub:https://example.com/data"), NOWHERE),
+    *[
+        (v, task(v), NOWHERE)
+        for v in ("hub:../../nowhere", "hub:../nowhere/config", "hub:.owner/name", "hub:DIR/nowhere", "hub:/nowhere",
+                  "hub:~nobody-of-this-name/data", "hub:https://example.com/data")
+    ],
     ("the whole disk", task("hub:/"), "holds more than 5,000 files: give a folder that holds only the data"),
     ("a crowded folder", crowd, "holds more than 5,000 files: give a folder that holds only the data"),
     ("an empty folder", task("hub:DIR"), "doesn't contain any data files .+: check the path"),
     ("a folder of pickles", hub({"train.pkl": pickle.dumps(1)}), "doesn't contain any data files"),
     ("a pipe among the data", pipe("train.csv", "hub:DIR"), "train.csv is not a regular file: remove it"),
     ("a loading script", hub({"DIR.py": "raise SystemExit", "x.csv": ""}), BROKEN),
-    ("parquet: junk", hub({"train.parquet": b"PAR1junkPAR1"}), BROKEN),
-    ("parquet: empty", hub({"train.parquet": b""}), BROKEN),
-    ("json: open", hub({"train.json": "{"}), BROKEN),
-    ("json: a list that is open", hub({"train.json": "[1, 2"}), BROKEN),
-    ("jsonl: cut short", hub({"train.jsonl": '{"text": "a", "label": "b"}\n{"text":'}), BROKEN),
-    ("jsonl: lone surrogates", hub({"train.jsonl": '{"text": "\\ud800", "label": "a"}\n' * 5}), BROKEN),
-    ("json: gz cut short", hub({"train.json.gz": b"\x1f\x8b12"}), BROKEN),
-    ("csv: an open quote", hub({"train.csv": GOOD + '"x\n'}), BROKEN),
-    ("csv: latin-1", hub({"train.csv": GOOD.encode() + b"\xff,a\n"}), BROKEN),
-    ("csv: empty", hub({"train.csv": ""}), BROKEN),
-    ("arrow: junk", hub({"train.arrow": b"ARROW1junk"}), BROKEN),
+    *[(f"{name} {i}", hub({name: content}), BROKEN) for i, (name, content) in enumerate(FILES)],
     ("zip: junk", hub({"train.zip": b"PKjunk"}), "Can't load|no column"),
-    ("README: no YAML", hub({"train.csv": GOOD, "README.md": "---\nconfigs: [\n---\n"}), BROKEN),
-    ("README: configs of another type", hub({"train.csv": GOOD, "README.md": "---\nconfigs: 5\n---\n"}), BROKEN),
-    ("dataset_dict: open", saved(lambda d: (d / "dataset_dict.json").write_text("{")), BROKEN),
-    ("dataset_dict: a list", saved(lambda d: (d / "dataset_dict.json").write_text("[]")), BROKEN),
-    ("dataset_dict: a number", saved(lambda d: (d / "dataset_dict.json").write_text('{"splits": 5}')), BROKEN),
+    *[(f"README: {v}", hub({"train.csv": GOOD, "README.md": f"---\nconfigs: {v}\n---\n"}), BROKEN) for v in ("[", 5)],
+    *[
+        (f"{file}: {content!r}", saved(lambda d, f=file, c=content: (d / f).write_text(c)), BROKEN)
+        for file, contents in {"dataset_dict.json": ("{", "[]", '{"splits": 5}'), "train/state.json": ("{", "{}"),
+                               "train/dataset_info.json": ("{",)}.items()
+        for content in contents
+    ],
     ("dataset_dict: no such split", saved(lambda d: (d / "train").rename(d / "other")), BROKEN),
-    ("state: open", saved(lambda d: (d / "train" / "state.json").write_text("{")), BROKEN),
-    ("state: empty", saved(lambda d: (d / "train" / "state.json").write_text("{}")), BROKEN),
     ("state: gone", saved(lambda d: (d / "train" / "state.json").unlink()), BROKEN),
-    ("dataset_info: open", saved(lambda d: (d / "train" / "dataset_info.json").write_text("{")), BROKEN),
     ("arrow file: junk", saved(lambda d: next(d.rglob("*.arrow")).write_bytes(b"junk")), BROKEN),
     ("arrow file: cut short", saved(lambda d: os.truncate(next(d.rglob("*.arrow")), 300)), "Can't load|can't be read"),
     ("arrow file: gone", saved(lambda d: next(d.rglob("*.arrow")).unlink()), "Can't load|contain any data files"),
@@ -375,26 +361,22 @@ ROWS: list[tuple[str, Try, str]] = [
         "column 'group' is empty in 20 rows: fill it in",
     ),
     # text
-    ("text: no folder", text("folder:DIR/nowhere"), "is not a folder: give one with"),
-    ("text: a file", text("folder:DIR/a.txt", {"a.txt": b"a"}), "is not a folder: give one with"),
-    ("text: no name", text("folder:"), "is not a folder: give one with"),
+    *[
+        (f"text: {v}", text(f"folder:{v}", {"a.txt": b"a"}), "is not a folder: give one with")
+        for v in ("DIR/nowhere", "DIR/a.txt", "")
+    ],
     ("text: a NUL in the path", text("folder:DIR/\0"), CONTROL),
     ("text: another name", text("python-doc"), "Unknown text 'python-doc': did you mean 'python-docs'"),
     ("text: nothing to read", text("folder:DIR", {"a.pdf": b"a"}), "holds no .txt or .md files"),
     ("text: latin-1", text("folder:DIR", {"a.txt": b"\xe9"}), "a.txt' is not UTF-8 .+: save it again"),
     ("text: a pipe", text_pipe, "a.txt': Not a regular file; remove it"),
     # an exported student
-    ("config.json: open", onnx(config="{"), LABELS_OF),
-    ("config.json: a list", onnx(config="[]"), LABELS_OF),
-    ("config.json: no labels", onnx(config="{}"), LABELS_OF),
-    ("config.json: no label", onnx(config='{"id2label": {}}'), LABELS_OF),
-    ("config.json: labels from 1", onnx(config='{"id2label": {"1": "a", "2": "b"}}'), LABELS_OF),
-    ("config.json: named labels", onnx(config='{"id2label": {"a": "0"}}'), LABELS_OF),
-    ("config.json: labels of numbers", onnx(config='{"id2label": {"0": 1, "1": 2}}'), LABELS_OF),
-    ("config.json: deep", onnx(config="[" * 100_000), LABELS_OF),
-    ("tokenizer.json: open", onnx(tokens="{"), "is not a tokenizer .+: export the student again"),
-    ("tokenizer.json: empty", onnx(tokens=""), "is not a tokenizer .+: export the student again"),
-    ("tokenizer.json: a list", onnx(tokens="[]"), "is not a tokenizer .+: export the student again"),
+    *[
+        (f"config.json: {c[:40]}", onnx(config=c), LABELS_OF)
+        for c in ("{", "[]", "{}", '{"id2label": {}}', '{"id2label": {"1": "a", "2": "b"}}', '{"id2label": {"a": "0"}}',
+                  '{"id2label": {"0": 1, "1": 2}}', "[" * 100_000)
+    ],
+    *[(f"tokenizer.json: {v!r}", onnx(tokens=v), "is not a tokenizer .+: export the") for v in ("{", "", "[]")],
     ("tokenizer.json: no padding", onnx(tokens=json.dumps(json.loads(TOKENS) | {"padding": None})), "has no padding"),
     ("model.onnx: junk", onnx(), "can't be run by ONNX Runtime"),
     ("model.onnx: other inputs", onnx(model=graph(("x",), 2)), "reads .'x'. and gives"),
@@ -409,9 +391,7 @@ ROWS: list[tuple[str, Try, str]] = [
     *[(f"list({v!r})", store(lambda s, v=v: s.list(v)), KIND) for v in ("../x", ".partial", "a//b", 5)],
     ("find of a kind above", store(lambda s: s.find("../runs", {})), KIND),
     ("hold of a kind above", store(lambda s: s.hold("../runs")), KIND),
-    ("list where the root is a file", file_store(lambda s: s.list()), ROOT),
-    ("runs where the root is a file", file_store(lambda s: s.runs()), ROOT),
-    ("prune where the root is a file", file_store(lambda s: s.prune()), ROOT),
+    *[(f"{n} of a file", file_store(lambda s, n=n: getattr(s, n)()), ROOT) for n in ("list", "runs", "prune")],
     ("make where the root is a file", file_store(lambda s: s.make("a", {}, None)), "Cannot write to the store"),
     ("check_writable of a file", file_store(lambda s: check_writable(s.root)), WRITE),
     ("check_writable below a file", file_store(lambda s: check_writable(s.root / "a" / "b")), WRITE),
@@ -428,8 +408,7 @@ ROWS: list[tuple[str, Try, str]] = [
     ],
     ("data of nobody", cli("runs", data="~nobody-of-this-name/x"), "begins with a user who has no home here"),
     ("cache of nobody", cli("fetch", cache="~nobody-of-this-name/x"), "begins with a user who has no home here"),
-    ("fetch --from a file", cli("fetch", "--from", "FILE"), "is not a folder: give --from"),
-    ("fetch --from nowhere", cli("fetch", "--from", "DIR/nowhere"), "is not a folder: give --from"),
+    *[(f"--from {v}", cli("fetch", "--from", v), "is not a folder: give --from") for v in ("FILE", "DIR/nowhere")],
     ("fetch of an unknown model", cli("fetch", "MiniLM"), "Unknown weights 'MiniLM': did you mean"),
     *[
         (f"prune --older-than-days={v}", cli("prune", f"--older-than-days={v}"), DAYS)
@@ -439,25 +418,20 @@ ROWS: list[tuple[str, Try, str]] = [
     ("an unknown command", cli("reprot"), f"invalid choice: 'reprot'.*{OPTION}"),
     ("no command", cli(), f"are required: COMMAND.*{OPTION}"),
     ("an unknown option", cli("runs", "--all"), f"unrecognized arguments: --all.*{OPTION}"),
-    ("report --only nowhere", cli("report", "--only", "99"), "Unknown notebook '99'"),
-    ("report --only ''", cli("report", "--only", ""), "Unknown notebook ''"),
-    ("report --budget large", cli("report", "--budget", "large"), "Unknown budget 'large'"),
-    ("report --budget ''", cli("report", "--budget", ""), "Unknown budget ''"),
-    ("report --task ''", cli("report", "--task", ""), "Unknown task ''"),
-    ("report --task csv:", cli("report", "--task", "csv:"), "The task 'csv:' names nothing"),
-    ("report --task hub:", cli("report", "--task", "hub:"), "The task 'hub:' names nothing"),
+    *[
+        (f"report --{option} {v!r}", cli("report", f"--{option}", v), f"Unknown {what} {v!r}")
+        for option, what, v in [
+            ("only", "notebook", "99"), ("only", "notebook", ""), ("budget", "budget", "large"),
+            ("budget", "budget", ""), ("task", "task", ""), ("teacher", "teacher", ""),
+        ]
+    ],
+    *[(f"report --task {v}", cli("report", "--task", v), f"The task '{v}' names nothing") for v in ("csv:", "hub:")],
     ("report --task of a pipe", cli("report", "--task", "csv:/dev/zero"), "Not a regular file"),
     ("report --task of nobody", cli("report", "--task", "csv:~nobody-of-this-name/a"), "No such file or directory"),
-    ("report --task with a NUL", cli("report", "--task", "csv:a\0b"), CONTROL),
-    ("report --task with bytes", cli("report", "--task", "csv:\udcff"), CONTROL),
+    *[(f"report --task {v!r}", cli("report", "--task", v), CONTROL) for v in ("csv:a\0b", "csv:\udcff")],
     ("report --text of no column", cli("report", "--task", "csv:FILE", "--text", ""), "has no column ''"),
     ("report --group ''", cli("report", "--task", "csv:FILE", "--group", ""), "group is '': give the name"),
-    ("report --teacher ''", cli("report", "--teacher", ""), "Unknown teacher ''"),
 ]
-
-
-def test_the_table_is_long_and_names_each_row_once():
-    assert len(ROWS) >= 90 and len({tried for tried, _, _ in ROWS}) == len(ROWS)
 
 
 @pytest.mark.parametrize(("tried", "run", "sentence"), ROWS, ids=[row[0].encode("ascii", "replace") for row in ROWS])
@@ -547,8 +521,7 @@ def labelled(folder: Path, names: tuple[str, ...], how: str) -> str:
     return f"hub:{folder}"
 
 
-@pytest.mark.parametrize("how", ["csv", "hub"])
-@pytest.mark.parametrize("case", ALIKE)
+@pytest.mark.parametrize(("case", "how"), [*((case, "csv") for case in ALIKE), ("bidi override", "hub")])
 def test_labels_that_look_alike_are_named_and_kept(case, how, tmp_path):
     names = (*ALIKE[case], "other")
     with pytest.warns(UserWarning) as warned:
@@ -559,11 +532,10 @@ def test_labels_that_look_alike_are_named_and_kept(case, how, tmp_path):
     assert sorted(task.label_names) == sorted(names)
 
 
-@pytest.mark.parametrize("how", ["csv", "hub"])
 @pytest.mark.parametrize("names", APART)
 @pytest.mark.filterwarnings("error")
-def test_labels_that_look_different_are_not_named(names, how, tmp_path):
-    load_task(labelled(tmp_path, names, how))
+def test_labels_that_look_different_are_not_named(names, tmp_path):
+    load_task(labelled(tmp_path, names, "csv"))
 
 
 def test_many_labels_that_look_alike_are_one_warning(tmp_path):
@@ -592,8 +564,19 @@ def instead(name: str, make: Callable[[Path], object]) -> Callable[[object], obj
     return harm
 
 
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+SPOIL = {"flipped": flip, "gone": Path.unlink, "cut short": lambda path: os.truncate(path, 3)}
 RECORD = '{"inputs": {}, "seconds": 1, "created": "%s"}'
 HARM = {
+    **{
+        f"{n} is {how}": lambda entry, n=n, spoil=spoil: spoil(entry.path / n)
+        for n in ("a.txt", "sub/b.bin", "run.json", "manifest.json") for how, spoil in SPOIL.items()
+    },
     **{f"{n} is a folder": instead(n, Path.mkdir) for n in ("manifest.json", "run.json", "a.txt")},
     **{f"{n} is a pipe": instead(n, os.mkfifo) for n in ("manifest.json", "run.json", "a.txt")},
     **{f"{n} links to itself": instead(n, lambda p: p.symlink_to(p)) for n in ("manifest.json", "run.json", "a.txt")},
@@ -617,14 +600,20 @@ def test_an_entry_that_cannot_be_read_is_moved_aside_and_made_again(case, tmp_pa
 
     def build(folder: Path) -> None:
         (folder / "a.txt").write_text("hello")
+        (folder / "sub").mkdir()
+        (folder / "sub" / "b.bin").write_bytes(bytes(500))
 
     entry = kept.make("runs", {"a": 1}, build)
     other = kept.make("runs", {"a": 2}, build)
     HARM[case](entry)
-    assert kept.list() == ([other] if "a.txt" not in case else kept.list()) and other in kept.list()
+    unread = case.endswith(("flipped", "device")) and "json" not in case  # `list` reads sizes and run.json only
+    assert unread or other in kept.list()
     assert len(kept.runs()) == len(kept.list()) and entry.path not in kept.prune("runs", older_than_days=1)
-    with pytest.warns(UserWarning, match="is damaged"):
+    with pytest.warns(UserWarning, match="is damaged") as warned:
         assert kept.find("runs", {"a": 1}) is None
+    assert len(warned) == 1 and "\n" not in str(warned[0].message)
+    assert [path.name for path in (kept.root / ".damaged").iterdir()] == [f"{entry.key}-1"]
+    assert kept.list() == [other]
     again = kept.make("runs", {"a": 1}, build)
     assert (again.path / "a.txt").read_text() == "hello" and again.record["inputs"] == {"a": 1}
     assert kept.list() == [other, again]
@@ -738,7 +727,7 @@ def test_a_store_that_cannot_be_written_to_can_still_be_read(tmp_path, monkeypat
     def refuse(*arguments: object, **options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("workbench.store._flock", refuse)
+    monkeypatch.setattr("workbench.store.os.open", refuse)
     assert len(SoftLabels(labels.kind, "x", kept)) == len(labels)
     assert len(pickle.loads(pickle.dumps(labels))) == len(labels)
 
@@ -809,7 +798,7 @@ def check_loads_or_says_why(content: bytes, **options: object) -> set[str] | Non
 
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
-QUICK = settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=SLOW)
+QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=SLOW)
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 PLAIN = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=12)
 

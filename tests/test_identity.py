@@ -90,7 +90,7 @@ MODULES = {
     | WRITERS | {"labels._fill", TRACES, TEXT},
     "language.lessons": {TRACES, TEXT},
     "losses": {"texts.written", "traces.sample", "labels._fill", *RUNS},
-    "metrics": {CLASSIFIER},
+    "quality": {CLASSIFIER},
     "reading": LOADED - {"students._learn_tokenizer", *WRITERS},
     "students": LOADED - {"teachers.FrozenProbe"},
     "language.problems": {"traces.sample", TRACES},
@@ -125,7 +125,7 @@ def test_a_module_moves_the_keys_of_what_it_makes_and_no_other(moved, module):
 
 
 EDITS = [
-    ("metrics", "def nll(", "def nll(more, ", {CLASSIFIER}, "it picks checkpoints and stands in what is stored"),
+    ("quality", "def nll(", "def nll(more, ", {CLASSIFIER}, "it picks checkpoints and stands in what is stored"),
     ("reading", "def embed(", "def embed(more, ", {"teachers.FrozenProbe"}, "only the probe embeds"),
     ("language.causal", "3 * width", "4 * width", {*WRITERS, "traces.trace_labels", "zero_shot.ZeroShot", TRACES, TEXT},
      "a Llama's width"),

@@ -51,9 +51,9 @@ class Payload:
         return exec, (EVIL,)
 
 
-def plain(name, kind):
+def plain(kind):
     """A model without any trick: a classifier of the task, or a causal model with a chat template."""
-    folder = root / name
+    folder = root / kind / "plain"
     torch.manual_seed(0)
     if kind == "classifier":
         model, tokenizer = students.build("1x32", task.label_names, task.transfer_texts)
@@ -81,30 +81,32 @@ MAP = {a: "evil.C" if a == "AutoConfig" else "evil.M" for a in (
 TOKENS = {"AutoTokenizer": ["evil.T", "evil.T"]}
 
 
-def own_code(folder):
-    edit(folder, "config.json", auto_map=MAP | TOKENS)
-
-def own_code_unknown_type(folder):
-    edit(folder, "config.json", auto_map=MAP, model_type="evil", tokenizer_class=None)
-
-def own_code_no_type(folder):
-    edit(folder, "config.json", auto_map=MAP, model_type=None)
-
-def own_model_of_an_image_type(folder):  # a type that transformers has, but not for these classes
-    edit(folder, "config.json", auto_map=MAP, model_type="vit")
-
-def own_tokenizer(folder):
-    edit(folder, "tokenizer_config.json", auto_map=TOKENS, tokenizer_class="EvilTokenizer")
-
-def own_tokenizer_listed(folder):
-    edit(folder, "tokenizer_config.json", auto_map=["evil.T", "evil.T"], tokenizer_class="EvilTokenizer")
-
-def own_tokenizer_unknown_type(folder):
-    edit(folder, "config.json", model_type="vit")
-    edit(folder, "tokenizer_config.json", auto_map=TOKENS, tokenizer_class="EvilTokenizer")
-
-def own_code_elsewhere(folder):
-    edit(folder, "config.json", auto_map={k: f"{root}/elsewhere--{v}" for k, v in MAP.items()}, model_type="evil")
+C, T = "config.json", "tokenizer_config.json"
+EVIL_T = {"auto_map": TOKENS, "tokenizer_class": "EvilTokenizer"}
+EDITS = {  # a trick that is nothing but other settings: file -> what it says
+    "own_code": {C: {"auto_map": MAP | TOKENS}},
+    "own_code_unknown_type": {C: {"auto_map": MAP, "model_type": "evil", "tokenizer_class": None}},
+    "own_code_no_type": {C: {"auto_map": MAP, "model_type": None}},
+    "own_model_of_an_image_type": {C: {"auto_map": MAP, "model_type": "vit"}},  # one without these classes
+    "own_tokenizer": {T: EVIL_T},
+    "own_tokenizer_listed": {T: EVIL_T | {"auto_map": ["evil.T", "evil.T"]}},
+    "own_tokenizer_unknown_type": {C: {"model_type": "vit"}, T: EVIL_T},
+    "own_code_elsewhere": {
+        C: {"auto_map": {k: f"{root}/elsewhere--{v}" for k, v in MAP.items()}, "model_type": "evil"}},
+    "kernel": {C: {"attn_implementation": "evil/kernel", "experts_implementation": "evil/kernel"}},
+    "kernel_paged": {
+        C: {"attn_implementation": "paged|evil/kernel@main:run", "_attn_implementation": "evil/kernel"}},
+    "quantised": {C: {"quantization_config": {"quant_method": "evil", "modules": "evil.M"}}},
+    "quantised_known": {C: {"quantization_config": {
+        "quant_method": "torchao", "quant_type": {"default": {"_type": "evil.M", "_data": {}}}}}},
+    "custom_generation": {"generation_config.json": {
+        "custom_generate": "custom_generate", "trust_remote_code": True, "penalty_alpha": 0.6, "top_k": 4,
+        "num_beams": 2, "num_beam_groups": 2, "diversity_penalty": 0.1}},
+    "trusting": dict.fromkeys((C, T, "generation_config.json"), {  # would be read if anything took them from a file
+        "trust_remote_code": True, "auto_map": MAP | TOKENS, "code_revision": "main", "use_safetensors": False}),
+    "processor": dict.fromkeys(("processor_config.json", "preprocessor_config.json"), {
+        "auto_map": {"AutoProcessor": "evil.T"}, "processor_class": "Evil"}),
+}
 
 def rag_tokenizer(folder):  # loads its parts by calls of its own
     edit(folder, "tokenizer_config.json", tokenizer_class="RagTokenizer")
@@ -115,23 +117,10 @@ def rag_tokenizer(folder):  # loads its parts by calls of its own
         shutil.copy(folder / "evil.py", folder / part)
         edit(folder / part, "tokenizer_config.json", auto_map=TOKENS, tokenizer_class="EvilTokenizer")
 
-def kernel(folder):
-    edit(folder, "config.json", attn_implementation="evil/kernel", experts_implementation="evil/kernel")
-
-def kernel_paged(folder):
-    edit(folder, "config.json", attn_implementation="paged|evil/kernel@main:run", _attn_implementation="evil/kernel")
-
 def adapter(folder):
     edit(folder, "adapter_config.json", base_model_name_or_path=str(root / "own_code_unknown_type"), peft_type="LORA",
          auto_mapping={"parent_library": "evil", "base_model_class": "M"})
     pickle.dump(Payload(), open(folder / "adapter_model.bin", "wb"))
-
-def quantised(folder):
-    edit(folder, "config.json", quantization_config={"quant_method": "evil", "modules": "evil.M"})
-
-def quantised_known(folder):
-    edit(folder, "config.json", quantization_config={"quant_method": "torchao", "quant_type": {"default": {
-        "_type": "evil.M", "_data": {}}}})
 
 def pickled(folder):
     torch.save(Payload(), folder / "pytorch_model.bin")
@@ -157,29 +146,28 @@ def pickled_index(folder):
     torch.save(Payload(), folder / "shard.bin")
     edit(folder, "pytorch_model.bin.index.json", metadata={}, weight_map={"lm_head.weight": "shard.bin"})
 
-def custom_generation(folder):
-    edit(folder, "generation_config.json", custom_generate="custom_generate", trust_remote_code=True, penalty_alpha=0.6,
-         top_k=4, num_beams=2, num_beam_groups=2, diversity_penalty=0.1)
-
-def trusting(folder):  # settings that would be read if anything took them from a file
-    for file in ("config.json", "tokenizer_config.json", "generation_config.json"):
-        edit(folder, file, trust_remote_code=True, auto_map=MAP | TOKENS, code_revision="main", use_safetensors=False)
-
 def template(folder):
     system = "cycler.__init__.__globals__.os.system('touch %s')" % marker
     escape = "{{ ''.__class__.__mro__[1].__subclasses__() }}{{ " + system + " }}"
     edit(folder, "tokenizer_config.json", chat_template=escape)
     (folder / "chat_template.jinja").write_text(escape)
 
-def processor(folder):
-    for file in ("processor_config.json", "preprocessor_config.json"):
-        edit(folder, file, auto_map={"AutoProcessor": "evil.T"}, processor_class="Evil")
+
+TRICKS = [rag_tokenizer, adapter, pickled, pickled_beside, pickled_named, pickled_shard, pickled_as_safetensors,
+    pickled_index, template]
 
 
-TRICKS = [own_code, own_code_unknown_type, own_code_no_type, own_model_of_an_image_type, own_tokenizer,
-    own_tokenizer_listed, own_tokenizer_unknown_type, own_code_elsewhere, rag_tokenizer, kernel, kernel_paged, adapter,
-    quantised, quantised_known, pickled, pickled_beside, pickled_named, pickled_shard, pickled_as_safetensors,
-    pickled_index, custom_generation, trusting, template, processor]
+def folders(kind):
+    """The plain one, then a copy of it for each trick."""
+    yield plain(kind)
+    for name, trick in [*EDITS.items(), *((trick.__name__, trick) for trick in TRICKS)]:
+        folder = shutil.copytree(root / kind / "plain", root / kind / name)
+        if callable(trick):
+            trick(folder)
+        else:
+            for file, changes in trick.items():
+                edit(folder, file, **changes)
+        yield folder
 
 
 def run(model):
@@ -218,11 +206,7 @@ WAYS = {
 import dataclasses
 teachers.FINETUNE_ANY = dataclasses.replace(teachers.FINETUNE_ANY, steps=1, batch_size=2, eval_every=1)
 for kind, ways in WAYS.items():
-    for trick in [None, *TRICKS]:
-        name = trick.__name__ if trick else "plain"
-        folder = plain(f"{kind}/{name}", kind)
-        if trick:
-            trick(folder)
+    for folder in folders(kind):
         for way, call in ways.items():
             try:
                 call(str(folder))
@@ -234,7 +218,7 @@ for kind, ways in WAYS.items():
             if marker.exists():
                 found = f"RAN CODE, {found}"
                 marker.unlink()
-            print("ROW " + json.dumps([f"{kind}/{name}", way, found]), flush=True)
+            print("ROW " + json.dumps([f"{kind}/{folder.name}", way, found]), flush=True)
 '''
 
 

@@ -10,8 +10,7 @@ import torch
 from refusal import refused
 
 from workbench import speed, students
-from workbench.errors import WorkbenchError
-from workbench.speed import footprint, grid, measure, to_length
+from workbench.speed import footprint, measure
 
 TEXTS = [str(i) for i in range(10)]
 
@@ -86,32 +85,6 @@ def test_percentiles_are_of_the_timed_calls(clock):
     calls = np.arange(4, 206, 2)  # four calls warm up; single texts and batches alternate
     assert row[["p50_ms", "p95_ms", "p99_ms"]].tolist() == [1000 * np.percentile(calls, p) for p in (50, 95, 99)]
     assert row["rows_per_second"] == 1 / 105
-
-
-def test_grid_has_a_row_an_arm_and_cell(clock):
-    seen = set()
-
-    def arm(texts: list[str]) -> None:
-        seen.add((len(texts), *{len(text.split()) for text in texts}))
-        clock.now += 1.0 if len(texts[0].split()) == 2 else 3.0
-
-    arms = {"teacher": arm, "student": clock.arm(0.25)}
-    table = grid(arms, ["a b c", "d"], batch_sizes=(1, 4), words=(2, 5), repeats=3, reference="teacher")
-    assert seen == {(1, 2), (1, 5), (4, 2), (4, 5)}
-    assert table[["arm", "batch_size", "words"]].values.tolist() == [
-        [name, size, words] for size in (1, 4) for words in (2, 5) for name in arms
-    ]
-    student = table[table["arm"] == "student"]
-    assert student["ratio"].tolist() == pytest.approx([4, 12, 1, 3])
-    assert student["rows_per_second"].tolist() == pytest.approx([4, 4, 4, 4])
-    assert student["p50_ms"].tolist() == pytest.approx([250, 250, 1000, 1000])
-
-
-def test_to_length_crops_and_repeats():
-    assert to_length(["a b c d", " e\nf ", "g"], 3) == ["a b c", "e f e", "g g g"]
-    for texts, words in ((["a"], 0), (["a", " "], 3)):
-        with pytest.raises(WorkbenchError, match="words is 0|a text without words"):
-            to_length(texts, words)
 
 
 @pytest.mark.parametrize("before", [None, "true"])

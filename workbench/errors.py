@@ -1,7 +1,8 @@
 """Errors a person reads: one sentence saying what is wrong, where, and what to do.
 
 What a value must be is an object (`Number`, `Choice`, …) that checks it, words the refusal and tells a panel's control
-its ends: said once, it can't differ between them. `training.TrainConfig` shows how settings carry these.
+its ends: said once, it can't differ between them. `training.TrainConfig` shows how settings carry these; how a sentence
+quotes what came from elsewhere stands in `workbench.escape`.
 """
 
 import difflib

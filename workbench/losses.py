@@ -21,7 +21,7 @@ unchanged when student and teacher change places (jsd: at its default beta = 0.5
 other row, so micro-batches add up to the step. at most: the largest value. All of them: the gradient is the derivative
 (tvd has a kink at p = q); rows permute; a constant added to a row's logits changes nothing; no gradient reaches the
 teacher; half precision is computed in float32. All but hard_labels also take ``standardise``. tests/test_losses.py
-checks every cell.
+checks every cell. Then read `combine`; `describe` says the same in the terms of other tools.
 """
 
 import math

@@ -1,117 +1,26 @@
-"""What a student is measured by: accuracy, fidelity to the teacher, calibration, behaviour out of scope.
+"""What a student is measured by: the numbers of `quality`, where it errs, how far it can be believed, what it refuses.
 
-Plain functions of arrays. C classes, N items: logits [N, C] any finite reals, probabilities [N, C] rows that
-sum to 1, labels [N] integers in 0..C-1, groups [N] template ids (any hashable; None: each item is its own
-template). "Predictions" may be given as logits, whose argmax is taken, or as [N] class ids. Rates and
-accuracies are fractions in [0, 1], logarithms natural. Every function raises WorkbenchError for wrong shapes,
-NaN or infinity, and labels out of range. Accuracy and fidelity are different axes (arXiv 2106.05945), so
-`scores` reports both.
+The same plain functions of arrays, with the same shapes and errors as in `workbench.quality`, whose names are here too;
+S seeds come first: logits [S, N, C]. Whatever bounds a rate counts templates, not items, which are near copies of each
+other. Intervals of accuracies, and what follows from them, are in `workbench.verdicts`.
 """
 
+# ruff: noqa: F405 - names of `quality`
+
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy import optimize, special, stats
+from scipy import optimize, stats
 
-from workbench.errors import TEMPERATURE, WorkbenchError, number, sequence, unknown, whole
+from workbench.errors import TEMPERATURE, WorkbenchError, number, unknown, whole
+from workbench.quality import *  # noqa: F403 - one place to ask for a metric; what makes keys imports `quality`
 
 if TYPE_CHECKING:
     import evaluate
-
-
-def softmax(logits: ArrayLike, temperature: float = 1.0) -> np.ndarray:
-    """Probabilities [N, C] of logits [N, C] divided by temperature > 0."""
-    return special.softmax(_tempered(logits, temperature), axis=1)
-
-
-def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Fraction of the N items that are right, every item the same weight. Predictions [N, C] or [N]."""
-    predicted = _predicted(predictions)
-    return float(np.mean(predicted == _labels(labels, predictions)))
-
-
-def macro_f1(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Mean F1 over the classes that occur in labels. Predictions [N, C] or [N].
-
-    A class absent from labels has no F1 of its own, so that all students are averaged over the same classes;
-    predicting it still costs the true class recall. scikit-learn's default averages over predicted ones too.
-    """
-    predicted, labels = _predicted(predictions), _labels(labels, predictions)
-    size = max(predicted.max(), labels.max()) + 1
-    support = np.bincount(labels, minlength=size)
-    hits = np.bincount(labels[predicted == labels], minlength=size)
-    f1 = 2 * hits / np.maximum(support + np.bincount(predicted, minlength=size), 1)
-    return float(f1[support > 0].mean())
-
-
-def template_ids(labels: ArrayLike, groups: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Template of each item [N], numbered from 0, and class of each template [G], numbered as labels sort.
-
-    A template is a group within a class; a group that spans two classes makes two templates.
-    """
-    try:
-        classes = np.unique(_vector(labels, "labels"), return_inverse=True)[1]
-    except TypeError:
-        raise WorkbenchError("labels are of several types, which have no order: give all of one.") from None
-    if groups is None:
-        return np.arange(len(classes)), classes
-    try:
-        group = pd.factorize(pd.Series(sequence("groups", groups), dtype=object))[0]
-    except TypeError:
-        raise WorkbenchError("groups hold what has no hash, such as lists: give a name or a number an item.") from None
-    if group.shape != classes.shape:
-        raise WorkbenchError(f"There are {len(group)} groups for {len(classes)} labels: give one an item.")
-    if group.min(initial=0) < 0:
-        raise WorkbenchError(f"groups[{np.argmin(group)}] is missing: every item needs a template id.")
-    pairs, template = np.unique(classes * (group.max(initial=0) + 1) + group, return_inverse=True)
-    return template, pairs // (group.max(initial=0) + 1)
-
-
-def item_weights(labels: ArrayLike, groups: ArrayLike | None = None) -> np.ndarray:
-    """Weights [N], summing to 1, under which a weighted mean is the class-balanced mean of template means.
-
-    Every class that occurs has the same weight, within it every template, within that every item. Labels may
-    be of any sortable type.
-    """
-    template, template_class = template_ids(labels, groups)
-    templates_of_class = np.bincount(template_class)
-    items_of_template = np.bincount(template)
-    return 1 / (len(templates_of_class) * templates_of_class[template_class] * items_of_template)[template]
-
-
-def balanced_accuracy(predictions: ArrayLike, labels: ArrayLike, groups: ArrayLike | None = None) -> float:
-    """Class-balanced mean of template accuracies, which comparisons use. Predictions [N, C] or [N]."""
-    right = _predicted(predictions) == _labels(labels, predictions)
-    return float(right @ item_weights(labels, groups))
-
-
-def agreement(student: ArrayLike, teacher: ArrayLike) -> float:
-    """Fraction of items for which student and teacher, each [N, C] or [N], choose the same class."""
-    student, teacher = _two(student, teacher)
-    return float(np.mean(student == teacher))
-
-
-def copied_errors(student: ArrayLike, teacher: ArrayLike, labels: ArrayLike) -> float:
-    """Agreement on the items the teacher gets wrong: errors handed down. NaN if the teacher makes none."""
-    labels = _labels(labels, teacher)
-    student, teacher = _two(student, teacher)
-    wrong = teacher != labels
-    return float(np.mean(student[wrong] == teacher[wrong])) if wrong.any() else float("nan")
-
-
-def negative_flips(student: ArrayLike, teacher: ArrayLike, labels: ArrayLike) -> tuple[float, float]:
-    """Rates (negative, positive) among all N items: teacher right and student wrong, and the reverse.
-
-    Student's accuracy − teacher's accuracy = positive − negative. Negative flip rate: arXiv 2011.09161.
-    """
-    labels = _labels(labels, teacher)
-    student, teacher = _two(student, teacher)
-    student_right, teacher_right = student == labels, teacher == labels
-    return float(np.mean(teacher_right & ~student_right)), float(np.mean(student_right & ~teacher_right))
 
 
 def flip_table(
@@ -123,21 +32,20 @@ def flip_table(
     [S, N, C] of S seeds. low and high bound the negative one by Wilson's interval with the template as the
     unit, 95 % for all classes at once (Bonferroni), because the reader looks at the worst of them.
     """
-    labels = _labels(labels, teacher)
-    student, teacher = _by_seed(student), _predicted(teacher)
-    _same_shape(student[0], teacher)
+    labels = to_labels(labels, teacher)
+    student, teacher = _by_seed(student), to_predictions(teacher)
+    check_same_shape(student[0], teacher)
     template, template_class = template_ids(labels, groups)
     items = pd.DataFrame({"negative": ((teacher == labels) & (student != labels)).mean(0),
                           "positive": ((student == labels) & (teacher != labels)).mean(0)})  # fmt: skip
     table = items.groupby(template).mean().groupby(template_class).mean()
     table.insert(0, "label", np.unique(labels))
-    n = np.bincount(template_class)
+    n, rate = np.bincount(template_class), table["negative"].to_numpy()
     z2 = stats.norm.isf(0.025 / len(n)) ** 2
-    rate = table["negative"].to_numpy()
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * rate * (1 - rate) / n + (z2 / (2 * n)) ** 2) / (1 + z2 / n)
-    table = table.assign(low=np.clip(centre - half, 0, rate), high=np.clip(centre + half, rate, 1),
-                         n_templates=n, n_items=np.unique(labels, return_counts=True)[1])  # fmt: skip
+    table["low"], table["high"] = np.clip(centre - half, 0, rate), np.clip(centre + half, rate, 1)
+    table["n_templates"], table["n_items"] = n, np.bincount(labels)[table["label"]]
     return table.sort_values("negative", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -149,7 +57,7 @@ def confusions(predictions: ArrayLike, labels: ArrayLike, teacher: ArrayLike | N
     With a teacher, [N, C] or [N], there is also teacher_share, its share of the same error.
     """
     predicted = _by_seed(predictions)
-    labels = _labels(labels, predicted[0])
+    labels = to_labels(labels, predicted[0])
     seed, item = np.nonzero(predicted != labels)
     errors = pd.DataFrame({"label": labels[item], "predicted": predicted[seed, item], "example": item})
     table = errors.value_counts(sort=False).rename("share").reset_index()
@@ -176,9 +84,9 @@ def disagreements(
     "positive flip" (that answer is right) or "both wrong". With groups [N], only the first item of each template and
     kind.
     """
-    labels = _labels(labels, teacher)
-    student, teacher = _by_seed(student), _predicted(teacher)
-    _same_shape(student[0], teacher)
+    labels = to_labels(labels, teacher)
+    student, teacher = _by_seed(student), to_predictions(teacher)
+    check_same_shape(student[0], teacher)
     differs = student != teacher
     items = np.flatnonzero(differs.any(0))
     answer = np.array([np.bincount(student[differs[:, i], i]).argmax() for i in items], dtype=int)
@@ -229,64 +137,6 @@ def slices(values: ArrayLike, count: int = 4, unit: str = "") -> pd.Categorical:
     return pd.Categorical.from_codes(number, names, ordered=True)
 
 
-def mean_kl(student_logits: ArrayLike, teacher_logits: ArrayLike, temperature: float = 1.0) -> float:
-    """Mean over items of KL(teacher ‖ student) in nats, both at the temperature, whose square is left out."""
-    student = special.log_softmax(_tempered(student_logits, temperature), axis=1)
-    teacher = special.log_softmax(_tempered(teacher_logits, temperature), axis=1)
-    _same_shape(student, teacher)
-    return float((np.exp(teacher) * (teacher - student)).sum(1).mean())
-
-
-Scheme = Literal["width", "mass"]
-
-
-def reliability(
-    probabilities: ArrayLike, labels: ArrayLike, bins: int = 15, scheme: Scheme = "width"
-) -> pd.DataFrame:
-    """Reliability curve: confidence, accuracy and n of each bin that holds items, by rising confidence.
-
-    Confidence is the largest probability of a row. Bins have equal width on [0, 1], or equal mass: edges at
-    quantiles, equal confidences always in one bin, so that the order of the rows does not matter.
-    """
-    probabilities, labels = _probabilities(probabilities), _labels(labels, probabilities)
-    confidence = probabilities.max(1)
-    bins = whole("bins", bins, 1, 1_000_000)
-    if scheme == "width":
-        edges = np.linspace(0, 1, bins + 1)[1:-1]
-    elif scheme == "mass":
-        edges = np.quantile(confidence, np.linspace(0, 1, bins + 1)[1:-1])
-    else:
-        raise unknown("binning scheme", scheme, ["width", "mass"])
-    bin_of = np.searchsorted(edges, confidence)  # bins are (low, high]
-    items = pd.DataFrame({"confidence": confidence, "accuracy": probabilities.argmax(1) == labels, "n": 1})
-    curve = items.groupby(bin_of).agg({"confidence": "mean", "accuracy": "mean", "n": "sum"})
-    return curve.reset_index(drop=True)
-
-
-def ece(probabilities: ArrayLike, labels: ArrayLike, bins: int = 15, scheme: Scheme = "width") -> float:
-    """Expected calibration error of the top class: mean |accuracy − confidence| (arXiv 1706.04599)."""
-    curve = reliability(probabilities, labels, bins, scheme)
-    return float(np.average(np.abs(curve["accuracy"] - curve["confidence"]), weights=curve["n"]))
-
-
-def brier(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Multi-class Brier score in [0, 2]: squared distance to the one-hot label, mean over items."""
-    probabilities, labels = _probabilities(probabilities), _labels(labels, probabilities)
-    of_label = probabilities[np.arange(len(labels)), labels]
-    return float(((probabilities**2).sum(1) - 2 * of_label + 1).mean())
-
-
-def nll(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Mean negative log-likelihood of the labels in nats, from logits [N, C]."""
-    logits, labels = _logits(logits), _labels(labels, logits)
-    return float(-special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
-
-
-def entropy(probabilities: ArrayLike) -> float:
-    """Mean entropy of the rows in nats, in [0, log C]."""
-    return float(special.entr(_probabilities(probabilities)).sum(1).mean())
-
-
 def auroc(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
     """Probability that an in-scope item's score (say, confidence) tops an out-of-scope one's, ties half.
 
@@ -296,9 +146,9 @@ def auroc(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
         _one_a_seed("out-of-scope rows", len(in_scores), len(out_scores))
         return float(np.mean([auroc(*pair) for pair in zip(in_scores, out_scores, strict=True)]))
     inside, outside = _numbers(in_scores, "in_scores"), _numbers(out_scores, "out_scores")
-    n_in, n_out = len(inside), len(outside)
-    scores = np.concatenate([inside, outside])
-    return float((stats.rankdata(scores)[:n_in].sum() - n_in * (n_in + 1) / 2) / (n_in * n_out))
+    n = len(inside)
+    wins = stats.rankdata(np.r_[inside, outside])[:n].sum() - n * (n + 1) / 2  # Mann and Whitney's U
+    return float(wins / (n * len(outside)))
 
 
 def refusal_threshold(
@@ -330,15 +180,12 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
     Fit it on a split of its own, neither trained on nor reported. Above 1: the model was over-confident.
     """
-    logits, labels = _logits(logits), _labels(labels, logits)
+    logits, labels = to_logits(logits), to_labels(labels, logits)
     # The NLL is convex in 1/T, so it has one minimum in log T too and a bounded search cannot miss it.
     found = optimize.minimize_scalar(
         lambda log_t: nll(logits / np.exp(log_t), labels), bounds=np.log([0.05, 20.0]), method="bounded"
     )
     return float(np.exp(found.x))
-
-
-# Of many arms, by name: logits [S, N, C] of S seeds each.
 
 
 def temperatures(logits: Mapping[str, ArrayLike], labels: ArrayLike) -> dict[str, np.ndarray]:
@@ -383,34 +230,6 @@ def refusal_thresholds(
     }
 
 
-# Every metric of one model by its logits [N, C]: functions of (logits, labels, groups, teacher_logits).
-SCORES: dict[str, Callable[..., float]] = {
-    "accuracy": lambda z, labels, *_: accuracy(z, labels),
-    "balanced_accuracy": lambda z, labels, groups, _: balanced_accuracy(z, labels, groups),
-    "macro_f1": lambda z, labels, *_: macro_f1(z, labels),
-    "nll": lambda z, labels, *_: nll(z, labels),
-    "brier": lambda z, labels, *_: brier(softmax(z), labels),
-    "ece": lambda z, labels, *_: ece(softmax(z), labels),
-    "ece_mass": lambda z, labels, *_: ece(softmax(z), labels, scheme="mass"),
-    "entropy": lambda z, *_: entropy(softmax(z)),
-}
-FIDELITY: dict[str, Callable[..., float]] = {  # those that need the teacher
-    "agreement": lambda z, labels, groups, teacher: agreement(z, teacher),
-    "copied_errors": lambda z, labels, groups, teacher: copied_errors(z, teacher, labels),
-    "mean_kl": lambda z, labels, groups, teacher: mean_kl(z, teacher),
-    "negative_flip_rate": lambda z, labels, groups, teacher: negative_flips(z, teacher, labels)[0],
-    "positive_flip_rate": lambda z, labels, groups, teacher: negative_flips(z, teacher, labels)[1],
-}
-
-
-def scores(
-    logits: ArrayLike, labels: ArrayLike, groups: ArrayLike | None = None, teacher_logits: ArrayLike | None = None
-) -> dict[str, float]:
-    """Every metric of one model, by name; those of fidelity only where teacher_logits [N, C] are given."""
-    wanted = SCORES if teacher_logits is None else SCORES | FIDELITY
-    return {name: metric(logits, labels, groups, teacher_logits) for name, metric in wanted.items()}
-
-
 def as_evaluate(name: str) -> "evaluate.Metric":
     """One of `SCORES` or `FIDELITY` as an `evaluate.Metric` that needs no Hub; `evaluate.combine` takes several.
 
@@ -446,76 +265,23 @@ def as_evaluate(name: str) -> "evaluate.Metric":
     return Local(keep_in_memory=True, cache_dir=tempfile.gettempdir() + "/workbench-evaluate")
 
 
-def _array(values: ArrayLike, name: str) -> np.ndarray:
-    """An array, or a sentence about rows of different lengths."""
-    try:
-        return np.asarray(values)
-    except ValueError:
-        raise WorkbenchError(f"{name} is ragged: its rows need the same length.") from None
-
-
-def _vector(values: ArrayLike, name: str) -> np.ndarray:
-    values = _array(values, name)
-    if values.ndim != 1 or not len(values):
-        raise WorkbenchError(f"{name} has shape {list(values.shape)}: give one value an item, [N], N ≥ 1.")
-    return values
-
-
 def _numbers(values: ArrayLike, name: str) -> np.ndarray:
     """A vector of finite floats."""
-    values = _vector(values, name)
+    values = to_vector(values, name)
     if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
         raise WorkbenchError(f"{name} hold what is no finite number, such as NaN: find the run that made them.")
     return values.astype(float)
 
 
-def _logits(values: ArrayLike, name: str = "logits") -> np.ndarray:
-    values = _array(values, name)
-    if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "iuf":
-        got = f"shape {list(values.shape)}, type {values.dtype}"
-        raise WorkbenchError(f"{name} has {got}: give numbers [N, C], N ≥ 1.")
-    values = values.astype(np.float64, copy=False)
-    if not np.isfinite(values).all():
-        row = int(np.argmin(np.isfinite(values).all(1)))
-        raise WorkbenchError(f"{name} holds NaN or infinity, first in row {row}: find the run that made it.")
-    return values
-
-
-def _tempered(logits: ArrayLike, temperature: float) -> np.ndarray:
-    return _logits(logits) / TEMPERATURE.check("temperature", temperature)
-
-
-def _probabilities(values: ArrayLike) -> np.ndarray:
-    values = _logits(values, "probabilities")
-    if values.min() < -1e-6 or np.abs(values.sum(1) - 1).max() > 1e-3:
-        raise WorkbenchError("Some rows of probabilities do not sum to 1: apply softmax if these are logits.")
-    return values
-
-
-def _ids(values: ArrayLike, name: str) -> np.ndarray:
-    values = _vector(values, name)
-    if values.dtype.kind not in "iu":
-        raise WorkbenchError(f"{name} are of type {values.dtype}: give class ids, integers from 0.")
-    if values.min() < 0:
-        raise WorkbenchError(f"{name} hold {values.min()}: class ids count from 0, drop the unlabelled.")
-    return values.astype(np.int64, copy=False)
-
-
-def _predicted(values: ArrayLike) -> np.ndarray:
-    """Class ids [N] of logits [N, C] or of class ids."""
-    values = _array(values, "predictions")
-    return _logits(values).argmax(1) if values.ndim == 2 else _ids(values, "predictions")
-
-
 def _by_seed(predictions: ArrayLike) -> np.ndarray:
     """Class ids [S, N] of logits [S, N, C], or [1, N] of logits [N, C] or class ids [N]."""
     several = np.ndim(predictions) == 3
-    return np.stack([_predicted(one) for one in (predictions if several else [predictions])])
+    return np.stack([to_predictions(one) for one in (predictions if several else [predictions])])
 
 
 def _seeds(arm: str, logits: ArrayLike) -> np.ndarray:
     """Logits [S, N, C] of an arm."""
-    logits = _array(logits, f"Arm {arm!r}")
+    logits = to_array(logits, f"Arm {arm!r}")
     if logits.ndim != 3 or not len(logits):
         raise WorkbenchError(f"Arm {arm!r} has logits of shape {list(logits.shape)}: give [seeds, items, classes].")
     return logits
@@ -533,30 +299,3 @@ def _of_arm(arm: str, logits: np.ndarray, temperature: Mapping[str, ArrayLike]) 
 def _one_a_seed(what: str, wanted: int, given: int) -> None:
     if wanted != given:
         raise WorkbenchError(f"There are {wanted} seeds and {given} {what}: give one for each.")
-
-
-def _labels(values: ArrayLike, predictions: ArrayLike) -> np.ndarray:
-    """Labels [N] that fit predictions, [N, C] or [N]."""
-    labels, shape = _ids(values, "labels"), _array(predictions, "predictions").shape
-    if shape[:1] != labels.shape:
-        raise WorkbenchError(f"{len(labels)} labels do not fit predictions {list(shape)}: give one an item.")
-    if len(shape) == 2 and labels.max() >= shape[1]:
-        raise WorkbenchError(f"labels hold class {labels.max()} of {shape[1]} classes: ids count from 0.")
-    return labels
-
-
-def _same_shape(student: np.ndarray, teacher: np.ndarray) -> None:
-    if np.shape(student) != np.shape(teacher):
-        raise WorkbenchError(
-            f"Student {list(np.shape(student))} and teacher {list(np.shape(teacher))} do not match: "
-            "both need the same items and classes."
-        )
-
-
-def _two(student: ArrayLike, teacher: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions of student and teacher over the same items, and the same classes where both give logits."""
-    if np.ndim(student) == np.ndim(teacher) == 2:
-        _same_shape(student, teacher)
-    student, teacher = _predicted(student), _predicted(teacher)
-    _same_shape(student, teacher)
-    return student, teacher

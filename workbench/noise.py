@@ -1,4 +1,8 @@
-"""Damaged texts: typing errors, dropped words and swapped words, at a rate one can turn up."""
+"""Damaged texts: typing errors, dropped words and swapped words, at a rate one can turn up.
+
+The accidents of a text are drawn from it and the seed, once for all rates: so the curve over rates that 05 shows is
+of the same accidents, one after the other. `workbench.language.texts` makes noisy copies to learn from.
+"""
 
 import random
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """Reading: texts to token ids, to batches of one shape, to what a model says of them, and what that costs.
 
 Rows of like length are read together and put back in their order, so that little is padding; `predict` gives logits,
-`embed` sentence vectors, `describe` parameters and FLOPs. The models come from `workbench.students`.
+`embed` sentence vectors, `describe` parameters and FLOPs. Whoever reads a model reads it here, so that its logits never
+depend on who asks. The models come from `workbench.students`; `workbench.training` and the teachers read with them.
 """
 
 from array import array
@@ -53,11 +54,11 @@ def encode(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], rows: int =
     for start in range(0, len(texts), rows):
         batch = list(texts[start : start + rows])
         try:
-            rows_ = tokenizer(batch, truncation=True, padding=False)["input_ids"]
+            rows_ = tokenizer(batch, truncation=True, return_attention_mask=False, return_token_type_ids=False)
         except (TypeError, ValueError, UnicodeError):
             strings("texts", texts)  # raises, if it is one of them
             raise
-        for row in rows_:
+        for row in rows_["input_ids"]:
             tokens.append(row)
     return tokens
 
@@ -90,9 +91,12 @@ def batches(
 
 @torch.inference_mode()
 def predict(
-    model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str], size: int = 64
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] | Tokens, size: int = 64
 ) -> np.ndarray:
-    """Logits ``[N, C]`` in float32, in the order of `texts`; the model is put in eval mode and back."""
+    """Logits ``[N, C]`` in float32, in the order of `texts`, or of what `encode` made of them.
+
+    The model is put in eval mode and back.
+    """
     return _over_batches(model, tokenizer, texts, size, lambda out, mask: out.logits)
 
 
@@ -107,10 +111,11 @@ def embed(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str]
     return _over_batches(model, tokenizer, texts, size, pool)
 
 
-def describe(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> dict[str, int]:
+def describe(model: nn.Module, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str] | Tokens) -> dict[str, int]:
     """Parameters, bytes of the weights, and FLOPs of one text of median length among `texts`."""
-    rows = sorted(encode(tokenizer, texts), key=len)
-    ids, mask = pad([rows[len(rows) // 2]], tokenizer.pad_token_id)
+    tokens = texts if isinstance(texts, Tokens) else encode(tokenizer, texts)
+    median = np.argsort(tokens.lengths(), kind="stable")[len(tokens) // 2]
+    ids, mask = pad([tokens[median]], tokenizer.pad_token_id)
     device = next(model.parameters()).device
     # Counted once: a sweep's students are of one architecture, and counting takes as long as several steps.
     key = type(model), model.config.to_json_string(use_diff=False), device.type, ids.shape[1]
@@ -133,7 +138,8 @@ def _over_batches(model, tokenizer, texts, size, read) -> np.ndarray:
     model.eval()  # a teacher with dropout on would label at random
     device = next(model.parameters()).device
     rows: list[np.ndarray | None] = [None] * len(texts)
-    for chosen, ids, mask in batches(encode(tokenizer, texts), tokenizer.pad_token_id, size):
+    tokens = texts if isinstance(texts, Tokens) else encode(tokenizer, texts)
+    for chosen, ids, mask in batches(tokens, tokenizer.pad_token_id, size):
         mask = mask.to(device)
         values = read(model(input_ids=ids.to(device), attention_mask=mask), mask).float().cpu().numpy()
         for i, value in zip(chosen, values, strict=True):

@@ -11,7 +11,7 @@ How times are taken, here and in every table made from it:
 - **Ratio**: how many times as fast as the reference: the median over turns of reference's time / arm's time in the same
   turn, with a 95 % interval from 2,000 bootstraps of the turns. It is about this machine in this hour, nothing more.
 
-Floating-point work and parameters don't need a clock: see `workbench.reading.describe`.
+Start with `measure`. Floating-point work and parameters don't need a clock: see `workbench.reading.describe`.
 """
 
 import json
@@ -30,7 +30,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from workbench.errors import WorkbenchError, sequence, shown, strings, unknown, whole
+from workbench import students
+from workbench.errors import WorkbenchError, shown, strings, unknown, whole
 
 Classify = Callable[[list[str]], object]
 WARM_UP = 2
@@ -38,13 +39,9 @@ BOOTSTRAPS = 2000
 
 
 def measure(
-    arms: Mapping[str, Classify],
-    texts: Sequence[str],
-    *,
-    repeats: int = 30,
-    batch_size: int = 64,
-    reference: str | None = None,
-) -> pd.DataFrame:
+    arms: Mapping[str, Classify], texts: Sequence[str], *,
+    repeats: int = 30, batch_size: int = 64, reference: str | None = None,
+) -> pd.DataFrame:  # fmt: skip
     """Time every arm on single texts and on batches; the module's first lines say how.
 
     Args:
@@ -66,61 +63,16 @@ def measure(
     """
     texts = strings("texts", texts)
     texts = random.Random(0).sample(texts, len(texts))
-    one, many = _turns(arms, [(texts, 1), (texts, batch_size)], repeats, reference)
+    one, many = _turns(arms, texts, (1, batch_size), repeats, reference)
     rows = {}
     for name in arms:
-        rows[name] = _row(one[name], many[name], batch_size)
+        rows[name] = {f"p{p}_ms": 1000 * float(np.percentile(one[name], p)) for p in (50, 95, 99)}
+        rows[name] |= {"rows_per_second": batch_size / statistics.median(many[name]), "batch_size": batch_size}
+        rows[name] |= {"repeats": repeats, "threads": torch.get_num_threads()}
         if reference is not None:
             for kind, times in (("latency", one), ("throughput", many)):
                 rows[name] |= {f"{kind}_{k}": v for k, v in _ratio(times[reference], times[name]).items()}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
-
-
-def grid(
-    arms: Mapping[str, Classify],
-    texts: Sequence[str],
-    *,
-    batch_sizes: Sequence[int] = (1, 8, 64),
-    words: Sequence[int] = (8, 32, 128),
-    repeats: int = 30,
-    reference: str | None = None,
-) -> pd.DataFrame:
-    """Time every arm on batches × lengths; cells take turns as well. The module's first lines say how.
-
-    Args:
-        arms: see `measure`.
-        texts: brought to each length by `to_length`.
-        batch_sizes: texts in a call (≥ 1).
-        words: lengths (≥ 1); whether an arm reads all of it is up to its tokenizer.
-        repeats: timed calls of each arm in each cell.
-        reference: the arm that the others are compared with.
-
-    Returns:
-        One row an arm and cell: arm, batch_size, words; p50_ms, p95_ms, p99_ms of a call, rows_per_second (from the
-        median call), repeats, threads; with a reference also ratio, ratio_low, ratio_high.
-
-    Raises:
-        WorkbenchError: as `measure`.
-    """
-    batch_sizes = sequence("batch_sizes", batch_sizes, "whole numbers")
-    words = sequence("words", words, "whole numbers")
-    cells = [(size, length) for size in batch_sizes for length in words]
-    by_length = {length: to_length(texts, length) for length in words}
-    timed = _turns(arms, [(by_length[length], size) for size, length in cells], repeats, reference)
-    rows = []
-    for (size, length), times in zip(cells, timed, strict=True):
-        for name in arms:
-            row = {"arm": name, "batch_size": size, "words": length} | _row(times[name], times[name], size)
-            rows.append(row if reference is None else row | _ratio(times[reference], times[name]))
-    return pd.DataFrame(rows)
-
-
-def to_length(texts: Sequence[str], words: int) -> list[str]:
-    """Texts of exactly `words` words: longer ones keep the first, shorter ones are repeated until they have them."""
-    words, texts = whole("words", words, 1, 1_000_000), strings("texts", texts)
-    if not all(text.split() for text in texts):
-        raise WorkbenchError("to_length got a text without words: give at least one in each.")
-    return [" ".join((text.split() * words)[:words]) for text in texts]
 
 
 def footprint(arms: Mapping[str, Path | str], texts: Sequence[str], *, repeats: int = 3) -> pd.DataFrame:
@@ -164,17 +116,17 @@ def _check(arms: Mapping, texts: Sequence[str], repeats: int, batch_size: int) -
 
 
 def _turns(
-    arms: Mapping[str, Classify], cells: list[tuple[Sequence[str], int]], repeats: int, reference: str | None
+    arms: Mapping[str, Classify], texts: list[str], sizes: Sequence[int], repeats: int, reference: str | None
 ) -> list[dict[str, list[float]]]:
-    """Seconds of each timed call, for each (texts, batch size) and arm, in the order of the turns."""
-    for texts, size in cells:
+    """Seconds of each timed call, for each batch size and arm, in the order of the turns."""
+    for size in sizes:
         _check(arms, texts, repeats, size)
     if reference is not None and not (isinstance(reference, str) and reference in arms):
         raise unknown("reference", reference, arms)
-    seconds = [{name: [] for name in arms} for _ in cells]
+    seconds = [{name: [] for name in arms} for _ in sizes]
     with _one_tokenizer_thread(torch.get_num_threads() == 1):
         for turn in range(-WARM_UP, repeats):
-            for (texts, size), times in zip(cells, seconds, strict=True):
+            for size, times in zip(sizes, seconds, strict=True):
                 start = max(turn, 0) * size
                 chosen = [texts[i % len(texts)] for i in range(start, start + size)]
                 for name, classify in arms.items():
@@ -204,13 +156,6 @@ def _one_tokenizer_thread(only: bool) -> Iterator[None]:
             del os.environ["TOKENIZERS_PARALLELISM"]
             if before is not None:
                 os.environ["TOKENIZERS_PARALLELISM"] = before
-
-
-def _row(calls: list[float], batches: list[float], size: int) -> dict[str, float]:
-    """Percentiles of the seconds of `calls`, throughput of those of `batches` of `size` texts."""
-    row = {f"p{p}_ms": 1000 * float(np.percentile(calls, p)) for p in (50, 95, 99)}
-    row |= {"rows_per_second": size / statistics.median(batches), "batch_size": size}
-    return row | {"repeats": len(calls), "threads": torch.get_num_threads()}
 
 
 def _ratio(reference: list[float], arm: list[float]) -> dict[str, float]:
@@ -260,7 +205,7 @@ def _disk(arm: Path | str) -> float:
     if isinstance(arm, str):
         return float("nan")
     if arm.is_dir():
-        files = [file for file in arm.iterdir() if file.suffix in {".safetensors", ".json", ".txt", ".model"}]
+        files = students.saved_files(arm)
     else:
         files = [arm, arm.with_name("config.json"), arm.with_name("tokenizer.json")]
     return sum(file.stat().st_size for file in files)
@@ -274,9 +219,8 @@ def _fresh(name: str, code: str, texts: list[str]) -> dict[str, float]:
         asked.seek(0)
         command, seconds, last = [sys.executable, "-c", code + _REPORT], {}, ""
         began = time.perf_counter()
-        with subprocess.Popen(
-            command, env=env, stdin=asked, stdout=subprocess.PIPE, stderr=errors, text=True
-        ) as process:
+        pipes = {"stdin": asked, "stdout": subprocess.PIPE, "stderr": errors}
+        with subprocess.Popen(command, env=env, text=True, **pipes) as process:
             for line in process.stdout:
                 last = line.strip()
                 seconds.setdefault(last, time.perf_counter() - began)
@@ -284,8 +228,5 @@ def _fresh(name: str, code: str, texts: list[str]) -> dict[str, float]:
             errors.seek(0)
             reason = (errors.read().strip().splitlines() or ["it gave no reason"])[-1].rstrip(".")
             raise WorkbenchError(f"Arm {name!r} failed in a fresh process ({reason}): run its code by itself.")
-    return {
-        "start_seconds": seconds["started"],
-        "first_answer_seconds": seconds["answered"],
-        "peak_mb": int(last) / 1e6,
-    }
+    started, answered = seconds["started"], seconds["answered"]
+    return {"start_seconds": started, "first_answer_seconds": answered, "peak_mb": int(last) / 1e6}

@@ -1,13 +1,15 @@
 """Content-addressed folders: everything ever made is found again by the inputs that made it.
 
-An entry is the folder `<root>/<kind>/<key>`; the key is the `fingerprint` of its inputs. It is built under
-`<root>/.partial/`, listed with sizes and SHA-256 sums in `manifest.json`, described in `run.json`, flushed
-to disk and only then renamed: what carries an entry's name is complete. Resume, sharing and exactly-once
-live here.
+An entry is the folder `<root>/<kind>/<key>`; the key is the `fingerprint` of its inputs, code among them
+(`code_fingerprint`). It is built under `<root>/.partial/`, listed with sizes and SHA-256 sums in `manifest.json`,
+described in `run.json`, flushed to disk and only then renamed: what carries an entry's name is complete. Resume,
+sharing and exactly-once live here.
 
 Claims are `flock` locks (through `filelock`). The kernel drops the lock of a killed process, so its claim is
 free at once and no lease has to time out. A store shared over NFS needs NFS v4 locking on every client.
 Whoever reads entries later than they were found, such as soft labels, holds a shared lock on their kind: `Store.hold`.
+
+Start with `Store.make`; `training.train` shows a claim that keeps checkpoints, `soft_labels` a hold.
 """
 
 from __future__ import annotations  # `Store.list` would shadow the built-in in annotations
@@ -32,7 +34,7 @@ import warnings
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -157,15 +159,15 @@ def check_writable(folder: Path, variable: str = "WORKBENCH_DATA") -> None:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x")
     except OSError as error:
-        raise WorkbenchError(
-            f"Can't write to {folder} ({error.strerror}): set {variable} to a folder that can be written to."
-        ) from None
+        sentence = f"Can't write to {folder} ({error.strerror}): set {variable} to a folder that can be written to."
+        raise WorkbenchError(sentence) from None
     finally:
         for place in made:
             with suppress(OSError):  # never made, or somebody else's by now
                 place.rmdir()
 
 
+@functools.cache  # reading them takes as long as a training step
 def versions() -> dict[str, str]:
     """Versions of Python, the platform and the libraries that decide results; imports none of them."""
     from importlib import metadata
@@ -251,22 +253,13 @@ class Hold:
         self._path = path
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            weakref.finalize(self, os.close, _flock(path, exclusive=False))
+            descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o666)
+            weakref.finalize(self, os.close, descriptor)
+            if fcntl:
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return Hold, (self._path,)  # by the name of its file: descriptors don't travel
-
-
-def _flock(path: Path, exclusive: bool) -> int:
-    """A descriptor that holds the lock until it is closed; BlockingIOError where `exclusive` has to wait."""
-    descriptor = os.open(path, (os.O_RDWR if exclusive else os.O_RDONLY) | os.O_CREAT, 0o666)
-    try:
-        if fcntl:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 @dataclass(frozen=True)
@@ -284,6 +277,11 @@ class Entry:
             return json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise WorkbenchError(f"{self.path / 'run.json'} is missing or unreadable: make the entry again.") from None
+
+    @property
+    def bytes(self) -> int:
+        """Of all its files."""
+        return sum(path.stat().st_size for path in self.path.rglob("*") if path.is_file())
 
 
 class Claim:
@@ -323,10 +321,7 @@ class Claim:
         try:
             text = json.dumps(record, indent=1, default=lambda scalar: scalar.item())
         except (TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise WorkbenchError(
-                f"The record of {self._kind} is not JSON ({error}): use plain values."
-            ) from error
-
+            raise WorkbenchError(f"The record of {self._kind} is not JSON ({error}): use plain values.") from error
         for torn in list(self.folder.rglob(".*.tmp")):  # writes that a killed owner did not finish
             torn.unlink()
         write_atomic(self.folder / "run.json", text)
@@ -366,7 +361,7 @@ class Store:
             return None
         if _damage(path) is None:
             return Entry(kind, key, path)
-        with suppress(Timeout), self._lock(kind, key, wait=False):  # busy: its owner is already replacing it
+        with suppress(Timeout), self._claimed(kind, key, wait=False):  # busy: its owner is already replacing it
             return self._sound(kind, key)
         return None
 
@@ -375,39 +370,35 @@ class Store:
         folder = self._folder(kind, fingerprint(inputs))
         return folder if folder.exists() else None
 
-    def make(self, kind: str, inputs: object, build: Build, *, wait: bool = True) -> Entry:
+    def make(self, kind: str, inputs: object, build: Build) -> Entry:
         """Find the entry, or build it exactly once however many processes ask.
 
         `build(folder)` writes files into the empty `folder` and may return fields for the record. Others
         wait and then find. If it raises, the folder is removed and the error passes.
 
         Raises:
-            WorkbenchError: full disk, unwritable root, or `wait=False` and another owner is making the entry.
+            WorkbenchError: full disk or unwritable root.
         """
         if entry := self.find(kind, inputs):
             return entry
-        with self.claim(kind, inputs, wait=wait) as claim:
+        with self.claim(kind, inputs) as claim:
             return claim.entry or claim.commit(build(claim.folder))
 
     @contextmanager
-    def claim(self, kind: str, inputs: object, *, keep: bool = False, wait: bool = True) -> Iterator[Claim]:
-        """Hold the only right to make an entry; publish it with `Claim.commit`.
+    def claim(self, kind: str, inputs: object, *, keep: bool = False) -> Iterator[Claim]:
+        """Wait for and hold the only right to make an entry; publish it with `Claim.commit`.
 
         Leaving without a commit removes the working folder. With `keep=True` it stays, and the next claim
         with `keep=True` finds the files that were in it, after a kill too: put checkpoints under
         `checkpoint/` and write with `write_atomic`.
 
         Raises:
-            WorkbenchError: full disk, unwritable root, or `wait=False` and another owner holds the claim.
+            WorkbenchError: full disk or unwritable root.
         """
         inputs = _canonical(inputs, "inputs")  # a copy: the caller may change its own before the commit
         key = fingerprint(inputs)
         path, folder = self._path(kind, key), self._folder(kind, key)
-        try:
-            lock = self._lock(kind, key, wait)
-        except Timeout:
-            raise WorkbenchError(f"{path} is being made by another owner: wait for it or stop it.") from None
-        with lock:
+        with self._claimed(kind, key):
             entry = self._sound(kind, key)
             claim = None
             try:
@@ -508,10 +499,7 @@ class Store:
 
         entries = self.list(kind)
         base = pandas.DataFrame(
-            [
-                (e.kind, e.key, e.record["created"], e.record["seconds"], _bytes(e.path), str(e.path))
-                for e in entries
-            ],
+            [(e.kind, e.key, e.record["created"], e.record["seconds"], e.bytes, str(e.path)) for e in entries],
             columns=["kind", "key", "created", "seconds", "bytes", "path"],
         )
         base["created"] = pandas.to_datetime(base["created"], utc=True)
@@ -521,9 +509,7 @@ class Store:
 
     def _path(self, kind: str, key: str = "") -> Path:
         if not isinstance(kind, str) or not _KIND.fullmatch(kind):
-            raise WorkbenchError(
-                f"The kind {kind!r} is not a folder name: use letters, digits and any of '_-./'."
-            )
+            raise WorkbenchError(f"The kind {kind!r} is not a folder name: use letters, digits and any of '_-./'.")
         return self.root / kind / key
 
     def _check_root(self) -> None:
@@ -540,23 +526,19 @@ class Store:
     def _unheld(self, kind: str) -> Iterator[bool]:
         """Whether nobody holds the kind; if so, nobody gets to hold it before the context ends."""
         try:
-            with self._writing():
-                self._in_use(kind).parent.mkdir(parents=True, exist_ok=True)
-                descriptor = _flock(self._in_use(kind), exclusive=True)
-        except BlockingIOError:
+            lock = self._lock(self._in_use(kind), wait=False)
+        except Timeout:
             yield False
             return
-        try:
+        with lock:
             yield True
-        finally:
-            os.close(descriptor)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """What the disk refuses inside is one sentence; a lock that another owner has passes as it is."""
         try:
             yield
-        except (Timeout, BlockingIOError):
+        except Timeout:
             raise
         except OSError as error:
             raise WorkbenchError(
@@ -567,14 +549,16 @@ class Store:
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / ".partial" / f"{kind.replace('/', '+')}+{key}"
 
-    def _lock(self, kind: str, key: str, wait: bool) -> Any:
+    def _claimed(self, kind: str, key: str, wait: bool = True) -> AbstractContextManager:
+        return self._lock(Path(f"{self._folder(kind, key)}.lock"), wait)
+
+    def _lock(self, path: Path, wait: bool) -> AbstractContextManager:
         """Acquire; the result is a context manager that releases. Raises Timeout if busy and not `wait`."""
-        folder = self._folder(kind, key)
         with self._writing():
-            folder.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             # No fallback to lock files that outlive their owner. Not thread-local: a generator that holds a
             # claim may be closed by another thread. Lock files stay: unlinking one would split its waiters.
-            lock = FileLock(f"{folder}.lock", thread_local=False, fallback_to_soft=False)
+            lock = FileLock(path, thread_local=False, fallback_to_soft=False)
             return lock.acquire(timeout=-1 if wait else 0)
 
     def _sound(self, kind: str, key: str) -> Entry | None:
@@ -597,7 +581,7 @@ class Store:
             folder.unlink() if folder.is_symlink() or not folder.is_dir() else shutil.rmtree(folder)
 
     def _remove(self, path: Path, kind: str, key: str, dry_run: bool) -> list[Path]:
-        with suppress(Timeout), self._lock(kind, key, wait=False):
+        with suppress(Timeout), self._claimed(kind, key, wait=False):
             if path.exists():
                 if not dry_run:  # renamed first, so that nothing half removed keeps its name
                     self._delete(self._move_aside(path))
@@ -613,10 +597,6 @@ class Store:
             folder.rename(path)
             _fsync(path.parent)
         return Entry(kind, key, path)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _short_names(names: list[str], taken: list[str]) -> dict[str, str]:
@@ -684,14 +664,13 @@ def _code(module: str) -> _Code:
                     modules[alias.asname or alias.name] = dotted
                 else:
                     names[alias.asname or alias.name] = (base, alias.name)
+    known = {name: (module, name) for name in nodes} | names
     uses = {}
     for name, own in nodes.items():
         used = {}
         for node in (inner for part in own for inner in ast.walk(part)):
-            if isinstance(node, ast.Name) and node.id in names:
-                used[names[node.id]] = None
-            elif isinstance(node, ast.Name) and node.id in nodes:
-                used[module, node.id] = None
+            if isinstance(node, ast.Name) and node.id in known:
+                used[known[node.id]] = None
             elif isinstance(node, ast.Attribute) and getattr(node.value, "id", None) in modules:
                 used[modules[node.value.id], node.attr] = None
         uses[name] = [*used]

@@ -6,6 +6,7 @@ language model is ``"llama-2x64"`` (see `workbench.language.causal`), or any hub
 texts, and what it weighs, is in `workbench.reading`; how it learns in `workbench.training`.
 """
 
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -112,9 +113,13 @@ def source_fingerprint(spec: str | Path) -> str:
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Hash of a saved model: its weights, config and tokenizer files."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", ".json", ".txt", ".model"})
-    return fingerprint([[f.name, sha256_file(f)] for f in files])
+    """Hash of a saved model."""
+    return fingerprint([[f.name, sha256_file(f)] for f in saved_files(folder)])
+
+
+def saved_files(folder: Path) -> list[Path]:
+    """Those a saved model is made of: weights, config and tokenizer."""
+    return sorted(f for f in folder.iterdir() if f.suffix in {".safetensors", ".json", ".txt", ".model"})
 
 
 def load(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -209,4 +214,10 @@ def _learn_tokenizer(texts: list[str], max_length: int) -> PreTrainedTokenizerFa
         )
         _limit_characters(backend, 4 * max_length).save_pretrained(folder)
 
-    return weights.load(AutoTokenizer, Store().make("tokenizers", inputs, train).path)
+    return _loaded(Store().make("tokenizers", inputs, train).path)
+
+
+@functools.lru_cache(maxsize=4)
+def _loaded(folder: Path) -> PreTrainedTokenizerFast:
+    """One object for all students of a sweep, which nothing changes: so what it has read can be kept as well."""
+    return weights.load(AutoTokenizer, folder)

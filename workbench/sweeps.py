@@ -1,7 +1,12 @@
 """Many runs: designs of configs, a pool of one-thread processes here or a cluster's, and what came out as a table.
 
-Each run is found if it was ever made, redone never, whoever makes it. Soft labels are read from disk: whatever the
+The central idea: a design is nothing but a list of `Job`s, and `run_all` makes those that nobody made yet. Each run is
+found if it was ever made, redone never, whoever makes it: the store's claims, not the pool, see to that, so a killed
+worker, a second sweep and a cluster need no bookkeeping of their own. Soft labels are read from disk: whatever the
 design, the teacher labelled each text once.
+
+Start with `jobs`, `run_all` and `table`; what one run is stands in `workbench.training`, what its hits prove in
+`workbench.verdicts`.
 """
 
 import itertools
@@ -12,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -278,8 +284,7 @@ def _probe(job: Job) -> tuple[float, float, float, int]:
         began, store = time.monotonic(), Store(folder)
         history = pd.DataFrame(train(short, store=store))
         whole = time.monotonic() - began
-        (made,) = store.list("runs")
-        size = sum(path.stat().st_size for path in made.path.rglob("*") if path.is_file())
+        size = store.list("runs")[0].bytes
     steps = history["seconds"].diff().iloc[1:].to_numpy()  # the first step warms up, the last one also looks
     a_step = float(np.median(steps[:-1]))
     a_look = max(float(steps[-1]) - a_step, 0.0)
@@ -558,29 +563,27 @@ def _on_cluster(calls: list[tuple], address: str) -> Iterator[Outcome]:
             "the address that it prints."
         ) from None
     with client:
-        waiting: dict[Any, Job] = {}  # few at a time: each carries its task
-        left, alone = iter(calls), time.monotonic()
+        left, waiting = iter(calls), {}  # future -> its job
         try:
             while True:
-                threads = sum(client.nthreads().values())
-                for call in itertools.islice(left, max(0, max(2, 2 * threads) - len(waiting))):
+                client.wait_for_workers(1, timeout=NO_WORKER_SECONDS)
+                few = max(2, 2 * sum(client.nthreads().values()))  # at a time: each carries its task
+                for call in itertools.islice(left, max(0, few - len(waiting))):
                     waiting[client.submit(make_one, *call, pure=False)] = call[0]
                 if not waiting:
-                    break
-                if not (done := [future for future in waiting if future.done()]):
-                    time.sleep(0.05)
-                for future in done:
+                    return
+                with suppress(TimeoutError, distributed.CancelledError):  # what was cancelled is told below
+                    distributed.wait([*waiting], timeout=1, return_when="FIRST_COMPLETED")
+                for future in [future for future in waiting if future.done()]:
                     job = waiting.pop(future)
                     yield future.result() if future.status == "finished" else (_failure(job, future.exception()), {})
-                if done or threads:
-                    alone = time.monotonic()
-                elif time.monotonic() - alone > NO_WORKER_SECONDS:
-                    raise WorkbenchError(
-                        f"{address} has had no worker for {NO_WORKER_SECONDS:.0f} s: start one on each machine with "
-                        f"`dask worker {address} --nthreads 1`; finished runs are kept."
-                    )
+        except TimeoutError:
+            raise WorkbenchError(
+                f"{address} has had no worker for {NO_WORKER_SECONDS:.0f} s: start one on each machine with "
+                f"`dask worker {address} --nthreads 1`; finished runs are kept."
+            ) from None
         finally:
-            client.cancel(list(waiting))
+            client.cancel([*waiting])
 
 
 def _failure(job: Job, error: BaseException | None) -> str:

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from workbench import metrics, reading, students
+from workbench import quality, reading, students
 from workbench.errors import (
     MANY,
     SEED,
@@ -492,7 +492,7 @@ class ClassifierLesson(Lesson):
                 labels.logits(texts)  # raises, naming the first text without a label
         self.rows = len(task.labelled), len(texts)
         self.truth = {name: self.columns(name) for name in ("validation", "test")}
-        self.validation_weights = metrics.item_weights(*self.truth["validation"])
+        self.validation_weights = quality.item_weights(*self.truth["validation"])
 
     def columns(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Labels and templates ``[N]`` of a split."""
@@ -517,7 +517,7 @@ class ClassifierLesson(Lesson):
         """The score is the class-balanced mean of template means."""
         logits = self.predict("validation")
         labels, _ = self.truth["validation"]
-        return float(self.validation_weights @ (logits.argmax(-1) == labels)), metrics.nll(logits, labels), logits
+        return float(self.validation_weights @ (logits.argmax(-1) == labels)), quality.nll(logits, labels), logits
 
     def predict(self, split: str) -> np.ndarray:
         """The student's logits ``[N, C]`` on a split."""
@@ -529,7 +529,7 @@ class ClassifierLesson(Lesson):
         save_numpy(logits, run.folder / "logits.safetensors")
         scored = {}
         for split, values in logits.items():
-            found = metrics.scores(values, *self.truth[split])
+            found = quality.scores(values, *self.truth[split])
             scored |= {f"{split}.{name}": value for name, value in found.items()}
         about = {"label_draw": self.task.label_draw, "rows": len(self.token_ids)}
         return scored, about, self.task.test["text"][:]

@@ -1,7 +1,8 @@
 """What torch has once a process, random state and thread count, lent to one after the other.
 
 Runs of several threads take turns, a step each, so that one's dropout never draws from another's numbers. All that
-draws from torch's generators goes through here: training in one thread, writing in another.
+draws from torch's generators goes through here: training in one thread, writing in another. So a number never depends
+on what else is going on in the process: see `training.train`, which takes a turn for each step.
 """
 
 import threading

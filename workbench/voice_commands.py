@@ -3,6 +3,9 @@
 The grammar ships as a package (`home-assistant-intents`), so the task needs no download of its own. A *template*
 is one rule of the grammar, such as ``turn on [the] {area} lights``; sentences of one template are near copies, so
 templates, not sentences, are what the splits keep apart and what intervals count.
+
+Each template draws from a stream of its own, so that a new one moves no other. `sample` makes it all; `workbench.tasks`
+turns it into a `Task`.
 """
 
 import math
@@ -11,15 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from hassil.expression import (
-    Alternative,
-    Expression,
-    ListReference,
-    Permutation,
-    RuleReference,
-    Sequence,
-    TextChunk,
-)
+from hassil.expression import Alternative, Expression, ListReference, Permutation, RuleReference, Sequence, TextChunk
 from hassil.parse_expression import parse_sentence
 from home_assistant_intents import get_intents
 

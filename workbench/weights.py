@@ -1,7 +1,9 @@
 """Pretrained weights: some that work offline (packages, fetched once, checked by hash), and the one loader of any.
 
-Fetched weights live in ``$WORKBENCH_CACHE`` (``data/cache`` by default), apart from what runs make, so that throwing a
-run away never costs a download.
+A model that comes from elsewhere is data, and must not become code: `load` is the only call of `from_pretrained`, and
+looks at config and shapes before memory is taken (SECURITY.md has the promise). Fetched weights live in
+``$WORKBENCH_CACHE`` (``data/cache`` by default), apart from what runs make, so that throwing a run away never costs a
+download. What becomes of a loaded model: `workbench.students`.
 """
 
 import copy
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench import errors
 from workbench.errors import WorkbenchError, unknown
 from workbench.store import Store, data_dir, sha256_file
 
@@ -83,13 +86,12 @@ def named(source: object) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library says, to stand in a sentence."""
+    """What a library says of a model, to stand in a sentence: see `errors.reason`."""
     if "trust_remote_code" in str(error):  # the advice to allow it is none
         return "it needs code of its own, which is never run here"
     if isinstance(error, KeyError):
         return f"{error} is missing"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".: ")
+    return errors.reason(error)[:200].rstrip(".: ")
 
 
 def load(auto: type, source: str | Path, *, new_head: bool = False, **options: Any) -> Any:
