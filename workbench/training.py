@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, singledispatch
 from importlib import import_module
@@ -47,6 +47,7 @@ from workbench.store import Entry, Store, code_fingerprint, versions
 from workbench.tasks import Task
 from workbench.turns import Own
 
+KEPT = 50_000  # texts whose token ids outlive a run
 LONGEST_SMALL = 25_000  # tokens: its tokenizer counts to 100,000 characters
 AUTO = "auto"
 EPOCHS, FEWEST, MOST = 6, 300, 3000
@@ -448,7 +449,7 @@ class Lesson(ABC):
         """(score, nll, logits) on validation."""
 
     @abstractmethod
-    def finish(self, run: "Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
+    def finish(self, run: "Trainer") -> tuple[dict[str, float], dict[str, Any], Sequence[str] | reading.Tokens]:
         """Scores of the best student, what else its record says, and texts, to weigh one of median length."""
 
 
@@ -482,9 +483,9 @@ class ClassifierLesson(Lesson):
             config.student, task.label_names, texts, dropout=config.dropout, max_length=config.max_length
         )
         self.distiller = Distiller(student, config).to(self.device).train()
-        self.token_ids = reading.encode(self.tokenizer, texts)
+        self.token_ids = _encoded(self.tokenizer, tuple(texts))
         known = np.concatenate([rows.with_format("numpy")["label"][:] for rows in (task.labelled, task.unlabelled)])
-        self.labels = torch.from_numpy(known.astype(np.int64))
+        self.labels, self.known = torch.from_numpy(known.astype(np.int64)), known >= 0
         self.soft, self.soft_rows = None, None
         if config.kd_weight:
             self.soft, self.soft_rows = labels, labels.find(texts)
@@ -501,7 +502,7 @@ class ClassifierLesson(Lesson):
 
     def denominators(self, rows: np.ndarray) -> tuple[int, int]:
         """Labelled rows, and all."""
-        return int((self.labels[rows] >= 0).sum()), len(rows)
+        return int(self.known[rows].sum()), len(rows)
 
     def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Lesson`."""
@@ -521,9 +522,13 @@ class ClassifierLesson(Lesson):
 
     def predict(self, split: str) -> np.ndarray:
         """The student's logits ``[N, C]`` on a split."""
-        return reading.predict(self.distiller.student, self.tokenizer, getattr(self.task, split)["text"][:])
+        return reading.predict(self.distiller.student, self.tokenizer, self.read(split))
 
-    def finish(self, run: "Trainer") -> tuple[dict[str, float], dict[str, Any], list[str]]:
+    def read(self, split: str) -> reading.Tokens:
+        """The texts of a split as token ids."""
+        return _encoded(self.tokenizer, tuple(getattr(self.task, split)["text"][:]))
+
+    def finish(self, run: "Trainer") -> tuple[dict[str, float], dict[str, Any], reading.Tokens]:
         """Keeps the logits on validation and test."""
         logits = {"validation": run.best_logits.numpy(), "test": self.predict("test")}
         save_numpy(logits, run.folder / "logits.safetensors")
@@ -532,7 +537,15 @@ class ClassifierLesson(Lesson):
             found = quality.scores(values, *self.truth[split])
             scored |= {f"{split}.{name}": value for name, value in found.items()}
         about = {"label_draw": self.task.label_draw, "rows": len(self.token_ids)}
-        return scored, about, self.task.test["text"][:]
+        return scored, about, self.read("test")
+
+
+def _encoded(tokenizer: PreTrainedTokenizerBase, texts: tuple[str, ...]) -> reading.Tokens:
+    """Token ids of `texts`: read once by all the students of a sweep, unless they are so many that they fill memory."""
+    return (_keep_encoded if len(texts) <= KEPT else reading.encode)(tokenizer, texts)
+
+
+_keep_encoded = lru_cache(maxsize=3)(reading.encode)  # transfer set, validation, test
 
 
 class Trainer:
@@ -712,13 +725,11 @@ class Batches:
         return np.concatenate([self._draw(i, step, *stream) for i, stream in enumerate(self.streams)])
 
     def _draw(self, stream: int, step: int, start: int, stop: int, count: int) -> np.ndarray:
-        at = np.arange(step * count, (step + 1) * count)
-        out = np.empty(count, dtype=np.int64)
-        for epoch in np.unique(at // (stop - start)):
-            here = at // (stop - start) == epoch
-            order = self._order(stream, int(epoch), start, stop)
-            out[here] = order[at[here] % (stop - start)]
-        return out
+        size, first, parts = stop - start, step * count, []
+        for epoch in range(first // size, (first + count - 1) // size + 1):
+            at = first - epoch * size  # of the batch's first row in this epoch
+            parts.append(self._order(stream, epoch, start, stop)[max(at, 0) : at + count])
+        return np.concatenate(parts)
 
     @lru_cache(maxsize=4)  # noqa: B019 - one trainer owns this object and both end together
     def _order(self, stream: int, epoch: int, start: int, stop: int) -> np.ndarray:
