@@ -19,6 +19,7 @@ from workbench.hosted.prices import Price
 from workbench.hosted.replies import read
 from workbench.hosted.serve import FAULTS, llama, running
 from workbench.hosted.teacher import load_teacher
+from workbench.publish import report
 from workbench.teachers import BagOfWords
 
 PRICE = Price(0.1, 0.4)
@@ -68,6 +69,26 @@ def test_the_command(tmp_path, capsys):
         assert child.wait() == 0
     assert main(["serve", "bag-of-words", "--fault", "500=often"]) == 2
     assert "write fault and share" in capsys.readouterr().err
+
+
+def test_a_report_takes_the_teacher_by_its_url(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(report, "run", lambda **options: asked.append(options["flags"]) or [])
+    assert main(["report", "--teacher", "hosted:org/m-1", "--base-url", "http://127.0.0.1:1/v1"]) == 0
+    assert asked == [{"teacher_name": "hosted:http://127.0.0.1:1/v1#org/m-1"}]
+
+
+@pytest.mark.slow
+def test_no_page_and_no_file_of_a_report_holds_the_key(tmp_path):
+    key = "sk-canary-41b7"
+    env = os.environ | {"OPENAI_API_KEY": key, "WORKBENCH_DATA": str(tmp_path)}
+    command = [sys.executable, "-m", "workbench", "report", "--budget", "quick", "--only", "08"]
+    done = subprocess.run(command, env=env, cwd=report.REPO, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {".html", ".ipynb", ".sqlite"} <= {path.suffix for path in made}
+    assert key.encode() not in done.stdout + done.stderr
+    assert not [path for path in made if key.encode() in path.read_bytes()]
 
 
 @pytest.mark.slow
