@@ -2,8 +2,8 @@
 
 `python tests/benchmarks/hosted.py [--requests 2000] [--stored 1000000] [--seeds 5]`: against a stub that answers after
 50 ms, 64 in flight: the bare async `openai` client, then ours with store, cap and parsing, taking turns; the same
-again, all found; a file of so many replies, opened, and 1,000 of them found, in a process of its own; and a student of the
-letters' log-probabilities (top 5) against one of the full logits. The last line is JSON.
+again, all found; a file of so many replies, opened, and 1,000 of them found, in a process of its own; and a student of
+the letters' log-probabilities (top 5) against one of the full logits. The last line is JSON.
 """
 
 import argparse
@@ -88,7 +88,8 @@ def stored(folder: Path, rows: int) -> tuple[float, float]:
         sql = f"INSERT INTO replies VALUES ({','.join('?' * 14)})"
         db.executemany(sql, ((f"{i:032x}", *row) for i in range(rows)))
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run([sys.executable, "-c", FIND, str(path), str(rows)], capture_output=True, text=True, check=True, env=env)
+    command = [sys.executable, "-c", FIND, str(path), str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     return tuple(map(float, done.stdout.split()))
 
 
