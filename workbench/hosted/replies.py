@@ -271,11 +271,9 @@ class Replies:
             **dict(zip(("tokens_in", "tokens_cached", "tokens_out"), counts or (None, None, None), strict=True))
         )
         with self._writing() as db:
-            if name:
-                db.execute("DELETE FROM replies WHERE request = ? AND model = ?", told[:2])
             fields = "model = ?, tokens_in = ?, tokens_cached = ?, tokens_out = ?, dollars = ?"
-            change = f"UPDATE replies SET {fields} WHERE request = ? AND model = ''"
-            db.execute(change, (name, *told[4:8], told.request))
-            if dollars is not None and worst is not None:
+            change = f"UPDATE OR REPLACE replies SET {fields} WHERE request = ? AND model = ''"
+            first = db.execute(change, (name, *told[4:8], told.request)).rowcount  # or another process has done it
+            if first and dollars is not None and worst is not None:
                 db.execute(CHARGE, (dollars - worst, account))
         return told
