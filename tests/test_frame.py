@@ -25,6 +25,7 @@ CORE = (
     "reading students soft_labels answers training teachers sweeps speed"
 ).split()
 WINGS = {
+    "hosted": "prices replies batch exchange endpoint pilot teacher writer serve",
     "language": "blocks problems fused causal texts labels traces lessons zero_shot",
     "show": "style figures widgets training_panel panels",
     "publish": "notebook onnx ship report serve",

@@ -1,4 +1,4 @@
-"""The command line: `python -m workbench report`, `doctor`, `fetch`, `runs` and `prune`.
+"""The command line: `python -m workbench report`, `doctor`, `fetch`, `runs`, `prune`, `replies` and `serve`.
 
 It decides nothing itself: each command checks what was typed and hands it to the module that does the work, and every
 `WorkbenchError` becomes one line and exit status 2. Most goes on in `workbench.publish.report`.
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     of.add_argument("--out-of-scope", metavar="LABEL", help="the label of texts that belong to no class")
     of.add_argument("--labels-per-class", metavar="N|all", type=_count, help="labels that may be read (default: 5)")
     of.add_argument("--teacher", dest="teacher_name", help="the teacher (default: the notebooks' own)")
+    of.add_argument("--base-url", default=None, metavar="URL", help="where the teacher hosted:MODEL is")
 
     doctor = commands.add_parser("doctor", help="say what is installed, fetched, free and missing")
     doctor.set_defaults(command=_doctor)
@@ -75,6 +76,20 @@ def _parser() -> argparse.ArgumentParser:
     prune.set_defaults(command=_prune)
     prune.add_argument("--older-than-days", type=float, metavar="N", help="also older entries")
     prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+
+    replies = commands.add_parser("replies", help="list, export or import what endpoints have answered")
+    replies.set_defaults(command=_replies)
+    replies.add_argument("what", nargs="?", default="list", choices=("list", "export", "import"))
+    replies.add_argument("files", nargs="*", type=Path, metavar="FILE", help="JSON lines")
+    replies.add_argument("--base-url", default="https://api.openai.com/v1", help="where a vendor's files come from")
+
+    serve = commands.add_parser("serve", help="a teacher as an OpenAI-compatible endpoint, on this machine only")
+    serve.set_defaults(command=_serve)
+    serve.add_argument("name", help="a teacher's name, or smollm2 (by llama.cpp)")
+    serve.add_argument("--task", default="voice-commands", help="the teacher's task")
+    serve.add_argument("--port", type=int, default=0, help="default: any that is free")
+    serve.add_argument("--widest", type=int, default=20, help="log-probabilities it gives at most")
+    serve.add_argument("--fault", nargs="+", action="extend", default=[], metavar="KIND=SHARE", help="such as 500=0.1")
     return parser
 
 
@@ -87,19 +102,31 @@ def _count(text: str) -> int | None:
     return int(text)
 
 
+def _replies(options: argparse.Namespace) -> int:
+    from workbench.hosted import exchange
+
+    return exchange.command(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from workbench.hosted import serve
+
+    return serve.command(options)
+
+
 def _report(options: argparse.Namespace) -> int:
     from workbench.publish import report
 
     check_writable(data_dir())
     _check_cache()
     flags = {name: value for name, value in vars(options).items() if name in PARAMETERS}
-    _check(flags)
+    _check(flags, options.base_url)
     chosen = {"budget": options.budget, "only": options.only, "update": options.update, "hide_code": options.hide_code}
     failed = report.run(flags=flags, **chosen)
     return 1 if failed else 0
 
 
-def _check(flags: dict[str, Any]) -> None:
+def _check(flags: dict[str, Any], base_url: str | None = None) -> None:
     """Say what is wrong with them now, not in every notebook; make paths absolute, as notebooks run elsewhere."""
     name, teacher = flags.get("task_name"), flags.get("teacher_name", "")
     if name is None and any(column in flags for column in COLUMNS):
@@ -116,18 +143,22 @@ def _check(flags: dict[str, Any]) -> None:
                 flags["task_name"] = name = f"{name[:4]}{os.path.realpath(path)}"
             given["name"] = name
         task = load_task(**given)
-    source = teacher.removeprefix("finetune:").removeprefix("answers:")
+    if teacher.startswith("hosted:"):
+        if base_url:
+            flags["teacher_name"] = f"hosted:{base_url}#{teacher.removeprefix('hosted:')}"
+        return
+    source = re.sub("^(finetune|answers|python):", "", teacher)
     if source and os.path.exists(source):
         flags["teacher_name"] = teacher = teacher.replace(source, str(Path(source).resolve()))
     elif "teacher_name" in flags and source == teacher and "/" not in teacher:
         from workbench.teachers import TEACHERS
 
-        if teacher not in (known := {"auto", *TEACHERS}):
-            raise unknown("teacher", teacher, known)
+        if teacher not in TEACHERS:
+            raise unknown("teacher", teacher, TEACHERS)
     if answers:
         from workbench.teachers import load_teacher
 
-        load_teacher(teacher, task).logits([*task.transfer_texts, *task.test["text"]])
+        load_teacher(teacher, task).answered(task)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -145,6 +145,7 @@ TEACHERS = {
     "minilm-finetuned": "all-MiniLM-L6-v2 fine-tuned on the labelled rows",
     "smollm2-zero-shot": "SmolLM2-135M-Instruct choosing among the class names, without labels",
     "finetune:<model>": "an encoder, by hub name or path, fine-tuned on the labelled rows",
+    "hosted:<URL>#<model>": "a model behind an OpenAI-compatible API; $WORKBENCH_CAP is the most it may cost",
     "answers:<file>": "what any model has answered already: a CSV or JSONL of texts and answers",
     "python:<file>": "your own: a Python file whose teacher(task) gives one",
 }
@@ -179,6 +180,8 @@ def load_teacher(name: str | Teacher, task: Task, *, store: Store | None = None)
         return Answers(Path(name.removeprefix("answers:")), task)
     if name.startswith("python:"):
         return _own(Path(name.removeprefix("python:")), task)
+    if name.startswith("hosted:"):
+        return import_module("workbench.hosted.teacher").from_name(name, task)
     match name:
         case "bag-of-words":
             return BagOfWords(task)
