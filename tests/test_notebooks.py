@@ -21,10 +21,12 @@ TASK = {  # of every notebook that is about a task of one's own
     "text_column": "text",
     "label_column": "label",
     "group_column": None,
-    "teacher_name": "minilm-finetuned",
+    "split_column": None,
+    "out_of_scope": None,
+    "teacher_name": "auto",
+    "labels_per_class": 5,
 }
-ANYONES = {"split_column": None, "out_of_scope": None, "teacher_name": "auto", "labels_per_class": 5}
-STORY = {"00_overview", "03_student_training", "05_benchmark"}  # walked with anyone's file
+STORY = {"00_overview", "03_student_training", "05_benchmark"}  # reads no label but those it counts
 OTHER = {"06_language_models", "07_reasoning_traces"}  # about text, and problems, of their own
 LANGUAGE = sorted(name[:2] for name in OTHER)
 CORE = [path.name[:2] for path in PATHS if path.name[:2] not in LANGUAGE]
@@ -53,9 +55,8 @@ def test_title_question_and_parameters_come_first(path):
     assert re.match(r"# .+\n+> .+\?", nb.cells[0].source), "the first cell is '# Title' and a quoted question"
     parameters = nb_.parameters(nb, path.stem)  # exactly one cell, literals only
     assert parameters["budget"] == "laptop"
-    expected = TASK | ANYONES if path.stem in STORY else TASK
-    task = {key: parameters.get(key, "missing") for key in expected}
-    assert task == (dict.fromkeys(TASK, "missing") if path.stem in OTHER else expected)
+    task = {key: parameters.get(key, "missing") for key in TASK}
+    assert task == (dict.fromkeys(TASK, "missing") if path.stem in OTHER else TASK)
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
     assert nb_.tagged(nb, "parameters") == code[:1]
     assert not nb_.tagged(nb, "injected-parameters")
