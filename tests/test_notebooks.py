@@ -27,9 +27,9 @@ TASK = {  # of every notebook that is about a task of one's own
     "labels_per_class": 5,
 }
 STORY = {"00_overview", "03_student_training", "05_benchmark"}  # reads no label but those it counts
-OTHER = {"06_language_models", "07_reasoning_traces"}  # about text, and problems, of their own
-LANGUAGE = sorted(name[:2] for name in OTHER)
-CORE = [path.name[:2] for path in PATHS if path.name[:2] not in LANGUAGE]
+OTHER = {"06_language_models", "07_reasoning_traces", "08_hosted_teachers"}  # about text, problems, an API of their own
+ASIDE = sorted(name[:2] for name in OTHER)
+CORE = [path.name[:2] for path in PATHS if path.name[:2] not in ASIDE]
 each = pytest.mark.parametrize("path", PATHS or [None], ids=lambda path: path.stem if path else "none")
 
 
@@ -122,7 +122,7 @@ def test_exactly_one_notebook_answers_for_the_report():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("chosen", [CORE, LANGUAGE], ids=["core", "language"])
+@pytest.mark.parametrize("chosen", [CORE, ASIDE], ids=["core", "aside"])
 def test_the_notebooks_run_at_quick(chosen, tmp_path):
     command = [sys.executable, "-m", "workbench", "report", "--budget", "quick", "--only", *chosen]
     env = os.environ | {"WORKBENCH_DATA": str(tmp_path)}
