@@ -65,6 +65,17 @@ def test_the_price_of_a_mistake():
     assert mistake_dollars(0.005, 0.325, 0.01) == np.inf, "dearer and worse"
 
 
+@pytest.mark.parametrize(
+    ("teacher", "student", "gap", "words"),
+    [
+        (0.325, 0.005, 0.02, "above $ 0.016"), (0.005, 0.325, -0.02, "below $ 0.016"), (0.325, 0.005, 0.0, "at none"),
+        (0.325, 0.005, -0.1, "at none"), (0.017, 0.06, 0.02, "at any"), (0.06, 0.06, 0.0, "at any"),
+    ],
+)  # fmt: skip
+def test_when_the_teacher_stays_in_words(teacher, student, gap, words):
+    assert economics.teacher_stays(teacher, student, gap) == words
+
+
 def test_months_with_retraining():
     # 1,000 spent, 300 a month saved, a retraining of 600 every 4 months. Balances right after each of them:
     # −400, 200: so for good in the second life, when 1,000 + 600 are saved: 5.33 months.
@@ -202,7 +213,7 @@ def test_the_decision():
 def test_amounts_to_read():
     told = [amount(35.294e6, "requests"), amount(np.inf, "months"), amount(2.26, "months"), amount(0.0), amount(123456)]
     assert told == ["35.3 million requests", "never", "2.26 months", "0", "123,456"]
-    assert economics.dollars(0.017) == "$ 0.017" and economics.dollars(np.inf) == "no price"
+    assert economics.dollars(0.017) == "$ 0.017"
     with refused("NaN"):
         amount(np.nan, "months")
 

@@ -58,6 +58,17 @@ def machine_dollars_per_1k(
     return 1000 * dollars_per_hour / (SECONDS_PER_HOUR * requests_per_second * utilisation)
 
 
+def machine_dollars_per_month(
+    dollars_per_hour: ArrayLike, requests_per_month: ArrayLike, requests_per_second: ArrayLike,
+    utilisation: ArrayLike = 1.0, standing: bool = True,
+) -> ArrayLike:  # fmt: skip
+    """Dollars a month of as many machines as the requests take, in parts; where one stands, at least of that one."""
+    _check("requests_per_month", requests_per_month, REQUESTS)
+    per_1k = machine_dollars_per_1k(dollars_per_hour, requests_per_second, utilisation)
+    one = dollars_per_hour * HOURS_PER_MONTH if Switch().check("standing", standing) else 0.0
+    return np.maximum(per_1k * requests_per_month / 1000, one)
+
+
 def electricity_dollars_per_hour(watts: float, dollars_per_kwh: float) -> float:
     """What an hour of a device costs that is owned and would stand there anyway: its electricity."""
     watts = number("watts", watts, above=0, most=1e6)
@@ -106,6 +117,14 @@ def mistake_dollars(
     _check("student_dollars_per_1k", student_dollars_per_1k, DOLLARS)
     dearer = (np.asarray(teacher_dollars_per_1k, float) - student_dollars_per_1k) / 1000
     return _divided(dearer * np.sign(accuracy_gap), np.abs(accuracy_gap), positive=True)
+
+
+def teacher_stays(teacher_dollars_per_1k: float, student_dollars_per_1k: float, accuracy_gap: float) -> str:
+    """At which prices of a mistake the teacher is the cheaper, in words: "above $ 0.016", "at any", "at none"."""
+    price = mistake_dollars(teacher_dollars_per_1k, student_dollars_per_1k, accuracy_gap)
+    if np.isfinite(price):
+        return f"{'above' if accuracy_gap > 0 else 'below'} {dollars(price)}"
+    return "at any" if accuracy_gap >= 0 and teacher_dollars_per_1k <= student_dollars_per_1k else "at none"
 
 
 @dataclass(frozen=True)
@@ -160,9 +179,8 @@ class Case:
     @property
     def student_dollars_per_month(self) -> ArrayLike:
         """Of machines: as many as it takes, and at least one where it stands."""
-        seconds = SECONDS_PER_HOUR * HOURS_PER_MONTH
-        machines = self.requests_per_month / (seconds * np.asarray(self.requests_per_second, float) * self.utilisation)
-        return self.dollars_per_hour * HOURS_PER_MONTH * np.maximum(machines, 1.0 if self.standing else 0.0)
+        machine = self.dollars_per_hour, self.requests_per_month, self.requests_per_second
+        return machine_dollars_per_month(*machine, self.utilisation, self.standing)
 
     @property
     def student_dollars_per_1k(self) -> ArrayLike:
@@ -319,7 +337,7 @@ def amount(value: float, unit: str = "") -> str:
 
 def dollars(value: float) -> str:
     """Dollars to read: "$ 0.017", "$ 1.9 million"."""
-    return f"$ {amount(value)}" if np.isfinite(value) else "no price"
+    return f"$ {amount(value)}"
 
 
 def _check(name: str, value: ArrayLike, limits: Number) -> None:

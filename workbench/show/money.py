@@ -1,11 +1,12 @@
-"""Figures of money: when a student pays, what that hangs on, and accuracy for dollars.
+"""Figures of money: when a student pays, what that hangs on, accuracy for dollars; and a panel to turn prices in.
 
 Like `figures`, with the tables of `workbench.hosted.economics` and `cascade`: every function returns a Figure,
 accuracies are fractions and drawn in %, dollars are on logarithmic axes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import ipywidgets as ipw
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from workbench.errors import WorkbenchError
-from workbench.show import style
+from workbench.show import style, widgets
 from workbench.show.style import BLUE, GREY, INK, LIGHT, arm_styles, figure, handles, legend, marked, styled
 
 ACCURACY = "accuracy, class-balanced (%)"
@@ -117,6 +118,47 @@ def accuracy_for_dollars(
     lines = [Line2D([], [], color=GREY, ls=dashes, label=way) for way, dashes in ways.items()]
     ring = Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=INK, label="chosen")
     return legend(ax.figure, [*handles(styles, line=False), *lines, *([ring] if chosen else [])])
+
+
+Slider = tuple[str, str, float, float, float]  # unit, tooltip, lowest, highest, value; logarithmic
+
+
+class WhatIfPanel(widgets.Panel):
+    """Turn prices, volume, wage and the price of a mistake, and see what each way of answering costs."""
+
+    def __init__(self, costs: Callable[..., pd.DataFrame], sliders: Mapping[str, Slider]) -> None:
+        """Show the costs at the sliders' values.
+
+        Args:
+            costs: from the values by name to a row a way: way, dollars (per 1,000 requests), said (beside its bar).
+            sliders: name -> unit, tooltip, lowest, highest and first value; above 0.
+        """
+        self.costs, self.names = costs, list(sliders)
+        moved = [
+            widgets.control(
+                ipw.FloatLogSlider, name.replace("_", " "), unit, tooltip, value=value, readout_format=",.4g",
+                min=np.log10(low), max=np.log10(high), step=np.log10(high / low) / 100,
+            )
+            for name, (unit, tooltip, low, high, value) in sliders.items()
+        ]  # fmt: skip
+        super().__init__("What each way of answering costs at a price, volume, wage and price of a mistake", moved)
+        self.watch(*moved)
+
+    def draw(self) -> bytes:
+        """A bar a way, on a logarithmic axis that stays where it is as long as the bars fit."""
+        table = self.costs(**{name: control.value for name, control in zip(self.names, self.controls, strict=True)})
+        fig = widgets.figure(0.8 + 0.36 * len(table))
+        ax = fig.subplots()
+        fig.subplots_adjust(left=0.24, right=0.66, top=0.97, bottom=0.45 / (0.8 + 0.36 * len(table)))
+        colours = [look[0] for look in arm_styles(table["way"]).values()]
+        low, high = (10.0 ** f(np.log10(table["dollars"].agg(end))) for f, end in ((np.floor, "min"), (np.ceil, "max")))
+        ax.barh(np.arange(len(table)), table["dollars"] - low / 3, left=low / 3, color=colours, height=0.7)
+        style.rows(ax, list(table["way"]))
+        for y, said in enumerate(table["said"]):
+            style.say(ax, said, (1, y), "x", (6, 0), va="center", fontsize=8.5)
+        ax.set(xlim=(low / 3, high), xlabel="dollars per 1,000 requests, all in (log scale)")
+        _log(ax, "x")
+        return widgets.png(fig)
 
 
 def _log(ax: Axes, axis: str) -> None:
