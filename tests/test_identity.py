@@ -80,7 +80,10 @@ LOADED = {  # what begins with a model or a tokenizer that is loaded
 }  # fmt: skip
 # Whose keys move when every definition of a module is another one. Modules that are not listed: none.
 MODULES = {
-    "answers": {"answers.Answers"},
+    "answers": {"answers.Answers", "teacher.Hosted"},
+    "hosted.replies": {"teacher.Hosted"},
+    "hosted.teacher": {"teacher.Hosted"},
+    "hosted.writer": {"writer.Writer"},
     "language.texts": {"texts.written"},
     "tasks": {"texts.written", "blocks.load_text", *RUNS},
     "publish.onnx": {"onnx.to_onnx"},

@@ -1,4 +1,4 @@
-"""The command line: `python -m workbench report`, `doctor`, `fetch`, `runs` and `prune`.
+"""The command line: `python -m workbench report`, `doctor`, `fetch`, `runs`, `prune`, `replies` and `serve`.
 
 It decides nothing itself: each command checks what was typed and hands it to the module that does the work, and every
 `WorkbenchError` becomes one line and exit status 2. Most goes on in `workbench.publish.report`.
@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--label", dest="label_column", help="its label column (default: label)")
     report.add_argument("--group", dest="group_column", help="its column of near copies")
     report.add_argument("--teacher", dest="teacher_name", help="the teacher (default: minilm-finetuned)")
+    report.add_argument("--base-url", help="where the teacher hosted:MODEL is")
     report.add_argument("--hide-code", action="store_true", help="fold the code of the pages away")
     report.add_argument("--update", action="store_true", help="maintainers: store outputs in notebooks/")
 
@@ -66,7 +67,33 @@ def _parser() -> argparse.ArgumentParser:
     prune.set_defaults(command=_prune)
     prune.add_argument("--older-than-days", type=float, metavar="N", help="also older entries")
     prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+
+    replies = commands.add_parser("replies", help="list, export or import what endpoints have answered")
+    replies.set_defaults(command=_replies)
+    replies.add_argument("what", nargs="?", default="list", choices=("list", "export", "import"))
+    replies.add_argument("files", nargs="*", type=Path, metavar="FILE", help="JSON lines")
+    replies.add_argument("--base-url", default="https://api.openai.com/v1", help="where a vendor's files come from")
+
+    serve = commands.add_parser("serve", help="a teacher as an OpenAI-compatible endpoint, on this machine only")
+    serve.set_defaults(command=_serve)
+    serve.add_argument("name", help="a teacher's name, or smollm2 (by llama.cpp)")
+    serve.add_argument("--task", default="voice-commands", help="the teacher's task")
+    serve.add_argument("--port", type=int, default=0, help="default: any that is free")
+    serve.add_argument("--widest", type=int, default=20, help="log-probabilities it gives at most")
+    serve.add_argument("--fault", nargs="+", action="extend", default=[], metavar="KIND=SHARE", help="such as 500=0.1")
     return parser
+
+
+def _replies(options: argparse.Namespace) -> int:
+    from workbench.hosted import exchange
+
+    return exchange.command(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from workbench.hosted import serve
+
+    return serve.command(options)
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -85,7 +112,10 @@ def _report(options: argparse.Namespace) -> int:
             flags["task_name"] = task = f"{task[:4]}{os.path.realpath(path)}"
         columns = {name.removesuffix("_column"): value for name, value in flags.items() if "_column" in name}
         load_task(task, **columns)
-    if (teacher := flags.get("teacher_name")) is not None:
+    if (teacher := flags.get("teacher_name", "")).startswith("hosted:"):
+        if options.base_url:
+            flags["teacher_name"] = f"hosted:{options.base_url}#{teacher.removeprefix('hosted:')}"
+    elif teacher:
         source = teacher.removeprefix("finetune:").removeprefix("answers:")
         if source and os.path.exists(source):
             flags["teacher_name"] = teacher.replace(source, str(Path(source).resolve()))

@@ -137,6 +137,7 @@ TEACHERS = {
     "minilm-finetuned": "all-MiniLM-L6-v2 fine-tuned on the labelled rows",
     "smollm2-zero-shot": "SmolLM2-135M-Instruct choosing among the class names, without labels",
     "finetune:<model>": "an encoder, by hub name or path, fine-tuned on the labelled rows",
+    "hosted:<URL>#<model>": "a model behind an OpenAI-compatible API; $WORKBENCH_CAP is the most it may cost",
     "answers:<file>": "what any model has answered already: a CSV or JSONL of texts and answers",
 }
 
@@ -155,6 +156,8 @@ def load_teacher(name: str, task: Task, *, store: Store | None = None) -> Teache
         return _finetuned(task, replace(FINETUNE_ANY, student=source), f"fine-tuned {Path(source).name}", store)
     if name.startswith("answers:"):
         return Answers(Path(name.removeprefix("answers:")), task)
+    if name.startswith("hosted:"):
+        return import_module("workbench.hosted.teacher").from_name(name, task)
     match name:
         case "bag-of-words":
             return BagOfWords(task)

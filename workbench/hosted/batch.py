@@ -4,13 +4,11 @@ What is under way is noted before it is sent, so that a killed call finds its ba
 killed before it learnt that, by the name among the vendor's own list.
 """
 
-import importlib
 import json
 import time
 from typing import Any
 
 from workbench.errors import WorkbenchError, reason
-from workbench.hosted.exchange import batch_line
 from workbench.hosted.prices import Price
 from workbench.hosted.replies import Replies, Reply
 from workbench.store import fingerprint
@@ -25,7 +23,8 @@ def run_batch(endpoint: Any, price: Price, replies: Replies, missing: dict[str, 
         WorkbenchError: the cap does not cover the worst case of all, or the vendor refuses the batch.
     """
     client, account = endpoint.client("OpenAI"), endpoint.account
-    errors = importlib.import_module("openai").OpenAIError
+    import openai
+
     try:
         got: dict[str, Reply] = {}
         for name, known, asked in replies.batches(account):
@@ -33,13 +32,21 @@ def run_batch(endpoint: Any, price: Price, replies: Replies, missing: dict[str, 
         if left := {key: text for key, text in missing.items() if key not in got}:
             worst, name = sum(endpoint.worst(text, batch=True) for text in left.values()), fingerprint(sorted(left))
             if not replies.reserve(account, worst, endpoint.cap):
-                raise WorkbenchError(f"The batch may cost $ {worst:.4f}, more than the cap leaves: raise it or ask fewer.")
+                raise WorkbenchError(f"The batch may cost $ {worst:.4f}, more than the cap leaves: raise cap.")
             replies.note_batch(account, name, None, left)
             got |= _fetch(endpoint, client, price, replies, (name, None, left))
         return got
-    except errors as error:
+    except openai.OpenAIError as error:
         told = endpoint.without_key(reason(error))
     raise WorkbenchError(f"{endpoint.base_url} refuses the batch ({told}): ask without batch, or mend what it says.")
+
+
+def batch_line(line: dict) -> tuple[bytes | None, str | None]:
+    """(raw reply, or why there is none) of a line that a vendor's batch gives back."""
+    response = line.get("response") or {}
+    if response.get("status_code") == 200:
+        return json.dumps(response["body"]).encode(), None
+    return None, f"batch: {json.dumps(line.get('error') or response.get('body'))[:200]}"
 
 
 def _find(client: Any, name: str) -> str | None:

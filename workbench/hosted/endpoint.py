@@ -6,7 +6,6 @@ asks for a pause is given one by all that are in flight. Next to read: `workbenc
 """
 
 import asyncio
-import importlib
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from urllib.parse import urlsplit
 from workbench.errors import Choice, Number, Text, WorkbenchError, reason, setting, settle, shown
 from workbench.hosted.batch import run_batch
 from workbench.hosted.prices import Price, find_price
-from workbench.hosted.replies import Replies, Reply, Said, read, request_key, request_text
+from workbench.hosted.replies import Replies, Reply, Said, read, request_key, request_text, usage
 
 LONGEST_WAIT = 120  # seconds that a server may ask for
 TEMPLATE = 256  # tokens that a chat template may put around the messages
@@ -188,6 +187,9 @@ class Endpoint:
 
             def look() -> tuple[dict[str, Reply], dict[str, tuple[str, dict]]]:
                 found = replies.find(keys, model)
+                for key, text in zip(keys, asked, strict=True):
+                    if (reply := found.get(key)) and reply.raw and not reply.model and usage(reply.raw)[0]:
+                        found[key] = replies.settle(self.account, reply, self.known_price, self.worst(text))
                 missing = {
                     key: (text, self.body(request))
                     for key, text, request in zip(keys, asked, requests, strict=True)
@@ -209,7 +211,7 @@ class Endpoint:
     def client(self, kind: str = "AsyncOpenAI") -> Any:
         """A client of the library `openai`, which is imported only now."""
         try:
-            openai = importlib.import_module("openai")
+            import openai
         except ImportError:
             raise WorkbenchError("Asking needs the client openai: pip install 'workbench[hosted]'.") from None
         key = os.environ.get(self.key_variable)
@@ -311,6 +313,9 @@ class _Asking:
             self.flying += 1
             try:
                 raw, why, paid, wait = await self._send(client, body, attempt)
+            except WorkbenchError:  # nobody is answered, and nothing was paid
+                self.replies.release(self.endpoint.account, self.worst[key])
+                raise
             finally:
                 self.flying -= 1
             if not paid:
@@ -354,19 +359,21 @@ class _Asking:
 
     async def _send(self, client: Any, body: dict, attempt: int) -> tuple[bytes | None, str, bool, float | None]:
         """(the raw reply, or why there is none, whether it may have been paid, seconds to wait; None: not again)."""
-        openai, http = importlib.import_module("openai"), importlib.import_module("httpx2")
+        import httpx2
+        import openai
+
         wait = min(0.5 * 2 ** (attempt - 1), 8) * (1 - random.random() / 4)
         try:
             body = {"model": self.endpoint.model, **body}
-            response = await client.post("/chat/completions", body=body, cast_to=http.Response)
+            response = await client.post("/chat/completions", body=body, cast_to=httpx2.Response)
         except openai.APIStatusError as error:
             response = error.response
         except openai.APIConnectionError as error:
             cause = error.__cause__
-            lost = not isinstance(cause, http.ConnectError | http.ConnectTimeout)
+            lost = not isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout)
             why = self.endpoint.without_key(f"{type(cause or error).__name__} {reason(cause or error)}".strip())
             if not lost and attempt == self.endpoint.attempts:
-                raise WorkbenchError(f"Can't reach {self.endpoint.base_url} ({why}): check base_url.") from None
+                raise self._refuses(f"can't be reached ({why})", "check base_url") from None
             return None, why, lost, wait
         self.pace.learn(response.headers)
         if response.status_code == 200:

@@ -3,6 +3,7 @@
 `python -m workbench replies`, with `export FILE` or `import FILE…`, comes here.
 """
 
+import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,10 +12,28 @@ from pathlib import Path
 import pandas as pd
 
 from workbench.errors import WorkbenchError, reason
+from workbench.hosted.batch import batch_line
 from workbench.hosted.replies import Replies, Reply, read, request_key, request_text, usage
 from workbench.store import write_atomic
 
 SAMPLING = ("temperature", "top_p", "seed", "max_tokens", "max_completion_tokens", "logprobs", "top_logprobs")
+
+
+def command(options: argparse.Namespace) -> int:
+    """`python -m workbench replies`."""
+    if options.what != "list" and not options.files:
+        raise WorkbenchError(f"`replies {options.what}` names no file: add one.")
+    with Replies() as replies:
+        if options.what == "export":
+            print(f"{export_replies(replies, options.files[0]):,} replies written to {options.files[0]}")
+        elif options.what == "import":
+            print(f"{import_replies(replies, options.files, options.base_url):,} replies taken in")
+        else:
+            table, odd = listed(replies)
+            with pd.option_context("display.max_rows", None, "display.max_columns", None, "display.width", None):
+                print(table.to_string(index=False) if len(table) else f"No replies in {replies.path} yet.")
+                print(f"\n{odd.to_string(index=False)}" if len(odd) else "")
+    return 0
 
 
 def listed(replies: Replies) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -87,14 +106,6 @@ def import_replies(replies: Replies, paths: Sequence[Path], base_url: str = "htt
             ) from None
         written += replies.keep("{place} {model}".format(**json.loads(asked)), asked, reply, once=True)
     return written
-
-
-def batch_line(line: dict) -> tuple[bytes | None, str | None]:
-    """(raw reply, or why there is none) of a line that a vendor's batch gives back."""
-    response = line.get("response") or {}
-    if response.get("status_code") == 200:
-        return json.dumps(response["body"]).encode(), None
-    return None, f"batch: {json.dumps(line.get('error') or response.get('body'))[:200]}"
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict]]:

@@ -22,6 +22,7 @@ from workbench.store import data_dir, fingerprint
 
 OURS = 0x57424E52  # SQLite's `application_id` of our files
 AT_ONCE = 500  # rows asked for in one statement
+CHARGE = "UPDATE accounts SET charged = max(round(charged + ?, 12), 0) WHERE account = ?"
 TABLES = """
 CREATE TABLE IF NOT EXISTS replies (
  request TEXT NOT NULL, model TEXT NOT NULL, account TEXT NOT NULL, asked TEXT NOT NULL, reply BLOB, error TEXT,
@@ -127,8 +128,8 @@ def usage(raw: bytes) -> tuple[str, tuple[int, int, int] | None]:
 class Replies:
     """The file, default ``replies.sqlite`` in the data folder. A context manager; one object a thread at a time."""
 
-    def __init__(self, path: Path | None = None):
-        """Open it, and make it if need be.
+    def __init__(self, path: Path | None = None, *, patience: float = 30.0):
+        """Open it, and make it if need be; `patience`: seconds that another's transaction may take.
 
         Raises:
             WorkbenchError: a file of something else, one that somebody has locked, or no place to write.
@@ -136,7 +137,7 @@ class Replies:
         self.path = Path(path or data_dir() / "replies.sqlite")
         with self._plain():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(self.path, timeout=patience, isolation_level=None, check_same_thread=False)
             try:
                 (kind,), (tables,) = self._db.execute("PRAGMA application_id").fetchone(), self._db.execute(
                     "SELECT count(*) FROM sqlite_master").fetchone()  # fmt: skip
@@ -216,13 +217,13 @@ class Replies:
         """Charge an account with a worst case, unless that would pass the cap."""
         with self._writing() as db:
             db.execute("INSERT OR IGNORE INTO accounts VALUES (?, 0)", (account,))
-            change = "UPDATE accounts SET charged = charged + ? WHERE account = ? AND (? IS NULL OR charged + ? <= ?)"
+            change = f"{CHARGE} AND (? IS NULL OR charged + ? <= ?)"
             return db.execute(change, (dollars, account, cap, dollars, cap)).rowcount == 1
 
     def release(self, account: str, dollars: float) -> None:
         """Take back what was reserved and not paid."""
         with self._writing() as db:
-            db.execute("UPDATE accounts SET charged = max(charged - ?, 0) WHERE account = ?", (dollars, account))
+            db.execute(CHARGE, (-dollars, account))
 
     def batches(self, account: str) -> list[tuple[str, str | None, dict[str, str]]]:
         """(name, the vendor's id, request -> what was asked) of the batches that are under way."""
@@ -269,6 +270,5 @@ class Replies:
             change = f"UPDATE replies SET {fields} WHERE request = ? AND model = ''"
             db.execute(change, (name, *told[4:8], told.request))
             if dollars is not None:
-                change = "UPDATE accounts SET charged = max(charged - ?, 0) WHERE account = ?"
-                db.execute(change, (worst - dollars, account))
+                db.execute(CHARGE, (dollars - worst, account))
         return told

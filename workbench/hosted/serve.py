@@ -1,16 +1,17 @@
-"""Any teacher of ours as an OpenAI-compatible endpoint on this machine: a paid teacher to rehearse with, and its faults.
+"""Any teacher of ours as an OpenAI-compatible endpoint on this machine: a paid teacher to rehearse with, with faults.
 
 `python -m workbench serve minilm-finetuned` starts one; `python -m workbench serve smollm2` serves a language model by
 llama.cpp (`xllamacpp`, extra ``local``). Both listen on the loopback address only.
 """
 
+import argparse
 import json
 import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +21,8 @@ from scipy.special import log_softmax
 from workbench import weights
 from workbench.errors import Number, WorkbenchError, unknown, whole
 from workbench.soft_labels import Teacher
+from workbench.tasks import load_task
+from workbench.teachers import load_teacher
 
 FAULTS = {
     "429": "too many requests, without a word on when to come back",
@@ -135,6 +138,29 @@ class Served(ThreadingHTTPServer):
     def _members(self, text: str, codes: Mapping[str, str], group: str) -> dict[str, float]:
         told = {code[2]: value for code, value in self._log_p(text, codes).items() if code[0] == group}
         return dict(zip(told, log_softmax(list(told.values())).tolist(), strict=True))
+
+
+def command(options: argparse.Namespace) -> int:
+    """`python -m workbench serve`: until Ctrl-C."""
+    if options.name == "smollm2":
+        with llama(options.port) as base_url:
+            return _until_stopped("smollm2", base_url)
+    shares = [fault.partition("=") for fault in options.fault]
+    try:
+        faults = {name: float(share or 1) for name, _, share in shares}
+    except ValueError:
+        raise WorkbenchError(f"--fault {' '.join(options.fault)}: write fault and share, such as 500=0.1.") from None
+    teacher = load_teacher(options.name, load_task(options.task))
+    with running(teacher, options.name, port=options.port, faults=faults, widest=options.widest) as server:
+        return _until_stopped(options.name, server.base_url)
+
+
+def _until_stopped(name: str, base_url: str) -> int:
+    print(f"{name} answers at {base_url}; Ctrl-C stops it.", flush=True)
+    with suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
+    return 0
 
 
 def _entry(token: str, value: float) -> dict[str, Any]:

@@ -116,18 +116,18 @@ class Hosted:
             return said.kind, share
         if reply.model != self.found.model:
             return "another model", share
-        label = self._class(said.text)
-        if label is None:
+        index = self._class(said.text)
+        if index is None:
             return "out of list", share
         if self.access == "logprobs":
             try:
                 return "answer", self._distribution(said)
             except (KeyError, TypeError, ValueError, IndexError, AttributeError):
                 return "no log-probabilities", share
-        share[label] = 1.0
+        share[index] = 1.0
         if self.access == "hard":
             share += (1 - SURE) / (len(share) - 1)
-            share[label] = SURE
+            share[index] = SURE
         return "answer", share
 
     def _class(self, text: str) -> int | None:
@@ -140,7 +140,7 @@ class Hosted:
         spots = [token for token in said.tokens if _letters(token["token"])]
         share, group = np.zeros(len(self.label_names)), _letters(spots[0]["token"])
         for code, p in _alternatives(spots[0]).items():
-            inside = np.array([label for known, label in self.codes.items() if known.startswith(code)], dtype=int)
+            inside = np.array([index for known, index in self.codes.items() if known.startswith(code)], dtype=int)
             if not len(inside):
                 continue
             within = np.full(len(inside), 1 / len(inside))
