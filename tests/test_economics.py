@@ -241,6 +241,8 @@ def test_what_cannot_be_is_refused_by_name(field, value):
         lambda: economics.api_dollars_per_1k(Price(1, 5), -1, 5),
         lambda: economics.api_dollars_per_1k(Price(1, 5), 100, 5, tokens_cached=200),
         lambda: break_even_requests(-1, 0.3),
+        lambda: break_even_requests(600, float("nan")),
+        lambda: break_even_months(600, np.array([1.0, np.nan])),
         lambda: mistake_dollars(0.3, 0.1, 1.5),
         lambda: economics.electricity_dollars_per_hour(0, 0.2),
         lambda: economics.on_paper(1e9, 0, 180, HOUR),

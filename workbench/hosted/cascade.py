@@ -21,7 +21,7 @@ from scipy import stats
 
 from workbench.errors import SEED, WorkbenchError, number, sequence, whole
 from workbench.metrics import item_weights, softmax, template_ids
-from workbench.verdicts import MARGIN, Results, compare
+from workbench.verdicts import MARGIN, Results, arm_estimates, compare
 
 SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.05, 0.0)
 GRID = np.linspace(0, 1, 101)
@@ -225,8 +225,9 @@ def smallest_share(
 
     Thresholds are quantiles of the calibration's confidences, seed by seed, whatever the hits. On test the shares are
     tried in the order given, which is fixed beforehand, each at the full level, until the first that isn't shown: so
-    the whole procedure errs in at most 5 % (fixed sequence). Columns share (asked for), deferred (on test), estimate,
-    low, high (pair − teacher, fractions), verdict, holds; the last row that holds is the answer.
+    the whole procedure errs in at most 5 % (fixed sequence). Columns share (asked for); deferred, deferred_low,
+    deferred_high (on test); estimate, low, high (pair − teacher, fractions), verdict, holds. The last row that holds is
+    the answer.
     """
     margin, rows = MARGIN.check("margin", margin), []
     shares = [number("share", share, 0, 1) for share in sequence("shares", shares, "shares")]
@@ -236,7 +237,9 @@ def smallest_share(
         cut = [_quantile(sure, calibration.weights, share) for sure in calibration.confidence]
         results = test.results(cut)
         found = compare(results, [("pair", "teacher")], teacher="teacher", margin=margin, budget=budget).iloc[0]
-        row = {"share": share, "deferred": float((test.deferred(cut) @ test.weights).mean())}
+        sent = Results({"sent": test.deferred(cut)}, test.labels, test.groups)
+        deferred, least, most = arm_estimates(sent)[["estimate", "low", "high"]].iloc[0]
+        row = {"share": share, "deferred": deferred, "deferred_low": least, "deferred_high": most}
         row |= {name: found[name] for name in ("estimate", "low", "high", "verdict")}
         rows.append(row | {"holds": bool(found["low"] > -margin)})
         if not rows[-1]["holds"]:
