@@ -239,7 +239,7 @@ def smallest_share(
         found = compare(results, [("pair", "teacher")], teacher="teacher", margin=margin, budget=budget).iloc[0]
         sent = Results({"sent": test.deferred(cut)}, test.labels, test.groups)
         deferred, least, most = arm_estimates(sent)[["estimate", "low", "high"]].iloc[0]
-        row = {"share": share, "deferred": deferred, "deferred_low": least, "deferred_high": most}
+        row = {"share": share, "deferred": min(deferred, 1.0), "deferred_low": least, "deferred_high": most}
         row |= {name: found[name] for name in ("estimate", "low", "high", "verdict")}
         rows.append(row | {"holds": bool(found["low"] > -margin)})
         if not rows[-1]["holds"]:

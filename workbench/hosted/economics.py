@@ -100,7 +100,8 @@ def break_even_months(
     """Months from which on more has been saved than spent, for good: with retraining at R, 2R, … months.
 
     Right after the m-th retraining the balance is m·(R·saved − F) − spent, F what one costs, so that none later than
-    m = ⌈spent ÷ (R·saved − F)⌉ takes it below 0 again: (spent + (m − 1)·F) ÷ saved months. inf where R·saved ≤ F.
+    m = ⌈spent ÷ (R·saved − F)⌉ takes it below 0 again: (spent + (m − 1)·F) ÷ saved months. inf where R·saved ≤ F, and
+    beyond a hundred years.
     """
     _check("spent_dollars", spent_dollars, DOLLARS)
     _check("retraining_dollars", retraining_dollars, DOLLARS)
@@ -111,7 +112,8 @@ def break_even_months(
     rounds = np.maximum(np.ceil(_divided(spent, left)), 1)
     with np.errstate(invalid="ignore"):  # inf · 0
         paid = spent + (rounds - 1) * retraining_dollars
-    return _plain(np.where(left > 0, _divided(paid, saved), np.inf))
+    found = _divided(paid, saved)
+    return _plain(np.where((left > 0) & (np.asarray(found) <= FOREVER), found, np.inf))
 
 
 def mistake_dollars(
