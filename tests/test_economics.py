@@ -213,7 +213,7 @@ def test_the_decision():
 def test_amounts_to_read():
     told = [amount(35.294e6, "requests"), amount(np.inf, "months"), amount(2.26, "months"), amount(0.0), amount(123456)]
     assert told == ["35.3 million requests", "never", "2.26 months", "0", "123,456"]
-    assert economics.dollars(0.017) == "$ 0.017"
+    assert [economics.dollars(value) for value in (0.017, 9.89e-5)] == ["$ 0.017", "$ 0.0000989"]
     with refused("NaN"):
         amount(np.nan, "months")
 

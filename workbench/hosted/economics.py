@@ -344,7 +344,8 @@ def amount(value: float, unit: str = "") -> str:
     if np.isinf(value):
         return "never"
     size, name = next((pair for pair in ((1e9, " billion"), (1e6, " million")) if abs(value) >= pair[0]), (1, ""))
-    told = f"{value / size:,.0f}" if abs(value / size) >= 1000 else f"{value / size:.3g}"
+    few = abs(value / size) < 1000
+    told = np.format_float_positional(value / size, 3, fractional=False, trim="-") if few else f"{value / size:,.0f}"
     return f"{told}{name} {unit}".rstrip()
 
 
