@@ -79,6 +79,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["content-length"]))
         self.server.keys.add(self.headers.get("authorization"))
+        if not self.path.startswith("/v1/"):
+            return self.say(404, {}, b"{}")
         if self.path.endswith("/files"):
             content = re.search(rb'name="file".*?\r\n\r\n(.*?)\r\n--', raw, re.DOTALL)[1]
             name = f"file-{len(self.server.files)}"

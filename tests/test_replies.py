@@ -56,6 +56,15 @@ def test_the_raw_reply_is_committed_before_it_is_read(tmp_path, monkeypatch):
         assert reply.model == "m-1" and endpoint.charged() == pytest.approx(PRICE.dollars(20, 1))  # made good
 
 
+def test_what_two_settle_is_settled_once(tmp_path):
+    with Replies(tmp_path / "r.sqlite") as replies, Replies(tmp_path / "r.sqlite") as other:
+        replies.reserve("https://x/v1 m", 1.0, None)
+        raw = keep(replies)._replace(model="")
+        before = replies.charged("https://x/v1 m")
+        told = other.settle("https://x/v1 m", raw, PRICE, 1.0)
+        assert other.find([raw.request]) == {raw.request: told} and other.charged("https://x/v1 m") == before
+
+
 def test_two_models_under_one_name_are_two_replies(tmp_path):
     with Replies(tmp_path / "r.sqlite") as replies:
         first = keep(replies)

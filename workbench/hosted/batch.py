@@ -79,14 +79,14 @@ def _fetch(
     for file in filter(None, (batch.output_file_id, batch.error_file_id)):
         lines += [json.loads(line) for line in client.files.content(file).text.splitlines() if line.strip()]
     told = {line["custom_id"]: batch_line(line) for line in lines}
-    got = {}
+    got, over = {}, 0.0
     for key, text in asked.items():
         raw, why = told.get(key, (None, f"batch: {batch.status}"))
         raw = raw and endpoint.without_key(raw.decode()).encode()
-        worst, reply = endpoint.worst(text, batch=True), Reply(key, "", raw, why)
+        reply = Reply(key, "", raw, why)
         replies.keep(account, text, reply, price=f"batch, {price}")
-        if raw is None:
-            replies.release(account, worst)
-        got[key] = replies.settle(account, reply, price, worst, batch=True) if raw else reply
-    replies.note_batch(account, name, known, {})
+        got[key] = replies.settle(account, reply, price, None) if raw else reply
+        if raw is None or got[key].dollars is not None:
+            over += endpoint.worst(text, batch=True) - (got[key].dollars or 0)
+    replies.end_batch(account, name, -over)
     return got

@@ -220,9 +220,9 @@ class Endpoint:
         return getattr(openai, kind)(api_key=key or "none", base_url=self.base_url, timeout=self.timeout, max_retries=0)
 
     def without_key(self, text: str) -> str:
-        """A text from outside, should it quote the key."""
-        key = os.environ.get(self.key_variable)
-        return text.replace(key, "(the key)") if key else text
+        """A text from outside, should it quote the key; a word such as "none", for servers without, is no key."""
+        key = os.environ.get(self.key_variable, "")
+        return text.replace(key, "(the key)") if len(key) > 10 else text
 
 
 class _Pace:

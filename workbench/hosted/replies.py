@@ -232,11 +232,15 @@ class Replies:
         return [(name, known, json.loads(asked)) for name, known, asked in rows]
 
     def note_batch(self, account: str, name: str, known: str | None, asked: dict[str, str]) -> None:
-        """Say that a batch is under way, under which id, or with nothing asked that it no longer is."""
+        """Say that a batch is under way, and once it is known under which id."""
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO batches VALUES (?, ?, ?, ?)", (name, account, known, json.dumps(asked)))
+
+    def end_batch(self, account: str, name: str, dollars: float) -> None:
+        """It is kept: charge the difference between what it cost and its worst case."""
         with self._writing() as db:
             db.execute("DELETE FROM batches WHERE name = ?", (name,))
-            if asked:
-                db.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", (name, account, known, json.dumps(asked)))
+            db.execute(CHARGE, (dollars, account))
 
     def charged(self, account: str) -> float:
         """Dollars paid there so far; of requests whose fate is unknown, such as after a kill, the worst case."""
@@ -256,19 +260,20 @@ class Replies:
             how = "IGNORE" if once else "REPLACE"
             return db.execute(f"INSERT OR {how} INTO replies VALUES ({','.join('?' * len(row))})", row).rowcount == 1
 
-    def settle(self, account: str, reply: Reply, price: Price, worst: float, *, batch: bool = False) -> Reply:
-        """Read the model's name and the usage of a kept reply, and charge what it cost instead of the worst case."""
+    def settle(self, account: str, reply: Reply, price: Price, worst: float | None) -> Reply:
+        """Read the model's name and the usage of a kept reply, and charge what it cost instead of the worst case.
+
+        Without a worst case it is one of a batch, which is cheaper and charged when all of it is kept.
+        """
         name, counts = usage(reply.raw or b"")
-        dollars = None if counts is None else price.dollars(counts[0], counts[2], counts[1], batch=batch)
+        dollars = None if counts is None else price.dollars(counts[0], counts[2], counts[1], batch=worst is None)
         told = reply._replace(model=name, dollars=dollars)._replace(
             **dict(zip(("tokens_in", "tokens_cached", "tokens_out"), counts or (None, None, None), strict=True))
         )
         with self._writing() as db:
-            if name:
-                db.execute("DELETE FROM replies WHERE request = ? AND model = ?", told[:2])
             fields = "model = ?, tokens_in = ?, tokens_cached = ?, tokens_out = ?, dollars = ?"
-            change = f"UPDATE replies SET {fields} WHERE request = ? AND model = ''"
-            db.execute(change, (name, *told[4:8], told.request))
-            if dollars is not None:
+            change = f"UPDATE OR REPLACE replies SET {fields} WHERE request = ? AND model = ''"
+            first = db.execute(change, (name, *told[4:8], told.request)).rowcount  # or another process has done it
+            if first and dollars is not None and worst is not None:
                 db.execute(CHARGE, (dollars - worst, account))
         return told

@@ -11,7 +11,8 @@ import os
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,20 +40,42 @@ class Labels(NamedTuple):
     outside: float
 
 
+@dataclass(frozen=True, eq=False)
 class Hosted:
-    """An endpoint that answers with classes; see `load_teacher`."""
+    """An endpoint that answers with classes; `load_teacher` makes one.
+
+    Attributes:
+        endpoint: who is asked.
+        label_names: the classes.
+        codes: letters of an answer -> class.
+        turns: what stands before each text: the classes with their letters, then examples with their answers.
+        found: the access that the probe found.
+        access: the one that is used, of `ACCESS`.
+        repeats: requests a text.
+        longest: tokens of an answer.
+    """
+
+    endpoint: Endpoint
+    label_names: tuple[str, ...]
+    codes: Mapping[str, int]
+    turns: Sequence[Mapping[str, str]]
+    found: Access
+    access: str
+    repeats: int
+    longest: int
 
     licence = "see the terms of the model that answers"
 
-    def __init__(self, endpoint: Endpoint, task: Task, access: str, system: str, codes: dict[str, int], **how: object):
-        """`how`: found, repeats, longest and the turns of the examples."""
-        self.endpoint, self.access, self.label_names, self.codes = endpoint, access, task.label_names, codes
-        self.name = endpoint.model
-        self.found: Access = how["found"]
-        self.repeats = how["repeats"] if access == "repeats" else 1
-        self.longest, self.turns = how["longest"], [{"role": "system", "content": system}, *how["turns"]]
-        asked = [endpoint.asked(self.requests(["a text"])[0]), self.found.model, access, self.repeats]
-        self.fingerprint = fingerprint([asked, list(task.label_names), code_fingerprint("hosted.teacher:Hosted")])
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.endpoint.model
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the place, the model as it names itself, everything that is asked, and how answers are read."""
+        asked = [self.endpoint.asked(self.requests(["a text"])[0]), self.found.model, self.access, self.repeats]
+        return fingerprint([asked, list(self.label_names), code_fingerprint("hosted.teacher:Hosted")])
 
     def requests(self, texts: Sequence[str], again: int = 0) -> list[Request]:
         """`repeats` requests a text; another number of `again`, other requests."""
@@ -131,9 +154,13 @@ class Hosted:
         return "answer", share
 
     def _class(self, text: str) -> int | None:
+        """By its letters or its name."""
         told = text.strip().rstrip(".").strip()
-        names = {name.strip().casefold(): i for i, name in enumerate(self.label_names)}
-        return self.codes.get(told.replace("-", ""), names.get(told.casefold()))
+        return self.codes.get(told.replace("-", ""), self._names.get(told.casefold()))
+
+    @cached_property
+    def _names(self) -> dict[str, int]:
+        return {name.strip().casefold(): i for i, name in enumerate(self.label_names)}
 
     def _distribution(self, said: Said) -> np.ndarray:
         """Of the letters' log-probabilities; past 26 classes the second letter's are known of one group only."""
@@ -202,36 +229,45 @@ def load_teacher(
     Raises:
         WorkbenchError: an access that isn't there, more than 676 classes, a description of no class.
     """
-    names = task.label_names
-    found = probe(endpoint)
+    found, names = probe(endpoint), task.label_names
     if access is not None and Choice(ACCESS).check("access", access) == "logprobs" and not found.logprobs:
         why = "ignores" if "logprobs" in found.ignored else "refuses"
         raise WorkbenchError(f"{endpoint.model} {why} log-probabilities: choose access='repeats' or 'hard'.")
     access = access or ("logprobs" if found.logprobs else "hard")
-    if len(names) > len(LETTERS) ** 2:
-        raise WorkbenchError(f"{task.name} has {len(names)} classes: two letters name at most {len(LETTERS) ** 2}.")
     if odd := set(descriptions or {}) - set(names):
         raise unknown("class in descriptions", min(odd), names)
-    if len(names) <= len(LETTERS):
-        codes = dict(zip(LETTERS, range(len(names)), strict=False))
-    else:
-        size = math.ceil(math.sqrt(len(names)))
-        codes = {LETTERS[i // size] + LETTERS[i % size]: i for i in range(len(names))}
-    spelt = {label: "-".join(code) for code, label in codes.items()}
-    lines = [f"{spelt[i]}: {name}" + (f" ({descriptions[name]})" if name in (descriptions or {}) else "")
-             for i, name in enumerate(names)]  # fmt: skip
-    what = "letter" if len(names) <= len(LETTERS) else f"code (such as {spelt[1]})"
-    system = "\n".join([f"Answer with the {what} of the text's class and nothing else.", "", *lines])
-    turns, shown_of = [], Counter()
-    for text, label in zip(task.labelled["text"], task.labelled["label"], strict=True):
-        shown_of[label] += 1
-        if shown_of[label] <= whole("examples", examples, 0):
-            turns += [{"role": "user", "content": text}, {"role": "assistant", "content": spelt[label]}]
+    codes = _codes(task)
     if longest is None:
         longest = 1 if access == "logprobs" and len(names) <= len(LETTERS) else 8
+    turns = _turns(task, codes, descriptions or {}, whole("examples", examples, 0))
     repeats, longest = whole("repeats", repeats, 1, 1_000), whole("longest", longest, 1, 1_000_000)
-    how = {"found": found, "repeats": repeats, "longest": longest, "turns": turns}
-    return Hosted(endpoint, task, access, system, codes, **how)
+    return Hosted(endpoint, names, codes, turns, found, access, repeats if access == "repeats" else 1, longest)
+
+
+def _codes(task: Task) -> dict[str, int]:
+    """A letter a class; past 26 two, those of a group sharing the first."""
+    count = len(task.label_names)
+    if count <= len(LETTERS):
+        return {LETTERS[i]: i for i in range(count)}
+    if count > len(LETTERS) ** 2:
+        raise WorkbenchError(f"{task.name} has {count} classes: two letters name at most {len(LETTERS) ** 2}.")
+    size = math.ceil(math.sqrt(count))
+    return {LETTERS[i // size] + LETTERS[i % size]: i for i in range(count)}
+
+
+def _turns(task: Task, codes: Mapping[str, int], descriptions: Mapping[str, str], examples: int) -> list[dict]:
+    """The classes with their letters, and the first `examples` labelled texts of each with their answers."""
+    spelt = ["-".join(code) for code in codes]
+    about = {name: f" ({told})" for name, told in descriptions.items()}
+    lines = [f"{code}: {name}{about.get(name, '')}" for code, name in zip(spelt, task.label_names, strict=True)]
+    what = "letter" if len(spelt) <= len(LETTERS) else f"code (such as {spelt[1]})"
+    system = [f"Answer with the {what} of the text's class and nothing else.", "", *lines]
+    turns, seen = [{"role": "system", "content": "\n".join(system)}], Counter()
+    for text, index in zip(task.labelled["text"], task.labelled["label"], strict=True):
+        seen[index] += 1
+        if seen[index] <= examples:
+            turns += [{"role": "user", "content": text}, {"role": "assistant", "content": spelt[index]}]
+    return turns
 
 
 def from_name(name: str, task: Task) -> Hosted:
