@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusal import check_sentence, refused
 
@@ -110,6 +110,7 @@ def test_one_billion_requests_on_paper():
     assert found["machines_by"] == "⌈1,000,000,000 ÷ (3,600 · 180/s · 0.5 · 730 h)⌉"
 
 
+tried = settings(max_examples=100, deadline=None)
 positive = st.floats(1e-4, 1e4)
 cases = st.builds(
     Case, teacher_dollars_per_1k=positive, requests_per_month=st.floats(1, 1e10), dollars_per_hour=positive,
@@ -120,23 +121,27 @@ cases = st.builds(
 )  # fmt: skip
 
 
+@tried
 @given(cases, st.floats(1, 100), st.floats(1, 36))
 def test_more_volume_never_raises_the_cost_of_a_request(one, more, months):
     bigger = replace(one, requests_per_month=one.requests_per_month * more)
     assert bigger.over(months) <= one.over(months) + 1e-9 * (1 + abs(one.over(months)))
 
 
+@tried
 @given(cases)
 def test_a_teacher_that_is_asked_every_time_never_pays(one):
     asked = replace(one, escalated=1.0, mistake_dollars=0.0, people_days=1.0, dollars_per_day=100.0)
     assert asked.break_even_requests == asked.break_even_months == asked.break_even_requests_per_month(12) == np.inf
 
 
+@tried
 @given(positive, positive, st.floats(-1, 1))
 def test_the_price_of_a_mistake_is_symmetric(one, other, gap):
     assert mistake_dollars(one, other, gap) == mistake_dollars(other, one, -gap)
 
 
+@tried
 @given(cases)
 def test_at_its_price_of_a_mistake_nothing_is_saved(one):
     one = replace(one, upkeep_days_per_month=0.0)
@@ -146,6 +151,7 @@ def test_at_its_price_of_a_mistake_nothing_is_saved(one):
         assert abs(saved) <= 1e-6 * max(one.teacher_dollars_per_1k, one.dollars_per_1k)
 
 
+@tried
 @given(cases, st.floats(1, 36))
 def test_at_the_break_even_volume_both_cost_the_same(one, months):
     volume = one.break_even_requests_per_month(months)
@@ -153,6 +159,7 @@ def test_at_the_break_even_volume_both_cost_the_same(one, months):
         assert replace(one, requests_per_month=volume).over(months) == pytest.approx(one.teacher_dollars_per_1k)
 
 
+@tried
 @given(cases)
 def test_from_its_month_on_a_case_stays_in_the_black(one):
     month = one.break_even_months
@@ -169,6 +176,7 @@ def test_from_its_month_on_a_case_stays_in_the_black(one):
     assert all(balance(m * life, m) >= -slack - 1e-9 * m * life * saved for m in range(first, first + 5) if m)
 
 
+@tried
 @given(cases, st.lists(st.floats(0.5, 2), min_size=2, max_size=5))
 def test_an_array_gives_what_its_numbers_give(one, factors):
     several = np.array(factors) * one.teacher_dollars_per_1k
