@@ -25,9 +25,9 @@ CORE = (
     "reading students soft_labels answers training teachers sweeps speed"
 ).split()
 WINGS = {
-    "hosted": "prices replies batch exchange endpoint pilot teacher writer serve",
+    "hosted": "prices economics hosts cascade replies batch exchange endpoint pilot teacher writer serve",
     "language": "blocks problems fused causal texts labels traces lessons zero_shot",
-    "show": "style figures widgets training_panel panels",
+    "show": "style figures widgets money training_panel panels",
     "publish": "notebook onnx ship report serve",
 }
 MAY_USE = {"publish": ["show"]}

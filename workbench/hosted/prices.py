@@ -60,9 +60,8 @@ def find_price(base_url: str, model: str) -> Price:
     Raises:
         WorkbenchError: nobody knows it, or a file of prices that can't be read.
     """
-    home = Path(__file__).resolve().parents[2] / FILE
-    for path in (data_dir() / FILE.name, home):
-        for entry in _entries(path):
+    for path in files():
+        for entry in entries(path, "model"):
             if entry.pop("model") == model and entry.pop("base_url", base_url).rstrip("/") == base_url.rstrip("/"):
                 try:
                     return Price(**{"source": path.name, **entry})
@@ -76,16 +75,27 @@ def find_price(base_url: str, model: str) -> Price:
     )
 
 
-def _entries(path: Path) -> Iterator[dict]:
+def files() -> list[Path]:
+    """Where prices may stand, the file that wins first."""
+    return [data_dir() / FILE.name, Path(__file__).resolve().parents[2] / FILE]
+
+
+def entries(path: Path, kind: str) -> Iterator[dict]:
+    """The rows of a file that price a "model" or a "host", dates as text; none where there is no such file.
+
+    Raises:
+        WorkbenchError: a file that can't be read, or rows that price neither.
+    """
     try:
         rows = yaml.safe_load(path.read_text(encoding="utf-8")) or []
     except FileNotFoundError:
         return
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise WorkbenchError(f"Can't read the prices in {path} ({reason(error)}): mend it or remove it.") from None
-    if not isinstance(rows, list) or not all(isinstance(r, dict) and isinstance(r.get("model"), str) for r in rows):
-        raise WorkbenchError(f"{path} is no list of prices: each is a mapping with model, input and output.")
-    for row in rows:
+    good = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
+    if not good or not all(isinstance(row.get("host", row.get("model")), str) for row in rows):
+        raise WorkbenchError(f"{path} is no list of prices: each is a mapping with model, input and output, or a host.")
+    for row in (row for row in rows if kind in row):
         yield {str(name): str(value) if name in ("date", "retires") else value for name, value in row.items()}
 
 

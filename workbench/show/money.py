@@ -1,0 +1,181 @@
+"""Figures of money: when a student pays, what that hangs on, accuracy for dollars; and a panel to turn prices in.
+
+Like `figures`, with the tables of `workbench.hosted.economics` and `cascade`: every function returns a Figure,
+accuracies are fractions and drawn in %, dollars are on logarithmic axes.
+"""
+
+from collections.abc import Callable, Mapping
+
+import ipywidgets as ipw
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from workbench.errors import WorkbenchError
+from workbench.show import style, widgets
+from workbench.show.style import BLUE, GREY, INK, LIGHT, arm_styles, figure, handles, legend, marked, styled
+
+ACCURACY = "accuracy, class-balanced (%)"
+SHARES = (0.0, 0.1, 0.2, 0.5, 1.0)  # that are marked on a cascade's curve
+
+
+@styled
+def break_even(
+    table: pd.DataFrame, volume: float, *, title: str = "What a request costs, by how many there are", note: str = ""
+) -> Figure:
+    """Dollars per 1,000 requests against requests a month, a line an arm, with its band where low and high are known.
+
+    Columns arm, requests_per_month, dollars, low, high (NaN: no band). The volume of the case is dashed; where a line
+    crosses the teacher's, it has paid.
+    """
+    _need(table, ["arm", "requests_per_month", "dollars", "low", "high"], "the costs")
+    band = "band: 95 % interval" if table["low"].notna().any() else ""
+    ax = figure(3.5, title, "both axes logarithmic", band, "dashed: this case's volume", note).subplots()
+    styles = arm_styles(table["arm"])
+    for arm, of_arm in table.groupby("arm", sort=False):
+        x = of_arm["requests_per_month"]
+        ax.fill_between(x, of_arm["low"].clip(lower=1e-9), of_arm["high"], color=styles[arm][0], alpha=0.15, lw=0)
+        every = max(1, len(of_arm) // 8)
+        ax.plot(x, of_arm["dollars"], lw=2, markevery=every, **marked(styles[arm]))
+    ax.axvline(volume, color=GREY, ls="--", lw=1, zorder=0)
+    ax.set(xlabel="requests a month", ylabel="dollars per 1,000 requests, all in")
+    ax.set_xlim(table["requests_per_month"].min(), table["requests_per_month"].max())
+    _log(ax, "x"), _log(ax, "y")
+    ax.grid()
+    return legend(ax.figure, handles(styles))
+
+
+@styled
+def tornado(
+    table: pd.DataFrame, estimate: float, unit: str, *, title: str = "What the answer hangs on", note: str = ""
+) -> Figure:
+    """An outcome with one input at a time at its low and its high end, the widest swing on top.
+
+    Columns input, low, high, at_low, at_high of `economics.tornado`; infinite is drawn to the edge and called never.
+    """
+    _need(table, ["input", "low", "high", "at_low", "at_high"], "the tornado")
+    ends = table[["at_low", "at_high"]].to_numpy(float)
+    finite = np.r_[ends[np.isfinite(ends)], estimate if np.isfinite(estimate) else []]
+    finite = finite[finite > 0]
+    left, right = (finite.min() / 2, finite.max() * 4) if len(finite) else (0.1, 10)
+    ax = figure(0.9 + 0.4 * len(table), title, "one input at a time", f"line: the estimate ({unit})", note).subplots()
+    for y, row in enumerate(table.to_dict("records")):
+        for end, colour in (("low", LIGHT), ("high", BLUE)):
+            start, stop = (np.clip(value, left, right) for value in (estimate, row[f"at_{end}"]))
+            ax.plot([start, stop], [y, y], color=colour, lw=11, solid_capstyle="butt")
+            if np.isinf(row[f"at_{end}"]):
+                said, ink = f"never, at {_number(row[end])}", INK if end == "low" else "white"
+                style.say(ax, said, (1, y), "x", (-4, 0), ha="right", va="center", fontsize=8, color=ink)
+    ax.axvline(np.clip(estimate, left, right), color=INK, lw=1)
+    spans = [f"{_number(row.low)} – {_number(row.high)}" for row in table.itertuples()]
+    style.rows(ax, [f"{name.replace('_', ' ')}\n{span}" for name, span in zip(table["input"], spans, strict=True)])
+    ax.set(xlabel=f"{unit} (log scale)", xlim=(left, right))
+    _log(ax, "x")
+    ax.grid(axis="x")
+    return legend(ax.figure, style.patches({"at its low end": LIGHT, "at its high end": BLUE}))
+
+
+@styled
+def accuracy_for_dollars(
+    points: pd.DataFrame, curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float] | None = None, *,
+    title: str = "Accuracy for money", note: str = "",
+) -> Figure:  # fmt: skip
+    """Accuracy against dollars per 1,000 requests (log scale): contestants as points, cascades as curves.
+
+    Args:
+        points: columns name, dollars, accuracy, low, high (fractions; NaN: no interval).
+        curves: student -> its `cascade.curve` with a column dollars. Marks stand at 0, 10, 20, 50 and 100 % of calls to
+            the teacher; dashed is random deferral, dotted the oracle.
+        chosen: student -> share of calls that is ringed.
+        title: the figure's.
+        note: what only the caller knows.
+    """
+    _need(points, ["name", "dollars", "accuracy", "low", "high"], "the points")
+    at = ", ".join(f"{100 * share:g}" for share in SHARES)
+    said = f"dots: {at} % of calls to the teacher" if curves else ""
+    ax = figure(4.1, title, said, "bar: 95 % interval", note).subplots()
+    styles = arm_styles(points["name"])
+    for row in points.to_dict("records"):
+        ax.vlines(row["dollars"], 100 * row["low"], 100 * row["high"], color=styles[row["name"]][0], lw=1.6)
+        ax.plot(row["dollars"], 100 * row["accuracy"], zorder=4, **marked(styles[row["name"]], 9))
+    for name, table in curves.items():
+        colour, x = styles[name][0], table["dollars"]
+        for way, dashes, width in (("cascade", "-", 2.2), ("random", "--", 1.0), ("oracle", ":", 1.2)):
+            ax.plot(x, 100 * table[way], color=colour, ls=dashes, lw=width)
+        some = [int(np.argmin(abs(table["share"] - share))) for share in SHARES]
+        ax.plot(x.iloc[some], 100 * table["cascade"].iloc[some], "o", color=colour, ms=4.5, mec="white", mew=0.6)
+        if chosen and name in chosen:
+            here = int(np.argmin(abs(table["share"] - chosen[name])))
+            ax.plot(x[here], 100 * table["cascade"][here], "o", ms=12, mfc="none", mec=INK, mew=1.4, zorder=5)
+    ax.set(xlabel="dollars per 1,000 requests (log scale)", ylabel=ACCURACY)
+    ax.margins(x=0.08, y=0.1)
+    _log(ax, "x")
+    ax.grid()
+    ways = {"cascade": "-", "random deferral": "--", "oracle": ":"} if curves else {}
+    lines = [Line2D([], [], color=GREY, ls=dashes, label=way) for way, dashes in ways.items()]
+    ring = Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=INK, label="chosen")
+    return legend(ax.figure, [*handles(styles, line=False), *lines, *([ring] if chosen else [])])
+
+
+Slider = tuple[str, str, float, float, float]  # unit, tooltip, lowest, highest, value; logarithmic
+
+
+class WhatIfPanel(widgets.Panel):
+    """Turn prices, volume, wage and the price of a mistake, and see what each way of answering costs."""
+
+    def __init__(self, costs: Callable[..., pd.DataFrame], sliders: Mapping[str, Slider]) -> None:
+        """Show the costs at the sliders' values.
+
+        Args:
+            costs: from the values by name to a row a way: way, dollars (per 1,000 requests), said (beside its bar).
+            sliders: name -> unit, tooltip, lowest, highest and first value; above 0.
+        """
+        self.costs, self.names = costs, list(sliders)
+        moved = [
+            widgets.control(
+                ipw.FloatLogSlider, name.replace("_", " "), unit, tooltip, value=value, readout_format=",.4g",
+                min=np.log10(low), max=np.log10(high), step=np.log10(high / low) / 100,
+            )
+            for name, (unit, tooltip, low, high, value) in sliders.items()
+        ]  # fmt: skip
+        super().__init__("What each way of answering costs at a price, volume, wage and price of a mistake", moved)
+        self.watch(*moved)
+
+    def draw(self) -> bytes:
+        """A bar a way, on a logarithmic axis that stays where it is as long as the bars fit."""
+        table = self.costs(**{name: control.value for name, control in zip(self.names, self.controls, strict=True)})
+        fig = widgets.figure(0.8 + 0.36 * len(table))
+        ax = fig.subplots()
+        fig.subplots_adjust(left=0.24, right=0.66, top=0.97, bottom=0.45 / (0.8 + 0.36 * len(table)))
+        colours = [look[0] for look in arm_styles(table["way"]).values()]
+        low, high = (10.0 ** f(np.log10(table["dollars"].agg(end))) for f, end in ((np.floor, "min"), (np.ceil, "max")))
+        ax.barh(np.arange(len(table)), table["dollars"] - low / 3, left=low / 3, color=colours, height=0.7)
+        style.rows(ax, list(table["way"]))
+        for y, said in enumerate(table["said"]):
+            style.say(ax, said, (1, y), "x", (6, 0), va="center", fontsize=8.5)
+        ax.set(xlim=(low / 3, high), xlabel="dollars per 1,000 requests, all in (log scale)")
+        _log(ax, "x")
+        return widgets.png(fig)
+
+
+def _log(ax: Axes, axis: str) -> None:
+    """Make one axis logarithmic, with plain numbers."""
+    ax.set(**{f"{axis}scale": "log"})
+    of = ax.xaxis if axis == "x" else ax.yaxis
+    low, high = of.get_view_interval()
+    of.set_major_locator(LogLocator(subs=(1,) if high > 50 * low else (1, 2, 5)))
+    of.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    of.set_minor_locator(NullLocator())
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _need(table: pd.DataFrame, columns: list[str], what: str) -> None:
+    missing = [column for column in columns if column not in table]
+    if missing or not len(table):
+        raise WorkbenchError(f"No {', '.join(missing) or 'rows'} in {what}: it needs {', '.join(columns)}.")
