@@ -124,7 +124,7 @@ def test_what_the_alternatives_leave_over_is_spread_below_the_least_seen(task, t
     labels = read_by(task, tmp_path, [with_logprobs(completion("A", end="length"), table)])
     share = np.array([0.6, 0.2, 0.1])  # a tenth is left over, no more than the least seen
     assert softmax(labels.logits[0]) == pytest.approx(share / share.sum(), abs=1e-5)
-    assert labels.outside == pytest.approx(0.1, abs=1e-5)
+    assert labels.outside == labels.tail == pytest.approx(0.1, abs=1e-5)
 
 
 def test_hard_labels_and_repeats(task, tmp_path):

@@ -108,7 +108,7 @@ def students(folder: Path, seeds: int) -> dict[str, object]:
     from workbench.training import TrainConfig
     from workbench.verdicts import Results, compare
 
-    task = load_task()
+    task = load_task().smaller(600)
     teacher = teacher_named("minilm-frozen", task)
     with running(teacher, "minilm-frozen", widest=5) as server:
         endpoint = Endpoint(server.base_url, "minilm-frozen", price=Price(0.4, 1.6), path=folder / "student.sqlite")
@@ -116,7 +116,7 @@ def students(folder: Path, seeds: int) -> dict[str, object]:
     arms = {"letters": letters, "full logits": soft_labels(teacher, task)}
     runs = {}
     for name, labels in arms.items():
-        made = run_all(jobs({name: TrainConfig(keep="last")}, task, labels, range(seeds)))
+        made = run_all(jobs({name: TrainConfig(steps=150, eval_every=150, keep="last")}, task, labels, range(seeds)))
         runs[name] = np.stack([run.logits() for run in made["run"]])
     results = Results.of(runs, np.array(task.test["label"]), np.array(task.test["group"]))
     (row,) = compare(results, [("letters", "full logits")]).to_dict("records")

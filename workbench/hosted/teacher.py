@@ -32,12 +32,16 @@ LETTERS = string.ascii_uppercase
 
 
 class Labels(NamedTuple):
-    """Log-probabilities ``[N, C]`` float32, NaN where there is no answer; what each reply was, ``[N]``; and the mean
-    probability that was on no class."""
+    """What came of some texts.
+
+    `logits`: log-probabilities ``[N, C]`` float32, NaN where there is no answer; `kinds`: what each reply was, ``[N]``;
+    of the answers, `outside`: the mean probability on no class, and `tail`: the mean that no alternative named.
+    """
 
     logits: np.ndarray
     kinds: list[str]
     outside: float
+    tail: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +93,16 @@ class Hosted:
         """Ask what isn't answered yet, and read it; `again`: ask also what was no answer."""
         replies = self.endpoint.ask(self.requests(texts, repeat), again=again, model=self.found.model)
         logits, kinds, outside = np.full((len(texts), len(self.label_names)), np.nan, np.float32), [], []
+        tails = []
         for i in range(len(texts)):
             shares, odd = [], []
             for reply in replies[i * self.repeats : (i + 1) * self.repeats]:
-                kind, share = self._share(reply)
-                shares += [share] if kind == "answer" else []
-                odd += [kind] if kind != "answer" else []
+                kind, share, tail = self._share(reply)
+                if kind == "answer":
+                    shares.append(share)
+                    tails.append(tail)
+                else:
+                    odd.append(kind)
             kinds.append("answer" if shares else Counter(odd).most_common(1)[0][0])
             if shares:
                 share = np.sum(shares, 0)
@@ -102,7 +110,7 @@ class Hosted:
                     share = (share + 0.5) / (len(shares) + 0.5 * len(share))
                 outside.append(max(1 - share.sum(), 0))
                 logits[i] = np.log(np.maximum(share, FLOOR) / np.maximum(share, FLOOR).sum())
-        return Labels(logits, kinds, float(np.mean(outside)) if outside else 0.0)
+        return Labels(logits, kinds, float(np.mean(outside or [0])), float(np.mean(tails or [0])))
 
     def logits(self, texts: list[str]) -> np.ndarray:
         """Log-probabilities ``[N, C]``.
@@ -132,26 +140,26 @@ class Hosted:
         gap = float(np.abs(once - twice).max()) if both.any() else 0.0
         return {"rows": int(both.sum()), "equal": int((once.argmax(1) == twice.argmax(1)).sum()), "nats": gap}
 
-    def _share(self, reply: Reply) -> tuple[str, np.ndarray]:
-        """What a reply is ("answer", or what instead) and the probability that it gives each class."""
+    def _share(self, reply: Reply) -> tuple[str, np.ndarray, float]:
+        """What a reply is ("answer", or what instead), the probability that it gives each class, and the tail."""
         share, said = np.zeros(len(self.label_names)), read(reply, short=self.longest == 1)
         if said.kind != "answer":
-            return said.kind, share
+            return said.kind, share, 0.0
         if reply.model != self.found.model:
-            return "another model", share
+            return "another model", share, 0.0
         index = self._class(said.text)
         if index is None:
-            return "out of list", share
+            return "out of list", share, 0.0
         if self.access == "logprobs":
             try:
-                return "answer", self._distribution(said)
+                return "answer", *self._distribution(said)
             except (KeyError, TypeError, ValueError, IndexError, AttributeError):
-                return "no log-probabilities", share
+                return "no log-probabilities", share, 0.0
         share[index] = 1.0
         if self.access == "hard":
             share += (1 - SURE) / (len(share) - 1)
             share[index] = SURE
-        return "answer", share
+        return "answer", share, 0.0
 
     def _class(self, text: str) -> int | None:
         """By its letters or its name."""
@@ -162,11 +170,15 @@ class Hosted:
     def _names(self) -> dict[str, int]:
         return {name.strip().casefold(): i for i, name in enumerate(self.label_names)}
 
-    def _distribution(self, said: Said) -> np.ndarray:
-        """Of the letters' log-probabilities; past 26 classes the second letter's are known of one group only."""
+    def _distribution(self, said: Said) -> tuple[np.ndarray, float]:
+        """Of the letters' log-probabilities; past 26 classes the second letter's are known of one group only.
+
+        And the tail: what the alternatives leave over, which is spread over the classes that none of them is.
+        """
         spots = [token for token in said.tokens if _letters(token["token"])]
         share, group = np.zeros(len(self.label_names)), _letters(spots[0]["token"])
-        for code, p in _alternatives(spots[0]).items():
+        first = _alternatives(spots[0])
+        for code, p in first.items():
             inside = np.array([index for known, index in self.codes.items() if known.startswith(code)], dtype=int)
             if not len(inside):
                 continue
@@ -179,7 +191,7 @@ class Hosted:
             share[inside] += p * within
         if not share.any():
             raise ValueError("no class among them")
-        return _spread(share, _alternatives(spots[0]))
+        return _spread(share, first), max(1 - sum(first.values()), 0.0)
 
 
 def _spread(share: np.ndarray, seen: Mapping[str, float]) -> np.ndarray:
@@ -302,7 +314,8 @@ def label(
         raise WorkbenchError(f"{teacher.name} answers none of {len(texts):,} texts ({_words(kinds)}): see its replies.")
     known = {
         "access": teacher.access, **{f"probe {name}": value for name, value in asdict(teacher.found).items()},
-        "repeatability": teacher.repeatability(texts), "rows": dict(kinds), "outside": read_.outside,
+        "repeatability": teacher.repeatability(texts), "rows": dict(kinds),
+        "outside": read_.outside, "tail": read_.tail,
         "dollars": teacher.endpoint.charged(), "price": str(teacher.endpoint.known_price),
         "retires": teacher.endpoint.known_price.retires,
     }  # fmt: skip
