@@ -137,18 +137,22 @@ class Replies:
         self.path = Path(path or data_dir() / "replies.sqlite")
         with self._plain():
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(self.path, timeout=patience, isolation_level=None, check_same_thread=False)
-            try:
-                (kind,), (tables,) = self._db.execute("PRAGMA application_id").fetchone(), self._db.execute(
-                    "SELECT count(*) FROM sqlite_master").fetchone()  # fmt: skip
-                if kind != OURS and (tables or kind):
-                    raise sqlite3.DatabaseError("it holds something else")
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")  # survives any kill; a power cut may cost the last rows
-                self._db.executescript(f"BEGIN IMMEDIATE; PRAGMA application_id={OURS}; {TABLES} COMMIT;")
-            except BaseException:
-                self._db.close()
-                raise
+            with FileLock(f"{self.path}.lock"):  # or two that make it would each find it half made
+                self._db = sqlite3.connect(self.path, timeout=patience, isolation_level=None, check_same_thread=False)
+                try:
+                    self._prepare()
+                except BaseException:
+                    self._db.close()
+                    raise
+
+    def _prepare(self) -> None:
+        ((kind,),) = self._db.execute("PRAGMA application_id")
+        ((tables,),) = self._db.execute("SELECT count(*) FROM sqlite_master")
+        if kind != OURS and (tables or kind):
+            raise sqlite3.DatabaseError("it holds something else")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")  # survives any kill; a power cut may cost the last rows
+        self._db.executescript(f"BEGIN IMMEDIATE; PRAGMA application_id={OURS}; {TABLES} COMMIT;")
 
     def __enter__(self) -> "Replies":
         return self
