@@ -254,7 +254,7 @@ REFUSED = {
     ("--task", "csv:TINY", "--split", "text"): "name one column twice",
     ("--task", "csv:TINY", "--out-of-scope", "frut"): "did you mean 'fruit'",
     ("--task", "csv:TINY", "--teacher", "answers:HERE/none.csv"): "none.csv",
-    ("--task", "csv:TINY", "--teacher", "answers:HERE/some.csv"): "answers 1 of",
+    ("--task", "csv:TINY", "--teacher", "answers:HERE/some.csv"): "answers none of",
 }
 
 

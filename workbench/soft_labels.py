@@ -79,7 +79,8 @@ def as_teacher(given: Any) -> Teacher:
     if isinstance(given, Teacher):
         return given
     if absent := [name for name in ("logits", "label_names", "fingerprint") if not hasattr(given, name)]:
-        raise WorkbenchError(f"{shown(given)} has no {absent[0]!r}: it needs logits, label_names, fingerprint: give one.")
+        what = "a teacher's logits, label_names and fingerprint"
+        raise WorkbenchError(f"{shown(given)} has no {absent[0]!r}: give {what}.")
     return _Lent(given)
 
 

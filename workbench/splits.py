@@ -17,6 +17,6 @@ def places(groups: int, counts: Mapping[str, int], fold: int = 0) -> list[str]:
     return ["test" if ends[fold] <= group < ends[fold + 1] else next(others, "train") for group in range(groups)]
 
 
-def folds(groups: int, counts: Mapping[str, int]) -> int:
+def fold_count(groups: int, counts: Mapping[str, int]) -> int:
     """How many folds so many groups can take: one where a test split is given, or where a fold would train on none."""
     return FOLDS if "test" in counts and "train" in places(groups, counts, 1) else 1

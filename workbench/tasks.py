@@ -32,7 +32,7 @@ from datasets.utils import logging as datasets_logging
 from pandas.io.common import get_handle
 
 from workbench.errors import Number, WorkbenchError, shown, unknown
-from workbench.splits import FOLDS, folds, places
+from workbench.splits import FOLDS, fold_count, places
 from workbench.store import Store, code_fingerprint, file_hash
 
 SPLITS = ("labelled", "unlabelled", "validation", "calibration", "test", "out_of_scope")
@@ -597,7 +597,7 @@ def _split(
             )
         random.Random(f"split {name}").shuffle(groups)
         counts = {split: max(1, math.floor(share * len(groups))) for split, share in held_out.items()}
-        available = min(available, folds(len(groups), counts))
+        available = min(available, fold_count(len(groups), counts))
         split_of[groups] = places(len(groups), counts, fold)
     if fold >= available:
         why = "a class with too few rows or groups to be tested in turn" if "test" in held_out else "its own test split"

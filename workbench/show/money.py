@@ -144,12 +144,11 @@ class WhatIfPanel(widgets.Panel):
         super().__init__("What each way of answering costs at a price, volume, wage and price of a mistake", moved)
         self.watch(*moved)
 
-    def draw(self) -> bytes:
+    def draw(self) -> Figure:
         """A bar a way, on a logarithmic axis that stays where it is as long as the bars fit."""
         table = self.costs(**{name: control.value for name, control in zip(self.names, self.controls, strict=True)})
-        fig = widgets.figure(0.8 + 0.36 * len(table))
+        fig = style.figure(0.8 + 0.36 * len(table), "What each way of answering costs")
         ax = fig.subplots()
-        fig.subplots_adjust(left=0.24, right=0.66, top=0.97, bottom=0.45 / (0.8 + 0.36 * len(table)))
         colours = [look[0] for look in arm_styles(table["way"]).values()]
         low, high = (10.0 ** f(np.log10(table["dollars"].agg(end))) for f, end in ((np.floor, "min"), (np.ceil, "max")))
         ax.barh(np.arange(len(table)), table["dollars"] - low / 3, left=low / 3, color=colours, height=0.7)
@@ -158,7 +157,7 @@ class WhatIfPanel(widgets.Panel):
             style.say(ax, said, (1, y), "x", (6, 0), va="center", fontsize=8.5)
         ax.set(xlim=(low / 3, high), xlabel="dollars per 1,000 requests, all in (log scale)")
         _log(ax, "x")
-        return widgets.png(fig)
+        return fig
 
 
 def _log(ax: Axes, axis: str) -> None:
