@@ -132,12 +132,11 @@ def guesses(monkeypatch, task):
     """Teachers of a known share right in place of the real ones; given the shares, chooses."""
 
     def choose(right: dict[str, float], task: Task, store: Store):
-        real = teachers.load_teacher
         with monkeypatch.context() as patch:
-            patch.setattr(teachers, "load_teacher", lambda name, part, store: Guess(name, part, right))
+            patch.setattr(teachers, "_fast", lambda name, part, store: Guess(name, part, right))
             table = teachers.candidates(task, store=store)
         monkeypatch.setattr(teachers, "_finetuned", lambda *given: "fine-tuned")
-        return table, real("auto", task, store=store)
+        return table, load_teacher("auto", task, store=store)
 
     Guess.shown = []
     return choose

@@ -160,6 +160,7 @@ def test_the_first_record_is_the_loss_of_the_new_student_on_the_first_batch(task
         kd_weight=0.5,
         ce_weight=2.0,
         label_smoothing=smoothing,
+        labelled_fraction=0.25,
         batch_size=12,
         log_every=1,
         eval_every=1,

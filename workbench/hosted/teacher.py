@@ -23,7 +23,7 @@ from workbench.errors import Choice, WorkbenchError, shown, unknown, whole
 from workbench.hosted.endpoint import Endpoint, Request
 from workbench.hosted.pilot import Access, probe
 from workbench.hosted.replies import Reply, Said, read
-from workbench.soft_labels import SoftLabels, soft_labels
+from workbench.soft_labels import SoftLabels, Teacher, soft_labels
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
 
@@ -45,7 +45,7 @@ class Labels(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Hosted:
+class Hosted(Teacher):
     """An endpoint that answers with classes; `load_teacher` makes one.
 
     Attributes:
@@ -69,6 +69,7 @@ class Hosted:
     longest: int
 
     licence = "see the terms of the model that answers"
+    timed = False
 
     @property
     def name(self) -> str:
@@ -126,10 +127,6 @@ class Hosted:
                 f"{shown(first)}: workbench.hosted.teacher.label narrows a task to those that it answers."
             )
         return labels.logits
-
-    def describe(self, texts: list[str]) -> dict[str, float]:
-        """Nothing is known of its size."""
-        return dict.fromkeys(("parameters", "bytes", "flops"), np.nan)
 
     def repeatability(self, texts: Sequence[str], rows: int = 20) -> dict[str, float]:
         """The first `rows` texts asked twice: rows answered both times, equal answers, the largest gap in nats."""
