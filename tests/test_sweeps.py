@@ -346,7 +346,7 @@ def scheduler(tmp_path_factory):
     quiet = {"env": env, "cwd": home, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     main = subprocess.Popen([sys.executable, "-m", "distributed.cli.dask_scheduler", *common, "--host", "127.0.0.1",
                              "--port", "0", "--no-dashboard"], **quiet)  # fmt: skip
-    while not port.exists():
+    while not port.exists() or not port.read_text().strip().endswith("}"):  # it is there before it is written
         assert main.poll() is None
         time.sleep(0.05)
 
