@@ -4,10 +4,12 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from workbench.hosted.serve import answering
 
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -115,15 +117,6 @@ class Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-@contextmanager
-def saying(answer: Callable[[dict], Answer] = good) -> Iterator[Server]:
+def saying(answer: Callable[[dict], Answer] = good) -> AbstractContextManager[Server]:
     """Such a server, until the context ends."""
-    server = Server(answer)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return answering(Server(answer))

@@ -11,9 +11,9 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.special import log_softmax
@@ -37,6 +37,8 @@ FAULTS = {
 }
 SHARE = Number(0, 1)
 OTHERS = {f"<{i}>": -40.0 - i for i in range(20)}  # the rest of a language model's vocabulary
+
+S = TypeVar("S", bound=ThreadingHTTPServer)
 
 
 class Served(ThreadingHTTPServer):
@@ -227,9 +229,8 @@ def _spoilt(fault: str | None, body: dict) -> dict:
 
 
 @contextmanager
-def running(teacher: Teacher, name: str, **options: Any) -> Iterator[Served]:
-    """A `Served` that answers until the context ends; options as there."""
-    server = Served(teacher, name, **options)
+def answering(server: S) -> Iterator[S]:
+    """The server, answering in a thread of its own until the context ends."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
@@ -238,6 +239,11 @@ def running(teacher: Teacher, name: str, **options: Any) -> Iterator[Served]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def running(teacher: Teacher, name: str, **options: Any) -> AbstractContextManager[Served]:
+    """A `Served` that answers until the context ends; options as there."""
+    return answering(Served(teacher, name, **options))
 
 
 @contextmanager
