@@ -16,7 +16,7 @@ from workbench.publish import report
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 SLIDER = "02_soft_labels"  # its panel has a test of its own
-PANELS = [name for name in NAMES if name != SLIDER and "widgets." in (report.NOTEBOOKS / f"{name}.ipynb").read_text()]
+PANELS = [name for name in NAMES if name != SLIDER and "panels." in (report.NOTEBOOKS / f"{name}.ipynb").read_text()]
 PANEL = """import sys, time
 sys.path.insert(0, {tests!r})
 from dataclasses import replace

@@ -293,7 +293,7 @@ def test_a_kill_loses_nothing_that_is_stored(server, endpoint):
     killed(server, replace(endpoint, in_flight=8), kills=5, seed=0)
 
 
-@pytest.mark.long
+@pytest.mark.soak
 @pytest.mark.timeout(1500)
 def test_two_hundred_kills(server, endpoint):
     killed(server, replace(endpoint, in_flight=8), kills=200, seed=1)

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from refusal import refused
@@ -218,18 +219,22 @@ def test_a_full_disk_sends_nothing_more_and_loses_nothing(tmp_path):
 
 
 MILLION = """
-import resource, sqlite3, sys, time
+import sys, time
+from pathlib import Path
 from workbench.hosted.replies import Replies
 keys = [f"{i * 997:032x}" for i in range(1000)]
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 began = time.perf_counter()
 with Replies(sys.argv[1]) as replies:
     found = replies.find(keys)
-print(len(found), time.perf_counter() - began, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1e3)
+seconds = time.perf_counter() - began
+# not ru_maxrss: that begins at the size of the process that started this one
+peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+print(len(found), seconds, int(peak.split()[1]) / 1e3)
 """
 
 
-@pytest.mark.long
+@pytest.mark.soak
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads its size from /proc")
 def test_a_million_replies(tmp_path):
     path = tmp_path / "r.sqlite"
     Replies(path)
