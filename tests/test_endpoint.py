@@ -243,17 +243,13 @@ def test_the_cap_is_never_passed_with_64_in_flight(server, endpoint):
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["workbench.hosted.endpoint", "openai"])
-
-
-def asking(endpoint: Endpoint, requests: list[Request]) -> None:
-    """A child's work."""
-    endpoint.ask(requests)
+# Children are given a method of the package: for a function of this file each would import it, and torch with it.
 
 
 def test_two_processes_never_pay_twice(server, endpoint):
     server.answer = lambda body: time.sleep(0.01) or good(body)
     texts = [str(i) for i in range(300)]
-    children = [FORKS.Process(target=asking, args=(endpoint, ask_for(part))) for part in (texts, texts[::-1], texts)]
+    children = [FORKS.Process(target=endpoint.ask, args=(ask_for(part),)) for part in (texts, texts[::-1], texts)]
     for child in children:
         child.start()
     for child in children:
@@ -270,7 +266,7 @@ def killed(server, endpoint: Endpoint, kills: int, seed: int) -> None:
     texts = [str(i) for i in range(30 * kills)]
     for turn in range(kills):
         before = len(server.asked)
-        child = FORKS.Process(target=asking, args=(endpoint, ask_for(texts[: 30 * (turn + 1)])))
+        child = FORKS.Process(target=endpoint.ask, args=(ask_for(texts[: 30 * (turn + 1)]),))
         child.start()
         while len(server.asked) == before and child.is_alive():
             time.sleep(0.002)

@@ -144,6 +144,10 @@ TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
                 ["label draw 1", "label draw 2", N, "accuracy, class-balanced (%)"]),
     "differences": (lambda: figures.differences({f"label draw {i}": make_verdicts(PAIRS) for i in (1, 2, 3)}),
                     [N, "percentage points", "±1 pp", "label draw 3", "INCONCLUSIVE"]),
+    "differences, draws apart": (
+        lambda: figures.differences({"9 draws together": make_verdicts(PAIRS).assign(n_draws=9, n_seeds=1)},
+                                    apart=pd.concat([make_verdicts(PAIRS).assign(n_seeds=1)] * 3)),
+        ["9 draws", "percentage points", "9 draws together"]),
     "quality": (lambda: figures.quality_against_cost(make_costs(ARMS)),
                 ["latency (ms per text, log scale)", "accuracy (%)", N, "10 MB", "837 MB", *ARMS]),
     "reliability": (lambda: figures.reliability({"teacher": (metrics.softmax(Z), LABELS)}),

@@ -28,8 +28,8 @@ TASK = {  # of every notebook that is about a task of one's own
 }
 STORY = {"00_overview", "03_student_training", "05_benchmark"}  # reads no label but those it counts
 OTHER = {"06_language_models", "07_reasoning_traces", "08_hosted_teachers"}  # about text, problems, an API of their own
-ASIDE = sorted(name[:2] for name in OTHER)
-CORE = [path.name[:2] for path in PATHS if path.name[:2] not in ASIDE]
+WALK = ["00", "01", "02", "03"]  # what `make report` runs
+REST = sorted({path.name[:2] for path in PATHS} - {*WALK, "08"})  # 08 runs in test_hosted_serve
 each = pytest.mark.parametrize("path", PATHS or [None], ids=lambda path: path.stem if path else "none")
 
 
@@ -122,9 +122,14 @@ def test_exactly_one_notebook_answers_for_the_report():
     assert nb_.figures(nb_.tagged(best, "headline"), "").count("<img") >= 1
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("chosen", [CORE, ASIDE], ids=["core", "aside"])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        pytest.param(WALK, marks=pytest.mark.slow, id="walk"),
+        pytest.param(REST, marks=pytest.mark.long, id="rest"),
+    ],
+)
 def test_the_notebooks_run_at_quick(chosen, tmp_path):
     command = [sys.executable, "-m", "workbench", "report", "--budget", "quick", "--only", *chosen]
     env = os.environ | {"WORKBENCH_DATA": str(tmp_path)}

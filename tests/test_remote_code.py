@@ -299,7 +299,7 @@ def rows(tmp_path_factory) -> dict[tuple[str, str], str]:
     return {(folder, way): found for folder, way, found in (json.loads(line[4:]) for line in lines)}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_way_of_loading_runs_what_a_folder_brings(rows):
     tricks = {folder.split("/")[1] for folder, _ in rows}
     assert len(tricks) == 25 and len(rows) == 25 * 16
@@ -311,7 +311,7 @@ def one_sentence(found: str) -> bool:
     return found.endswith(".") and "\n" not in found and found.startswith(("Can't load", "The chat template", "/"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_needs_no_code_loads_and_what_needs_it_is_refused(rows):
     for folder in ("plain", "own_code", "kernel", "pickled_beside", "pickled_named", "processor"):
         assert {found for (at, _), found in rows.items() if at.split("/")[1] == folder} == {"loaded"}, folder

@@ -240,7 +240,7 @@ def label_and_train(path, task, root, started=None) -> None:
     list(train(Job(task, labels, LONGER), store=store, checkpoint_seconds=0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_labelling_and_training_killed_at_random_moments_end_as_uninterrupted(teacher, task, tmp_path, monkeypatch):
     monkeypatch.setattr(label_store, "SHARD_BLOCKS", 4)
     teacher.model.save_pretrained(tmp_path / "teacher")
@@ -309,7 +309,7 @@ if world > 1:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
+@pytest.mark.parametrize("wrapper", ["ddp", pytest.param("fsdp", marks=pytest.mark.long)])
 def test_two_processes_give_the_gradients_of_one(wrapper, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -300,31 +300,53 @@ def test_share_of_gap_at_its_ends():
 FOLDS = [0.3, 0.35, 0.35]  # of the templates of each class
 
 
-def simulated_draws(rng, effect=0.0, *, by_draw=0.01, by_template=0.08, by_seed=0.01, by_both=0.05, folds=True):
-    """Three draws of 10 x 20 templates, each template tested in one of them (or all in each), five seeds."""
+def simulated_draws(
+    rng, effect=0.0, *, draws=3, seeds=5, by_draw=0.01, by_template=0.08, by_seed=0.01, by_both=0.05, folds=True
+):
+    """Draws of 10 x 20 templates, of which each draw tests one of three folds (or all)."""
     labels, place = np.repeat(np.arange(10), 20), np.tile(np.arange(20), 10)
-    ends, template, draws = np.cumsum([0, *FOLDS]) * 20, by_template * rng.normal(size=len(labels)), []
-    for k in range(3):
-        tested = (ends[k] <= place) & (place < ends[k + 1]) if folds else place >= 0
-        new = 0.5 + effect + by_draw * rng.normal() + template + by_seed * rng.normal(size=(5, 1))
-        new = new + by_both * rng.normal(size=(5, len(labels)))
-        old = np.full((5, len(labels)), 0.5)
+    ends, template, made = np.cumsum([0, *FOLDS]) * 20, by_template * rng.normal(size=len(labels)), []
+    for k in range(draws):
+        tested = (ends[k % 3] <= place) & (place < ends[k % 3 + 1]) if folds else place >= 0
+        new = 0.5 + effect + by_draw * rng.normal() + template + by_seed * rng.normal(size=(seeds, 1))
+        new = new + by_both * rng.normal(size=(seeds, len(labels)))
+        old = np.full((seeds, len(labels)), 0.5)
         hits = {"new": np.clip(new, 0, 1), "old": old, "teacher": old[:1]}
-        draws.append(Results(hits, labels, np.arange(len(labels))).at(tested))
-    return Results.pooled(draws)
+        made.append(Results(hits, labels, np.arange(len(labels))).at(tested))
+    return Results.pooled(made)
+
+
+THREE, NINE = {"draws": 3, "seeds": 5}, {"draws": 9, "seeds": 1}
 
 
 @pytest.mark.parametrize(
-    "variances",
-    [{}, {"by_draw": 0.02}, {"by_draw": 0.0, "by_seed": 0.03}, {"by_draw": 0.0, "by_template": 0.0}],
-    ids=["draws as templates", "draws twice templates", "seeds alone", "A/A retrained"],
+    ("made", "variances"),
+    [
+        (THREE, {}),
+        (THREE, {"by_draw": 0.02}),
+        (THREE, {"by_draw": 0.0, "by_seed": 0.03}),
+        (THREE, {"by_draw": 0.0, "by_template": 0.0}),
+        (NINE, {"by_draw": 0.02}),
+        (NINE, {"by_draw": 0.0, "by_template": 0.0}),
+    ],
+    ids=["draws as templates", "draws twice templates", "seeds alone", "A/A retrained", "nine draws", "nine, A/A"],
 )
-def test_pooled_folds_beat_falsely_in_at_most_4_percent_of_1000_null_data_sets(variances):
+def test_pooled_folds_beat_falsely_in_at_most_4_percent_of_1000_null_data_sets(made, variances):
     rng = np.random.default_rng(12)
-    tables = pd.concat([compare(simulated_draws(rng, **variances), PAIR) for _ in range(1000)])
+    tables = pd.concat([compare(simulated_draws(rng, **made, **variances), PAIR) for _ in range(1000)])
     shares = tables["verdict"].value_counts(normalize=True)
     assert shares.get("BEATS", 0) <= 0.04 and shares.get("WORSE", 0) <= 0.04
-    assert set(tables["n_seeds"]) == {3} and set(tables["n_templates"]) == {200}
+    assert set(tables["n_draws"]) == {made["draws"]} and set(tables["n_templates"]) == {200}
+
+
+def test_nine_draws_of_one_seed_find_smaller_effects_than_three_draws_of_three():
+    rng = np.random.default_rng(15)
+
+    def median_width(**made):
+        rows = [compare(simulated_draws(rng, by_draw=0.02, **made), PAIR).iloc[0] for _ in range(100)]
+        return np.median([row["high"] - row["low"] for row in rows])
+
+    assert median_width(draws=9, seeds=1) < 0.75 * median_width(draws=3, seeds=3)
 
 
 def test_pooled_folds_find_what_they_say_they_would_in_two_of_three():
@@ -335,7 +357,7 @@ def test_pooled_folds_find_what_they_say_they_would_in_two_of_three():
     assert np.mean([row["verdict"] == "BEATS" for row in found]) > 0.66
     assert np.mean([row["estimate"] for row in found]) == pytest.approx(detectable, rel=0.05)
     apart = compare(simulated_draws(rng, detectable, by_draw=0.005, folds=False), PAIR).iloc[0]
-    assert apart["n_seeds"] == 3 and apart["n_templates"] == 200
+    assert (apart["n_draws"], apart["n_seeds"]) == (3, 1) and apart["n_templates"] == 200
 
 
 def test_pooled_draws_of_the_same_items_cover_the_truth():
@@ -353,6 +375,18 @@ def test_pooled_folds_are_the_balanced_mean_over_all_their_templates():
     assert arm_estimates(pooled)["estimate"].to_numpy() == pytest.approx(expected)
     assert arm_estimates(pooled)["n_effective"][0] == pytest.approx(4 / (1 / 12 + 1 / 18))
     assert compare(pooled, PAIR)["estimate"][0] == pytest.approx(expected[0] - expected[1])
+    again = {"new": rng.random((1, 30)), "old": whole.correct["old"]}
+    more = [whole.at(groups % 3 == k) for k in range(3)] + [replace(whole, correct=again).at(groups % 3 == 0)]
+    twice = Results.pooled(more)  # one fold of two draws: its templates weigh what they weighed
+    both = {"new": (whole.correct["new"].mean(0) + again["new"][0]) / 2, "old": whole.correct["old"][0]}
+    mean = {arm: np.where(groups % 3 == 0, both[arm], np.mean(whole.correct[arm], 0)) for arm in both}
+    estimates = arm_estimates(twice)
+    assert estimates["estimate"].to_numpy() == pytest.approx(arm_estimates(replace(whole, correct=mean))["estimate"])
+    assert set(estimates["n_draws"]) == {4} and estimates["n_items"][0] == 30
+    first = np.concatenate([d.correct["old"][0] for d in more])
+    assert estimates["item_accuracy"][1] == pytest.approx(first.mean())
+    inside = twice.at(groups[np.argsort(groups % 3, kind="stable")] % 3 == 0)
+    assert arm_estimates(inside)["n_items"][0] == 10
     with refused("2 draws can't be pooled"):
         Results.pooled([whole, whole.only("new")])
     with refused("0 draws can't be pooled"):

@@ -14,13 +14,14 @@ its estimate would win little: in simulation, between −2 and 3 points of power
 Items within a template are not independent, hence no McNemar test; five seeds are too few for a percentile
 bootstrap. The variance over templates is that of a bootstrap of templates within their class, in closed form.
 
-Several draws of the labelled rows, each with its own teacher and its own fold of templates, are one experiment
-(`Results.pooled`). The model is d(draw k, template t) = difference + draw k + template t, a mean over seeds:
+Several draws of the labelled rows, each with its own teacher and tested on one fold of the templates, are one
+experiment (`Results.pooled`). The model is d(draw k, template t) = difference + draw k + template t, a mean over seeds:
 
-    SE² = variance over the templates of all draws (within class) + variance over the K draws' estimates / K
+    SE² = variance over the templates of all folds (within class) + variance over the K draws' estimates / K
 
 What seeds add is part of what draws differ by, and so is a fold's share of the templates' spread, which thereby counts
-twice: with three draws, whose variance has two degrees of freedom, anything less finds false differences too often.
+1 + folds / K times. That errs on the safe side: with three draws, whose variance has two degrees of freedom, anything
+less finds false differences too often. Many draws of one seed each say more than few of many seeds.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -51,7 +52,7 @@ class Results:
             [0, 1].
         labels: classes of the items, ``[N]``.
         groups: their templates, ``[N]``, any hashable; None: each item is its own.
-        draws: of pooled ones, the draw ``[N]`` whose test split each item is of.
+        tested: of pooled ones, which items each of K draws was tested on, bool ``[K, N]``; None: all.
 
     Raises:
         WorkbenchError: when it is used: no arms, unequal items, hits outside [0, 1], groups that span classes.
@@ -60,7 +61,7 @@ class Results:
     correct: Mapping[str, ArrayLike]
     labels: ArrayLike
     groups: ArrayLike | None = None
-    draws: ArrayLike | None = None
+    tested: np.ndarray | None = None
 
     @classmethod
     def of(cls, logits: Mapping[str, ArrayLike], labels: ArrayLike, groups: ArrayLike | None = None) -> "Results":
@@ -78,22 +79,29 @@ class Results:
     def pooled(cls, draws: Sequence["Results"]) -> "Results":
         """All draws of the labelled rows as one experiment; the module's first lines have the model.
 
-        A draw takes the place of a seed: an arm's hits in it are the mean over its seeds. Draws are of the same test
-        items (without groups, of the same labels), or of folds that share no group. Raises WorkbenchError for others,
-        and for draws of other arms.
+        A draw takes the place of a seed: an arm's hits in it are the mean over its seeds. Any two draws are of the same
+        test items (without groups, of the same labels), or of folds that share no group. Raises WorkbenchError for
+        others, and for draws of other arms.
         """
         draws = sequence("draws", draws, "Results, one a draw")
         if not draws or not all(isinstance(d, Results) and d.correct.keys() == draws[0].correct.keys() for d in draws):
             raise WorkbenchError(f"These {len(draws)} draws can't be pooled: give Results of the same arms.")
         means = {arm: [np.mean(np.atleast_2d(d.correct[arm]), 0) for d in draws] for arm in draws[0].correct}
-        if all(_same_items(draws[0], d) for d in draws):
-            return replace(draws[0], correct={arm: np.stack(hits) for arm, hits in means.items()})
-        number = np.repeat(np.arange(len(draws)), [len(d.labels) for d in draws])
-        groups = [group for d in draws for group in ([None] if d.groups is None else d.groups)]
+        folds: list[Results] = []
+        for d in draws:
+            folds += [] if any(_same_items(fold, d) for fold in folds) else [d]
+        if len(folds) == 1:
+            everywhere = np.ones((len(draws), len(folds[0].labels)), dtype=bool)
+            return replace(folds[0], correct={arm: np.stack(h) for arm, h in means.items()}, tested=everywhere)
+        number = np.repeat(np.arange(len(folds)), [len(fold.labels) for fold in folds])
+        groups = [group for fold in folds for group in ([None] if fold.groups is None else fold.groups)]
         if None in groups or len({*zip(number, groups, strict=True)}) > len({*groups}):
             raise WorkbenchError("The draws share some of their groups: pool draws of the same items, or of folds.")
-        correct = {arm: np.concatenate(hits) for arm, hits in means.items()}
-        return Results(correct, np.concatenate([d.labels for d in draws]), groups, number)
+        tested = np.array([number == next(i for i, fold in enumerate(folds) if _same_items(fold, d)) for d in draws])
+        correct = {arm: np.zeros(tested.shape) for arm in means}
+        for arm, hits in means.items():
+            correct[arm][tested] = np.concatenate(hits)
+        return Results(correct, np.concatenate([fold.labels for fold in folds]), groups, tested)
 
     def only(self, *arms: str) -> "Results":
         """Of these arms, in this order."""
@@ -105,8 +113,8 @@ class Results:
         """On these items: numbers, or a mask ``[N]``."""
         items = np.asarray(items)
         inside = {arm: np.asarray(hits)[..., items] for arm, hits in self.correct.items()}
-        groups, draws = (None if of is None else np.asarray(of)[items] for of in (self.groups, self.draws))
-        return Results(inside, np.asarray(self.labels)[items], groups, draws)
+        groups, tested = (None if of is None else np.asarray(of)[..., items] for of in (self.groups, self.tested))
+        return Results(inside, np.asarray(self.labels)[items], groups, tested)
 
     def check_arm(self, name: object) -> None:
         """Refuse a name that is no arm."""
@@ -142,12 +150,12 @@ def compare(
     - replaces: for a (student, teacher) pair whether low > −replace_margin, for others None.
     - items_needed: test templates, in the present mix of classes, that would settle the pair four times in
       five at the present estimate and seeds: "replaces or not" for a (student, teacher) pair, an INCONCLUSIVE
-      verdict for others. inf: only more seeds would do, or the estimate sits on the margin; NaN: settled.
+      verdict for others. inf: only more seeds (or draws) would do, or the estimate sits on the margin; NaN: settled.
     - n_effective: templates of equal weight that would say as much, 1 / Σ weight²: fewer than n_templates, as a class
       of few templates weighs as much as one of many.
     - low, high are cut to [−1, 1], the range of a difference.
-    - n_seeds, of pooled draws their number: with 1, nothing is known about the variance between seeds, and the
-      interval takes it as 0.
+    - n_seeds: with 1, nothing is known about the variance between seeds, and the interval takes it as 0.
+    - n_draws: of pooled ones their number, which takes the place of seeds (n_seeds is then 1); else 1.
 
     Only the teacher may have one seed where others have more; it is then compared with each.
 
@@ -199,7 +207,7 @@ def compare(
             "low": low, "high": high, "p": p[i], "p_holm": p_holm[i], "verdict": verdict,
             "detectable": 2.8 * se, "replaces": replaces, "items_needed": needed,
             "n_templates": len(template_class), "n_items": len(results.labels),
-            "n_effective": _effective(template_class), "n_seeds": len(differences[i]),
+            "n_effective": _effective(template_class), **_rows(results, differences[i]),
         })  # fmt: skip
     table = pd.DataFrame(rows)
     table["replaces"] = table["replaces"].astype(object)  # True, False or None, also where no row has None
@@ -259,12 +267,11 @@ def arm_estimates(results: Results) -> pd.DataFrame:
         "estimate": found.value,
         "low": np.clip(found.value - half, 0, 1),
         "high": np.clip(found.value + half, 0, 1),
-        "item_accuracy": [float(np.mean(results.correct[arm])) for arm in hits],
+        "item_accuracy": [_item_accuracy(results, arm) for arm in hits],
         "n_templates": len(template_class),
         "n_items": len(results.labels),
         "n_effective": _effective(template_class),
-        "n_seeds": [len(d) for d in hits.values()],
-    })  # fmt: skip
+    }).join(pd.DataFrame([_rows(results, of) for of in hits.values()]))  # fmt: skip
 
 
 def by_slice(results: Results, slices: pd.Categorical) -> pd.DataFrame:
@@ -356,9 +363,10 @@ def _estimate(values: list[np.ndarray], template_class: np.ndarray, pool_seeds: 
     Rows may be draws instead of seeds, NaN at the templates that a draw doesn't test.
     """
     weight = _weights(template_class)
-    shares = [~np.isnan(v) @ weight for v in values]  # of all the weight, in each row: 1 but for folds
+    tested = [~np.isnan(v) for v in values]
+    shares = [there @ weight for there in tested]  # of all the weight, in each row: 1 but for folds
     by_seed = [np.nansum(v * weight, 1) / share for v, share in zip(values, shares, strict=True)]
-    part = np.array([(share**2).sum() / share.sum() ** 2 for share in shares])  # 1 / S where rows weigh alike
+    part = np.array([((there / there.sum(0) @ weight) ** 2).sum() for there in tested])  # 1 / S where rows weigh alike
     seeds = part * [v.var(ddof=1) if len(v) > 1 else 0.0 for v in by_seed]
     rest = np.array([max(len(v) - 1, 1) for v in by_seed])
     rest_of_seeds = rest
@@ -382,15 +390,25 @@ def _estimate(values: list[np.ndarray], template_class: np.ndarray, pool_seeds: 
             noise[i] += (residual**2).sum() / (len(v) * rest[i]) * n / (n - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         dof = np.where(spread > 0, (templates + seeds) ** 2 / spread, np.inf)
-    noise = np.where([np.isnan(v).any() for v in values], templates, noise)  # folds: all of a draw's own templates
-    value = np.array([v @ share / share.sum() for v, share in zip(by_seed, shares, strict=True)])
-    return _Estimate(value, np.sqrt(templates + seeds), dof, np.maximum(seeds - noise, 0))
+    of_folds = templates * [1 / there.sum(0) @ weight for there in tested]  # what a draw's own templates add to draws
+    noise = np.where([there.all() for there in tested], noise, of_folds)
+    return _Estimate(mean @ weight, np.sqrt(templates + seeds), dof, np.maximum(seeds - noise, 0))
 
 
 def _weights(template_class: np.ndarray) -> np.ndarray:
     """Of each template [G], summing to 1: every class the same, within it every template."""
     sizes = np.bincount(template_class)
     return 1 / (len(sizes) * sizes[template_class])
+
+
+def _rows(results: Results, values: np.ndarray) -> dict[str, int]:
+    """What the rows of values [S, G] are."""
+    return {"n_seeds": len(values), "n_draws": 1} if results.tested is None else {"n_seeds": 1, "n_draws": len(values)}
+
+
+def _item_accuracy(results: Results, arm: str) -> float:
+    hits = np.asarray(results.correct[arm], dtype=float)
+    return float(np.mean(hits if results.tested is None else hits[results.tested]))
 
 
 def _effective(template_class: np.ndarray) -> float:
@@ -438,10 +456,9 @@ def _template_means(results: Results) -> tuple[dict[str, np.ndarray], np.ndarray
         if not ((hits >= 0) & (hits <= 1)).all():  # NaN fails too
             raise WorkbenchError(f"Arm {arm!r} has hits outside [0, 1]: give right or wrong for every item.")
         means[arm] = np.add.reduceat(hits[:, order], starts, axis=1) / counts
-    if results.draws is not None:  # a row a draw, with the templates that it tests
-        draw = np.asarray(results.draws)[order[starts]]
-        tested = draw == np.unique(draw)[:, None]
-        means = {arm: np.where(tested, hits.mean(0), np.nan) for arm, hits in means.items()}
+    if results.tested is not None:
+        tested = np.asarray(results.tested)[:, order[starts]]  # a fold holds all of a template, or none
+        means = {arm: np.where(tested, hits, np.nan) for arm, hits in means.items()}
     return means, template_class
 
 

@@ -283,13 +283,14 @@ def _checked_draws(draws: Draws, reference: str | None) -> pd.DataFrame:
 
 @styled
 def differences(
-    verdict_tables: dict[str, pd.DataFrame], margin: float = 0.01, *,
+    verdict_tables: dict[str, pd.DataFrame], margin: float = 0.01, *, apart: pd.DataFrame | None = None,
     title: str = "Paired differences in accuracy", note: str = "",
 ) -> Figure:  # fmt: skip
-    """Difference and interval of each declared pair in points, a marker for each label draw.
+    """Difference and interval of each declared pair in points, a marker for each table.
 
-    Tables by draw are those of `verdicts.compare` (arm, baseline, estimate, low, high, verdict). The band is
-    ±margin (a fraction: 0.01 is one point), within which arms count as equivalent; colour is the verdict.
+    Tables by name are those of `verdicts.compare` (arm, baseline, estimate, low, high, verdict). The band is
+    ±margin (a fraction: 0.01 is one point), within which arms count as equivalent; colour is the verdict. Where the
+    first table is of several draws together, `apart` has a row for each pair and draw, drawn as dots around it.
     """
     _some(verdict_tables, "verdicts to draw: give the table of at least one draw")
     for name, table in verdict_tables.items():
@@ -308,6 +309,10 @@ def differences(
     for found in together.merge(pairs.assign(y=centres)).to_dict("records"):
         y = found["y"] + step * (draws.index(found["draw"]) - (len(draws) - 1) / 2)
         style.dots(ax, found, y, (_verdict_colour(found), shape[found["draw"]]))
+    if apart is not None:
+        _need(apart, ["arm", "baseline", "estimate"], "the draws apart")
+        dots = apart.merge(pairs.assign(y=centres - step * (len(draws) - 1) / 2))
+        ax.plot(100 * dots["estimate"], dots["y"], "o", ms=4, mfc="white", mec=GREY, mew=1, zorder=3)
     names = [f"{shorten(a, 26)}\n− {shorten(b, 26)}" for a, b in pairs.to_numpy()]
     style.rows(ax, names, centres, (0, row * len(pairs)))
     ax.hlines(centres[1:] - row / 2, 0, 1, PALE, lw=0.8, zorder=0, transform=ax.get_yaxis_transform())
@@ -771,12 +776,16 @@ def _unit(table: pd.DataFrame) -> str:
 
 
 def _evidence(table: pd.DataFrame) -> str:
-    """As "n = 190 templates, 5 seeds", as far as the table's columns n_templates (or n_problems) and n_seeds tell."""
+    """As "n = 190 templates, 5 seeds", as far as columns n_templates (or n_problems), n_seeds and n_draws tell."""
     parts = []
     for name in {"n_templates", "n_problems"} & set(table):
         unit = _unit(table) if name == "n_templates" else "problems"
         parts.append(_count(table[name].astype(int), unit))
-    if "n_seeds" in table:
+    together = table["n_draws"] > 1 if "n_draws" in table else pd.Series(False, table.index)
+    if together.any():
+        parts.append(f"{table['n_draws'].max():.0f} draws")
+        table = table[~together]
+    if "n_seeds" in table and len(table):
         key = "name" if "name" in table else "arm"
         parts.append(_seeds(table.groupby(key, sort=False)["n_seeds"].max().astype(int)))
     return ", ".join(parts)
