@@ -38,6 +38,7 @@ NOTEBOOKS = REPO / "notebooks"
 BUDGETS = ("quick", "laptop", "gpu")
 REDRAW, SPARSE = 1.0, 30.0  # seconds between two words on progress, on a terminal and in a log
 MARKS = ("<!-- results -->", "<!-- /results -->")
+_FIRST = re.compile(r".+?[.?!](?=\s+[^a-z\d\s]|\s*$)|.+", re.S)  # sentence of an answer
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def answer(
     """What a notebook found, as the value of its last cell.
 
     Args:
-        text: one to three sentences. ``**bold**`` is the only markup in them, and in the table there is none: names of
-            classes, teachers and tasks may stand there as they are.
+        text: a few sentences, of which the first stands alone in the README's table. ``**bold**`` is the only markup
+            in them, and in the table there is none: names of classes, teachers and tasks may stand there as they are.
         table: the numbers behind it. A named index becomes the first columns; floats are shown with three
             decimals and NaN as a dash, so give counts as integers and anything else as text.
         smoke: say first that a smoke run finds nothing.
@@ -354,13 +355,13 @@ def _update(notebooks: Path, out: Path, names: Iterable[str]) -> None:
 
 
 def readme_results(notebooks: Path = NOTEBOOKS) -> str:
-    """Markdown of the answers that the committed notebooks hold, for the README's block of results."""
-    parts = []
+    """Markdown of what the committed notebooks found, a row a notebook, for the README's block of results."""
+    rows = ["| notebook | what it asks | what it found | run in |", "|---|---|---|--:|"]
     for path in _sources(notebooks):
         nb = nb_.load(path)
         record = nb.metadata.get("workbench") or {}
         if found := record.get("answer"):
-            head = f"### [{_label(path.stem, nb)}](notebooks/{path.name})\n\n> {nb_.question(nb)}"
-            made = f"*Run on {record['date'][:10]} in {duration(record['seconds'])} ({record['device']}).*"
-            parts += filter(None, [head, escape.prose(found["text"]), nb_.markdown_table(found), made])
-    return "\n\n".join(parts)
+            first = escape.prose(_FIRST.match(found["text"])[0]).replace("|", "&#124;")
+            link = f"[{_label(path.stem, nb)}](notebooks/{path.name})"
+            rows.append(f"| {link} | {nb_.question(nb)} | {first} | {duration(record['seconds'])} |")
+    return "\n".join(rows)
