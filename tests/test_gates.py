@@ -84,7 +84,7 @@ class Wrong(Teacher):
         return 5 * np.eye(3, dtype=np.float32)[said]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_overview_of_a_bad_teacher_says_so_first_and_asks_it_once(tmp_path, monkeypatch, capsys):
     rng = random.Random(0)
     lines = [f"word{10 * c + rng.randrange(9)} is said with number {i},c{c}" for i in range(40) for c in range(3)]

@@ -78,7 +78,7 @@ def test_a_report_takes_the_teacher_by_its_url(monkeypatch, capsys):
     assert asked == [{"teacher_name": "hosted:http://127.0.0.1:1/v1#org/m-1"}]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_page_and_no_file_of_a_report_holds_the_key(tmp_path):
     key = "sk-canary-41b7"
     env = os.environ | {"OPENAI_API_KEY": key, "WORKBENCH_DATA": str(tmp_path)}
@@ -91,7 +91,7 @@ def test_no_page_and_no_file_of_a_report_holds_the_key(tmp_path):
     assert not [path for path in made if key.encode() in path.read_bytes()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_real_language_model(task, tmp_path):
     pytest.importorskip("xllamacpp")
     with llama() as base_url:

@@ -1,6 +1,7 @@
 """What is stored depends on the code that made it, all of it and no other: one line changed, and which keys move."""
 
 import ast
+import functools
 import shutil
 from collections.abc import Callable
 from importlib import import_module
@@ -47,27 +48,29 @@ def moved(tmp_path_factory):
     """A function that changes a module in a copy of the package and says whose keys are others then."""
     copy = tmp_path_factory.mktemp("copy") / "workbench"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    asked = entry_points()
+    asked, parse = entry_points(), store._code.__wrapped__
+    as_it_is = functools.cache(parse)  # read once, not again for every module that is changed
 
-    def keys(package: Path) -> dict[str, str]:
+    def keys(code: Callable[[str], object]) -> dict[str, str]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(store, "_PACKAGE", package)
-            store._code.cache_clear()
+            patch.setattr(store, "_code", code)
             store.code_fingerprint.cache_clear()
             return {who: store.code_fingerprint(*names) for who, names in asked.items()}
 
-    originals = keys(PACKAGE)
+    originals = keys(as_it_is)
 
     def change(module: str, edit: Callable[[str], str]) -> set[str]:
         path = copy / f"{module.replace('.', '/')}.py"
         text = path.read_text(encoding="utf-8")
         path.write_text(edit(text), encoding="utf-8")
-        now = keys(copy)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(store, "_PACKAGE", copy)
+            changed = parse(module)
         path.write_text(text, encoding="utf-8")
+        now = keys(lambda name: changed if name == module else as_it_is(name))
         return {who for who in asked if now[who] != originals[who]}
 
     yield change
-    store._code.cache_clear()
     store.code_fingerprint.cache_clear()
 
 

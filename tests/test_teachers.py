@@ -317,7 +317,7 @@ def test_one_pass_scores_as_the_plain_model_does_class_by_class(task, tmp_path):
     assert again.fingerprint != teacher.fingerprint
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_language_model_scores_voice_commands_exactly():
     task = load_task("voice-commands")
     teacher = load_teacher("smollm2-zero-shot", task)
