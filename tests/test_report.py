@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nbformat import v4
+from refusal import refused
 from tiny import make_task
 
 from workbench.__main__ import main
@@ -142,7 +143,19 @@ def test_update_stores_outputs_and_results(folder, tmp_path):
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     results = report.readme_results(folder)
     assert readme == f"Before\n{report.MARKS[0]}\n{results}\n{report.MARKS[1]}\nAfter\n"
-    assert "**Yes**, it pays." in results and "Overview" not in results
+    assert "**Yes**, it pays." in results and "Overview" not in results and "in the news" not in results
+
+
+def test_claims_in_the_news_are_told_with_what_measured_them():
+    faster = report.answer("It is. And more.", claims={"faster": "17 times | a **lot**."}).content
+    found = [("00_a", "00 A", faster), ("01_b", "01 B", None), ("03_c", "03 C", report.answer("No.").content)]
+    table = report.news(found, "notebooks/").splitlines()
+    assert len(table) == 2 + len(report.CLAIMS)
+    assert "| It is faster | 17 times &#124; a **lot**. ([00](notebooks/00_a.ipynb)) |" in table
+    assert "| Open models gain | not measured |" in table
+    assert report.news(found[1:]) == ""
+    with refused("Unknown claim 'fastest'"):
+        report.answer("It is.", claims={"fastest": "By far."})
 
 
 @pytest.mark.parametrize(

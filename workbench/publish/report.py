@@ -37,7 +37,16 @@ REPO = Path(__file__).resolve().parents[2]
 NOTEBOOKS = REPO / "notebooks"
 BUDGETS = ("quick", "laptop", "gpu")
 REDRAW, SPARSE = 1.0, 30.0  # seconds between two words on progress, on a terminal and in a log
-MARKS = ("<!-- results -->", "<!-- /results -->")
+MARKS = ("<!-- results -->", "<!-- /results -->")  # of what `report --update` writes into the README
+CLAIMS = {  # what was said when distillation came into the news; notebooks measure what they can of it
+    "cheaper": "A distilled student is cheaper",
+    "faster": "It is faster",
+    "smaller": "It needs far fewer resources",
+    "complex": "It struggles with complex tasks",
+    "enough": "Most jobs don't need the large model",
+    "open": "Open models gain",
+    "prevented": "Makers of models try to prevent it",
+}
 _FIRST = re.compile(r".+?[.?!](?=\s+[^a-z\d\s]|\s*$)|.+", re.S)  # sentence of an answer
 
 
@@ -65,8 +74,9 @@ def start(budget: str, **settings: object) -> None:
 
 
 def answer(
-    text: str, table: pandas.DataFrame | None = None, *, smoke: bool = False, gates: Sequence[str] = ()
-) -> Answer:
+    text: str, table: pandas.DataFrame | None = None, *, smoke: bool = False, gates: Sequence[str] = (),
+    claims: Mapping[str, str] | None = None,
+) -> Answer:  # fmt: skip
     """What a notebook found, as the value of its last cell.
 
     Args:
@@ -77,9 +87,13 @@ def answer(
         smoke: say first that a smoke run finds nothing.
         gates: sentences of `workbench.gates`, which make the answer another one: they stand before it, here and
             wherever it is shown.
+        claims: what it measured of the claims in `CLAIMS`: a sentence each, for the table that leads README and report.
     """
+    for name in claims or {}:
+        if name not in CLAIMS:
+            raise unknown("claim", name, CLAIMS)
     first = "Smoke run, not a finding. " * smoke + f"**Before you read on:** {' '.join(gates)} **Then:** " * bool(gates)
-    return Answer(nb_.content(first + text, table))
+    return Answer(nb_.content(first + text, table) | ({"claims": dict(claims)} if claims else {}))
 
 
 def run(
@@ -319,7 +333,9 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> 
     if best:
         pictures = nb_.figures(nb_.tagged(best["notebook"], "headline"), f"The finding of {best['label']}")
         body = Markup(escape.sanitise(nb_.answer_html(best["run"].answer, pictures)))
-    write("index", title="Report", body=body, best=best, run=(best or next(iter(done), {})).get("run"))
+    told = nb_.markdown(news((p["name"], p["label"], p["run"].answer) for p in done)) if best else ""
+    news_html = Markup(escape.sanitise(told))
+    write("index", title="Report", body=body, news=news_html, best=best, run=(best or next(iter(done), {})).get("run"))
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ("index", *(page["name"] for page in done)):
@@ -355,13 +371,32 @@ def _update(notebooks: Path, out: Path, names: Iterable[str]) -> None:
 
 
 def readme_results(notebooks: Path = NOTEBOOKS) -> str:
-    """Markdown of what the committed notebooks found, a row a notebook, for the README's block of results."""
+    """Markdown of what the committed notebooks found, for the README: claims in the news, then a row a notebook."""
     rows = ["| notebook | what it asks | what it found | run in |", "|---|---|---|--:|"]
+    found = []
     for path in _sources(notebooks):
         nb = nb_.load(path)
         record = nb.metadata.get("workbench") or {}
-        if found := record.get("answer"):
-            first = escape.prose(_FIRST.match(found["text"])[0]).replace("|", "&#124;")
-            link = f"[{_label(path.stem, nb)}](notebooks/{path.name})"
+        if answered := record.get("answer"):
+            label = _label(path.stem, nb)
+            found.append((path.stem, label, answered))
+            first = _in_cell(_FIRST.match(answered["text"])[0])
+            link = f"[{label}](notebooks/{path.name})"
             rows.append(f"| {link} | {nb_.question(nb)} | {first} | {duration(record['seconds'])} |")
-    return "\n".join(rows)
+    return "\n\n".join(filter(None, [news(found, "notebooks/"), "\n".join(rows)]))
+
+
+def news(found: Iterable[tuple[str, str, Mapping[str, Any] | None]], folder: str = "") -> str:
+    """Markdown of `CLAIMS` and what was measured of each, by notebooks' (name, label, answer); "" where nothing was."""
+    said: dict[str, list[str]] = {name: [] for name in CLAIMS}
+    for name, label, answered in found:
+        for claim, sentence in (answered or {}).get("claims", {}).items():
+            said[claim].append(f"{_in_cell(sentence)} ([{label[:2]}]({folder}{name}.ipynb))")
+    if not any(said.values()):
+        return ""
+    rows = [f"| {CLAIMS[claim]} | {' '.join(sentences) or 'not measured'} |" for claim, sentences in said.items()]
+    return "\n".join(["| in the news | measured here |", "|---|---|", *rows])
+
+
+def _in_cell(text: str) -> str:
+    return escape.prose(text).replace("|", "&#124;")
