@@ -212,7 +212,7 @@ def test_a_teacher_of_ones_own(task, tmp_path):
 
 def test_fine_tuning_is_a_run_found_again(task, redrawn, tmp_path, monkeypatch):
     monkeypatch.setattr(teachers, "FINETUNE", replace(teachers.FINETUNE, steps=2))
-    monkeypatch.setattr(teachers, "EPOCHS", 1)
+    monkeypatch.setattr(teachers, "FINETUNE_STEPS", teachers.Epochs(1, 2, 2))
     store = Store(tmp_path)
     teacher = load_teacher("minilm-finetuned", task, store=store)
     assert teacher.logits(TEXTS).shape == (2, 3) and teacher.name == "fine-tuned MiniLM"
@@ -229,7 +229,7 @@ def test_fine_tuning_is_a_run_found_again(task, redrawn, tmp_path, monkeypatch):
 def test_steps_of_fine_tuning_follow_the_labelled_rows(task):
     base = teachers.FINETUNE
     rows = {n: replace(task, labelled=task.labelled.select(np.arange(n) % 9)) for n in (9, 95, 400, 5000)}
-    assert [teachers.finetune(t).steps for t in rows.values()] == [100, 100, 400, teachers.MOST]
+    assert [teachers.finetune(t).steps for t in rows.values()] == [100, 100, 400, 1500]
     assert teachers.finetune(rows[95]) == base
     assert teachers.finetune(rows[5000], replace(base, steps=3000)).steps == 3000
 

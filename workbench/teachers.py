@@ -28,7 +28,7 @@ from workbench.errors import MANY, TEMPERATURE, WorkbenchError, reason, unknown
 from workbench.soft_labels import SoftLabels, Teacher, as_teacher
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
-from workbench.training import Job, Run, TrainConfig, choose_device, find_run, train
+from workbench.training import Epochs, Job, Run, TrainConfig, choose_device, find_run, train
 from workbench.verdicts import Results, arm_estimates
 
 MINILM = "all-MiniLM-L6-v2"
@@ -38,7 +38,7 @@ FINETUNE = TrainConfig(
     student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, eval_every=MANY,
     keep="last",
 )  # fmt: skip
-EPOCHS, MOST = 8, 1500  # over the labelled rows; steps
+FINETUNE_STEPS = Epochs(8, FINETUNE.steps, 1500)  # over the labelled rows
 # Of any other encoder, by hub name or path: the usual rate, and steps enough for few labels of many classes.
 FINETUNE_ANY = replace(FINETUNE, steps=500, batch_size=16, learning_rate=5e-5)
 
@@ -297,14 +297,13 @@ def _own(path: Path, task: Task) -> Teacher:
 
 
 def finetune(task: Task, config: TrainConfig | None = None) -> TrainConfig:
-    """What a fine-tuned teacher of `task` is trained with: `EPOCHS` over the labelled rows, up to `MOST` steps.
+    """What a fine-tuned teacher of `task` is trained with: `FINETUNE_STEPS` of the labelled rows.
 
     Never fewer steps than the config has (`FINETUNE` if None). A hundred are eight epochs of 95 rows, but three of 265
     rows of 53 classes, where they reach 38 % and eight epochs 49 % (`tests/benchmarks/steps.py`).
     """
     config = config or FINETUNE
-    steps = min(MOST, round(EPOCHS * len(task.labelled) / config.batch_size))
-    return replace(config, steps=max(config.steps, steps))
+    return replace(config, steps=max(config.steps, FINETUNE_STEPS.steps(len(task.labelled), config.batch_size)))
 
 
 def from_run(run: Run, task: Task, name: str) -> Classifier:
