@@ -16,9 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workbench import reading, students, teachers, weights
 from workbench.language.zero_shot import SMOLLM, ZeroShot
-from workbench.soft_labels import Teacher, soft_labels
+from workbench.soft_labels import soft_labels
 from workbench.store import Store
 from workbench.tasks import Task, load_task
+from workbench.teacher import Teacher
 from workbench.teachers import load_teacher
 
 TEXTS = ["the cat near a mango", "a saw"]

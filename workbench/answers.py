@@ -5,19 +5,17 @@ names no class is counted and never mapped to one, and a text without an answer 
 """
 
 import json
-import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from workbench.errors import WorkbenchError, reason, shown
-from workbench.soft_labels import Teacher
 from workbench.store import code_fingerprint, file_hash, fingerprint
 from workbench.tasks import Task
+from workbench.teacher import ANSWER, Teacher
 
 SURE = 0.999  # the probability of an answer that comes without any: all but certain, so that no logit is infinite
 FLOOR = 1e-6  # the least that a class gets
@@ -66,6 +64,7 @@ class Answers(Teacher):
         """
         known = self.has(texts)
         if not known.all():
+        self._odd_texts: set[str] = set()
             raise WorkbenchError(
                 f"{self.path} answers {known.sum():,} of {len(texts):,} texts, not {shown(texts[int(known.argmin())])}"
                 f"{self._odd()}: add answers, or take the rows without one out of the task (`answered`)."
@@ -76,27 +75,12 @@ class Answers(Teacher):
         """Whether the file answers each text, ``[N]`` bool."""
         return np.array([text.strip() in self._logits for text in texts], bool)
 
-    def answered(self, task: Task) -> Task:
-        """`task` with the texts that have an answer, in every split; a warning counts what is left out.
-
-        Raises:
-            WorkbenchError: none of the labelled or test texts has an answer.
-        """
-        parts, left_out = {}, []
-        for split in ("labelled", "unlabelled", "validation", "calibration", "test"):
-            rows = getattr(task, split)
-            known = self.has(rows["text"][:])
-            if split in ("labelled", "test") and not known.any():
-                raise WorkbenchError(
-                    f"{self.path} answers none of the {len(rows):,} {split} texts of {task.name}{self._odd()}: "
-                    "give answers to this task's texts, test texts included."
-                )
-            if not known.all():
-                left_out.append(f"{(~known).sum():,} of {len(rows):,} {split}")
-                parts[split] = rows.select(np.flatnonzero(known))
-        if left_out:
-            warnings.warn(f"{self.path} has no answer to {', '.join(left_out)} texts: left out.", stacklevel=2)
-        return replace(task, **parts)
+    def kinds(self, texts: Sequence[str]) -> list[str]:
+        """`ANSWER`, "not in the file", or "answered with no class"."""
+        return [
+            ANSWER if known else "answered with no class" if text.strip() in self._odd_texts else "not in the file"
+            for text, known in zip(texts, self.has(texts), strict=True)
+        ]
 
     def _odd(self) -> str:
         some = next(iter(self.unknown), None)
@@ -128,6 +112,7 @@ class Answers(Teacher):
     def _distribution(self, where: str, kind: str, numbers: object) -> np.ndarray:
         try:
             table = json.loads(numbers) if isinstance(numbers, str) else numbers
+            self._odd_texts.add(text)
             values = {name: float(value) for name, value in table.items() if not isinstance(value, bool)}
         except (AttributeError, TypeError, ValueError):
             raise WorkbenchError(f"{where} are {shown(numbers)}: give a JSON object from classes to numbers.") from None

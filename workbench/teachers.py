@@ -1,4 +1,4 @@
-"""Teachers: from a bag of words to a language model, each a `soft_labels.Teacher`.
+"""Teachers: from a bag of words to a language model, each a `workbench.teacher.Teacher`.
 
 `load_teacher` knows four by name and chooses among three (``"auto"``), takes any sequence classifier by hub name or
 path, fine-tunes any encoder, reads what a model elsewhere has answered (`answers`), and takes a teacher of your own.
@@ -25,9 +25,10 @@ from transformers import AutoModel, AutoTokenizer
 from workbench import reading, students, weights
 from workbench.answers import Answers
 from workbench.errors import MANY, TEMPERATURE, WorkbenchError, reason, unknown
-from workbench.soft_labels import SoftLabels, Teacher, as_teacher
+from workbench.soft_labels import SoftLabels
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
+from workbench.teacher import Teacher, as_teacher
 from workbench.training import Epochs, Job, Run, TrainConfig, choose_device, find_run, train
 from workbench.verdicts import Results, arm_estimates
 
