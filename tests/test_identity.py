@@ -82,7 +82,7 @@ LOADED = {  # what begins with a model or a tokenizer that is loaded
 }  # fmt: skip
 # Whose keys move when every definition of a module is another one. Modules that are not listed: none.
 MODULES = {
-    "answers": {"answers.Answers", "teacher.Hosted"},
+    "answers": {"answers.Answers", "teacher.Hosted", "teachers.Classifier", SCORES},
     "hosted.replies": {"teacher.Hosted"},
     "hosted.teacher": {"teacher.Hosted"},
     "hosted.writer": {"writer.Writer"},

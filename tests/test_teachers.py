@@ -255,6 +255,19 @@ def test_a_local_classifier_is_put_in_the_tasks_order(task, tmp_path):
     assert load_teacher(folder, fewer).fingerprint != teacher.fingerprint
 
 
+def test_classes_that_differ_only_by_case_are_told_apart_or_refused(task, tmp_path):
+    folder = save_classifier(tmp_path / "own", ("Tool", "tool", "animal", "FRUIT"))
+    both = replace(task, label_names=("tool", "Tool", "fruit"))
+    raw = reading.predict(*students.load(folder), TEXTS)
+    assert (load_teacher(folder, both).logits(TEXTS) == raw[:, [1, 0, 3]]).all()
+    with refused(folder, "has 'Tool', 'tool' for class 'TOOL'", "id2label"):
+        load_teacher(folder, replace(task, label_names=("TOOL", "animal", "fruit")))
+    with refused(folder, "has 'FRUIT' for class 'fruit'"):
+        load_teacher(folder, replace(task, label_names=("fruit", "Fruit", "animal")))
+    with refused(folder, "has 'animal' for class 'ANIMAL'"):
+        load_teacher(folder, replace(task, label_names=("animal", "ANIMAL", "fruit")))
+
+
 def test_classes_that_are_not_the_tasks_are_refused(task, tmp_path):
     folder = save_classifier(tmp_path, ("animal", "fruits", "tool"))
     with refused(folder, "has no class 'fruit'", "'animal', 'fruits', 'tool'", "id2label"):

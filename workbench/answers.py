@@ -22,6 +22,24 @@ FLOOR = 1e-6  # the least that a class gets
 EVEN = 0.01  # by how much probabilities may miss a sum of 1
 
 
+class Names:
+    """Classes by their names, as others write them: in whatever case, where that leaves one class."""
+
+    def __init__(self, names: Sequence[str]):
+        self._exact, self._folded = {name: i for i, name in enumerate(names)}, defaultdict(list)
+        for i, name in enumerate(names):
+            self._folded[name.strip().casefold()].append(i)
+
+    def alike(self, name: str) -> list[int]:
+        """The one that is named exactly so; else all that differ from it in no more than case and outer spaces."""
+        return [self._exact[name]] if name in self._exact else self._folded.get(name.strip().casefold(), [])
+
+    def find(self, name: str) -> int | None:
+        """Its number; None where it is no class, or might be several."""
+        found = self.alike(name)
+        return found[0] if len(found) == 1 else None
+
+
 class Answers(Teacher):
     """The answers in a CSV (a header; UTF-8) or JSON lines: a row a text.
 
@@ -44,8 +62,9 @@ class Answers(Teacher):
         """
         self.path, self.label_names, self.name = path, task.label_names, f"answers of {path.stem}"
         self.unknown: Counter[str] = Counter()
-        self._index = {name.strip().casefold(): i for i, name in enumerate(task.label_names)}
+        self._names = Names(task.label_names)
         self._logits: dict[str, np.ndarray] = {}
+        self._odd_texts: set[str] = set()
         code = code_fingerprint("answers:Answers")
         self.fingerprint = fingerprint([file_hash(path, "answers:"), list(task.label_names), code])
         try:
@@ -64,7 +83,6 @@ class Answers(Teacher):
         """
         known = self.has(texts)
         if not known.all():
-        self._odd_texts: set[str] = set()
             raise WorkbenchError(
                 f"{self.path} answers {known.sum():,} of {len(texts):,} texts, not {shown(texts[int(known.argmin())])}"
                 f"{self._odd()}: add answers, or take the rows without one out of the task (`answered`)."
@@ -91,9 +109,10 @@ class Answers(Teacher):
             if not isinstance(row.get(column), str):
                 raise WorkbenchError(f"{where}: {column!r} is {shown(row.get(column))}: give a text and its answer.")
         answer, text = row["answer"].strip(), row["text"].strip()
-        label = self._index.get(answer.casefold())
+        label = self._names.find(answer)
         if label is None:
             self.unknown[answer] += 1
+            self._odd_texts.add(text)
             return
         given = {kind: row[kind] for kind in ("probabilities", "logprobs") if row.get(kind) not in (None, "")}
         if len(given) > 1:
@@ -112,7 +131,6 @@ class Answers(Teacher):
     def _distribution(self, where: str, kind: str, numbers: object) -> np.ndarray:
         try:
             table = json.loads(numbers) if isinstance(numbers, str) else numbers
-            self._odd_texts.add(text)
             values = {name: float(value) for name, value in table.items() if not isinstance(value, bool)}
         except (AttributeError, TypeError, ValueError):
             raise WorkbenchError(f"{where} are {shown(numbers)}: give a JSON object from classes to numbers.") from None
@@ -122,7 +140,7 @@ class Answers(Teacher):
         total = sum(values.values())
         if not all(value >= 0 for value in values.values()) or not total <= 1 + EVEN:
             raise WorkbenchError(f"{where} are no distribution, their sum is {total:.4g}: give what the model gave.")
-        known = [(self._index.get(name.strip().casefold()), value) for name, value in values.items()]
+        known = [(self._names.find(name), value) for name, value in values.items()]
         share = np.zeros(len(self.label_names))
         for index, value in known:
             if index is not None:

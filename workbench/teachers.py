@@ -23,7 +23,7 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoTokenizer
 
 from workbench import reading, students, weights
-from workbench.answers import Answers
+from workbench.answers import Answers, Names
 from workbench.errors import MANY, TEMPERATURE, WorkbenchError, reason, unknown
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, code_fingerprint, fingerprint
@@ -372,12 +372,15 @@ def _head_fingerprint(code: str, start: str, task: Task, inverse_regularisation:
 
 def _match_classes(name: str, id2label: dict[int, str], label_names: tuple[str, ...]) -> list[int]:
     """The model's column of each class of the task."""
-    theirs = {text.lower(): i for i, text in id2label.items()}
-    if all(label.lower() in theirs for label in label_names):
-        return [theirs[label.lower()] for label in label_names]
-    absent = next(label for label in label_names if label.lower() not in theirs)
-    raise WorkbenchError(
-        f"Teacher {name} has no class {absent!r}; it has {', '.join(map(repr, list(id2label.values())[:8]))}: rename "
-        "the task's labels or the model's id2label so that they agree."
-    )
-
+    named = [id2label[i] for i in sorted(id2label)]
+    theirs, ours, columns = Names(named), Names(label_names), []
+    for i, label in enumerate(label_names):
+        alike = theirs.alike(label)
+        if len(alike) != 1 or ours.find(named[alike[0]]) != i:  # none, several, or one that is another class's, too
+            some = ", ".join(repr(named[j]) for j in alike or range(min(len(named), 8)))
+            why = f"has {some} for class {label!r}" if alike else f"has no class {label!r}; it has {some}"
+            raise WorkbenchError(
+                f"Teacher {name} {why}: rename the task's labels or the model's id2label so that they agree."
+            )
+        columns += alike
+    return columns

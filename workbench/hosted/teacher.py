@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from workbench.answers import FLOOR, SURE
+from workbench.answers import FLOOR, SURE, Names
 from workbench.errors import Choice, WorkbenchError, shown, unknown, whole
 from workbench.hosted.endpoint import Endpoint, Request
 from workbench.hosted.pilot import Access, probe
@@ -166,11 +166,11 @@ class Hosted(Teacher):
     def _class(self, text: str) -> int | None:
         """By its letters or its name."""
         told = text.strip().rstrip(".").strip()
-        return self.codes.get(told.replace("-", ""), self._names.get(told.casefold()))
+        return self.codes.get(told.replace("-", ""), self._names.find(told))
 
     @cached_property
-    def _names(self) -> dict[str, int]:
-        return {name.strip().casefold(): i for i, name in enumerate(self.label_names)}
+    def _names(self) -> Names:
+        return Names(self.label_names)
 
     def _distribution(self, said: Said) -> tuple[np.ndarray, float]:
         """Of the letters' log-probabilities; past 26 classes the second letter's are known of one group only.
