@@ -194,11 +194,12 @@ class Columns:
 def load_task(
     name: str = "voice-commands",
     *,
+    columns: Columns | None = None,
     labels_per_class: int | None = 5,
     label_draw: int = 0,
     fold: int = 0,
     store: Store | None = None,
-    **columns: Any,
+    **named: Any,
 ) -> Task:
     """Load a task.
 
@@ -208,12 +209,13 @@ def load_task(
             by ``save_to_disk``) works as a dataset's name does. Its own test and validation splits are kept;
             what it lacks is held out of its training rows, as from a CSV. Its rows without a label are unlabelled.
         labels_per_class: how many training rows of each class keep their label (≥ 1); the others are the
+        columns: of a file or data set; ``text``, ``label`` and no groups unless they are named.
             unlabelled rest of the transfer set. None keeps every label. A class with fewer rows gives them all.
         label_draw: seed of the draw of those rows.
         fold: 0, 1 or 2: which third of the groups is tested (see `Task`). Data with a test split of its own, or with a
             class too small to be tested in turn, has fold 0 only.
         store: where the sampled task is kept.
-        columns: see `Columns`; ``text``, ``label`` and no groups unless they are named.
+        named: fields of `Columns`, which go before those of `columns`, such as ``text="question"``.
 
     Raises:
         WorkbenchError: unknown task, unreadable file or dataset, missing column, empty or missing cells, several
@@ -224,7 +226,9 @@ def load_task(
     """
     labels_per_class = PER_CLASS.check("labels_per_class", labels_per_class)
     label_draw, fold = WHOLE.check("label_draw", label_draw), FOLD.check("fold", fold)
-    named = Columns(**columns)
+    if not isinstance(columns, Columns | None):
+        raise WorkbenchError(f"columns is {shown(columns)}: give Columns, or name them: text, label, group, split.")
+    columns = replace(columns or Columns(), **named)
     check_name("task", name)
     if name in ("csv:", "hub:"):
         raise WorkbenchError(f"The task {name!r} names nothing: write {TASKS[1]} or {TASKS[2]}.")
@@ -235,10 +239,10 @@ def load_task(
         path = Path(name.removeprefix("csv:"))
         digest = file_hash(path, "csv:")[:12]
         title, licence, source = path.stem, "yours", f"{path.name} (sha256 {digest})"
-        names, rows, available = _divide(path, *_read_csv(path, named), named, fold)
+        names, rows, available = _divide(path, *_read_csv(path, columns), columns, fold)
     elif name.startswith("hub:"):
-        title, source, licence, *read = _read_hub(name.removeprefix("hub:"), named)
-        names, rows, available = _divide(title, *read, named, fold)
+        title, source, licence, *read = _read_hub(name.removeprefix("hub:"), columns)
+        names, rows, available = _divide(title, *read, columns, fold)
     else:
         raise unknown("task", name, TASKS)
 
@@ -335,11 +339,12 @@ def _read_csv(path: Path, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
     return frame, names
 
 
-def _named_splits(path: Path, cells: pd.Series) -> pd.Series:
-    named = cells.str.lower().replace({"val": "validation", "valid": "validation", "dev": "validation"})
+def _named_splits(where: object, cells: pd.Series) -> pd.Series:
+    named = cells.astype(str).str.strip().str.lower()
+    named = named.replace({"val": "validation", "valid": "validation", "dev": "validation"})
     if odd := sorted(set(named) - {"train", *HELD_OUT}):
         raise WorkbenchError(
-            f"{path}: column {cells.name!r} names the split {odd[0]!r}: write train, validation, calibration or test."
+            f"{where}: column {cells.name!r} names the split {odd[0]!r}: write train, validation, calibration or test."
         )
     return named
 
@@ -527,7 +532,11 @@ def _read_hub(name: str, columns: Columns) -> tuple[str, str, str, pd.DataFrame,
     if group and table[group].isna().any():
         raise WorkbenchError(f"{title}: column {group!r} is empty in {table[group].isna().sum()} rows: fill it in.")
 
-    frame = _rows(table, texts, labels, group).assign(split=table["split"].replace("unsupervised", "train"))
+    if columns.split:
+        split = _named_splits(title, table[columns.split])
+    else:
+        split = table[_OWN_SPLIT].replace("unsupervised", "train")
+    frame = _rows(table, texts, labels, group).assign(split=split)
     blank = frame["text"].isna() | (frame["text"].str.strip() == "")
     frame = _leave_out(title, frame, blank, "without a text")
     return title, source, info.license or "see its dataset card", frame, names
