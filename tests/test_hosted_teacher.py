@@ -280,7 +280,7 @@ def test_the_answered_part_of_every_split_is_paid_for_once(task, served, tmp_pat
     teacher = load_teacher(endpoint_of(served, tmp_path), task)
     served.faults = {"refusal": 0.3, "cut": 0.2}
     task = replace(task, out_of_scope=task.test)
-    with pytest.warns(UserWarning, match=r"words has no answer to \d+ of \d+ .* \d+ refused.*: left out"):
+    with pytest.warns(UserWarning, match=r"words has no answer to \d+ of \d+ .*\d+ refused.*: left out"):
         narrow = teacher.answered(task)
     paid, rows = len(served.asked), {split: len(getattr(narrow, split)) for split in SPLITS}
     assert all(0 < rows[split] < len(getattr(task, split)) for split in ("unlabelled", "test")), rows

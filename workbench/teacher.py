@@ -53,7 +53,14 @@ class Teacher(ABC):
         return [ANSWER] * len(texts)
 
     def answered(self, task: Task, splits: Sequence[str] = SPLITS) -> Task:
-        """`task` without the texts of these splits that it has no answer to; a warning counts them.
+        """`task` without the texts of these splits that it has no answer to; a warning counts them. See `narrowed`."""
+        task, left_out = self.narrowed(task, splits)
+        if left_out:
+            warnings.warn(left_out, stacklevel=2)
+        return task
+
+    def narrowed(self, task: Task, splits: Sequence[str] = SPLITS) -> tuple[Task, str]:
+        """(`task` without the texts of these splits that it has no answer to, a sentence that counts them or "").
 
         A model behind an API is asked for all of them here: whoever asks it again finds its replies.
 
@@ -74,11 +81,12 @@ class Teacher(ABC):
                 parts[split], left_out[split] = rows.select(np.flatnonzero(known)), f"{odd.total():,} of {len(rows):,}"
                 why += odd
         if not parts:
-            return task
+            return task, ""
         counts = ", ".join(f"{count} {split}" for split, count in left_out.items())
-        warnings.warn(f"{self.name} has no answer to {counts} texts ({in_words(why)}): left out.", stacklevel=2)
-        source = f"{task.source}; without {why.total():,} texts that {self.name} did not answer"
-        return replace(task, **parts, source=source)
+        task = replace(
+            task, **parts, source=f"{task.source}; without {why.total():,} texts that {self.name} did not answer"
+        )
+        return task, f"{self.name} has no answer to {counts} texts ({in_words(why)}): left out."
 
 
 def in_words(kinds: Counter[str]) -> str:

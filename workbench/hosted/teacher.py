@@ -322,7 +322,7 @@ def label(
         "dollars": teacher.endpoint.charged(), "price": str(teacher.endpoint.known_price),
         "retires": teacher.endpoint.known_price.retires,
     }  # fmt: skip
-    task = teacher.answered(task, ["labelled", "unlabelled"])
+    task, _ = teacher.narrowed(task, ["labelled", "unlabelled"])  # `known` counts what is left out
     labels = soft_labels(teacher, task, store=store)
 
     def build(folder: Path) -> dict:
