@@ -68,3 +68,23 @@ def store(tmp_path):
     from workbench.store import Store
 
     return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def server():
+    """A `server.Server` that answers every request with the letter A."""
+    from server import saying
+
+    with saying() as running:
+        yield running
+
+
+@pytest.fixture
+def endpoint(server, tmp_path):
+    """Who asks it, at a price and with patience for a few faults; replies are kept in the test's folder."""
+    from server import PRICE
+
+    from workbench.hosted.endpoint import Endpoint
+
+    options = {"attempts": 3, "timeout": 5, "poll": 0.01, "path": tmp_path / "replies.sqlite"}
+    return Endpoint(server.base_url, "m", price=PRICE, **options)

@@ -9,9 +9,11 @@ from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from workbench.hosted.prices import Price
 from workbench.hosted.serve import answering
 
 Answer = tuple[int, dict[str, str], bytes]
+PRICE = Price(100.0, 400.0, batch=0.5)  # dear, so that a cap is soon reached
 
 
 def completion(text: str | None = "A", *, end: str = "stop", model: str = "m-1", **message: Any) -> dict:

@@ -1,6 +1,7 @@
 """Answers as a teacher: golden distributions, what is counted and not mapped, and one sentence for each bad file."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -73,11 +74,13 @@ def test_a_task_is_cut_to_what_is_answered_and_says_so(task, tmp_path):
     texts = [*task.labelled["text"], *task.unlabelled["text"][:10], *task.test["text"][1:]]
     teacher = Answers(write(tmp_path, [{"text": text, "answer": "tool"} for text in texts]), task)
     assert teacher.has([texts[0], "a cat"]).tolist() == [True, False] and not teacher.timed
-    with pytest.warns(UserWarning, match=f"to 17 of 27 unlabelled, .* 1 of {len(task.test)} test texts: left out"):
+    counts = f"to 1 of {len(task.test)} test, 17 of 27 unlabelled, .* texts \\(\\d+ not in the file\\): left out"
+    with pytest.warns(UserWarning, match=counts):
         cut = teacher.answered(task)
+    assert teacher.answered(task, ["labelled"]) is task
     assert cut.transfer_texts == texts[:19] and cut.test["text"][:] == task.test["text"][1:]
     assert soft_labels(teacher, cut).logits(cut.transfer_texts).shape == (19, 3)
-    with refused("answers none of the 9 labelled texts of tiny3; 1 of its answers name no class, such as 'pet'"):
+    with refused("none of the 9 labelled texts of tiny3 has an answer (1 answered with no class, 8 not in the file)"):
         Answers(write(tmp_path, [{"text": texts[0], "answer": "pet"}]), task).answered(task)
 
 
@@ -125,6 +128,14 @@ def test_bad_files(what, task, tmp_path):
         (tmp_path / name).write_bytes(content)
     with refused(sentence):
         load_teacher(f"answers:{tmp_path / name}", task)
+
+
+def test_classes_that_differ_only_by_case_are_told_apart(task, tmp_path):
+    cased = replace(task, label_names=("Tool", "tool", "fruit"))
+    rows = [{"text": str(i), "answer": answer} for i, answer in enumerate(("tool", "Tool ", "FRUIT", "TOOL"))]
+    teacher = Answers(write(tmp_path, rows), cased)
+    assert teacher.logits(["0", "1", "2"]).argmax(-1).tolist() == [1, 0, 2]
+    assert teacher.unknown == {"TOOL": 1} and teacher.kinds(["3", "4"]) == ["answered with no class", "not in the file"]
 
 
 def test_another_task_reads_it_by_its_own_classes(task, tmp_path):

@@ -15,30 +15,18 @@ from pathlib import Path
 
 import pytest
 from refusal import check_sentence, refused
-from server import completion, good, saying
+from server import PRICE, completion, good
 
 from workbench.errors import WorkbenchError
 from workbench.hosted.endpoint import Endpoint, Request
 from workbench.hosted.prices import Price
 from workbench.hosted.replies import Replies, read
 
-PRICE = Price(100.0, 400.0)  # dear, so that a cap is soon reached
 CANARY = "sk-canary-7f3a9c"
 
 
 def ask_for(texts, max_tokens: int = 4) -> list[Request]:
     return [Request({"messages": [{"role": "user", "content": text}], "max_tokens": max_tokens}) for text in texts]
-
-
-@pytest.fixture
-def server():
-    with saying() as running:
-        yield running
-
-
-@pytest.fixture
-def endpoint(server, tmp_path):
-    return Endpoint(server.base_url, "m", price=PRICE, path=tmp_path / "replies.sqlite", attempts=3, timeout=5)
 
 
 def test_each_request_is_asked_once(server, endpoint):

@@ -21,8 +21,8 @@ REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "workbench"
 # Each module imports only from those of its own wing that stand before it, and from the core; publish also from show.
 CORE = (
-    "escape errors turns store noise weights splits voice_commands tasks losses quality metrics verdicts gates "
-    "reading students soft_labels answers training teachers sweeps speed"
+    "escape errors turns store noise weights splits voice_commands tasks teacher losses quality metrics verdicts "
+    "reading students soft_labels answers training gates teachers sweeps speed contest"
 ).split()
 WINGS = {
     "hosted": "prices economics hosts cascade replies batch exchange endpoint pilot teacher writer serve",

@@ -11,7 +11,7 @@ from refusal import refused
 from workbench import gates, teachers
 from workbench.publish import notebook as nb_
 from workbench.publish import report
-from workbench.soft_labels import Teacher
+from workbench.teacher import Teacher
 
 
 def table(**scores: float) -> pd.DataFrame:

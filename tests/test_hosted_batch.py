@@ -5,26 +5,13 @@ from dataclasses import replace
 
 import pytest
 from refusal import refused
-from server import completion, good, saying
+from server import PRICE, completion, good
 
 from workbench.hosted import batch
-from workbench.hosted.endpoint import Endpoint, Request
-from workbench.hosted.prices import Price
+from workbench.hosted.endpoint import Request
 from workbench.hosted.replies import Replies, read
 
-PRICE = Price(100.0, 400.0, batch=0.5)
 REQUESTS = [Request({"messages": [{"role": "user", "content": str(i)}], "max_tokens": 4}) for i in range(12)]
-
-
-@pytest.fixture
-def server():
-    with saying() as running:
-        yield running
-
-
-@pytest.fixture
-def endpoint(server, tmp_path):
-    return Endpoint(server.base_url, "m", price=PRICE, path=tmp_path / "r.sqlite", poll=0.01)
 
 
 def test_a_batch_is_the_same_replies_at_half_the_price(server, endpoint):

@@ -72,10 +72,18 @@ def test_the_command(tmp_path, capsys):
 
 
 def test_a_report_takes_the_teacher_by_its_url(monkeypatch, capsys):
-    asked = []
-    monkeypatch.setattr(report, "run", lambda **options: asked.append(options["flags"]) or [])
-    assert main(["report", "--teacher", "hosted:org/m-1", "--base-url", "http://127.0.0.1:1/v1"]) == 0
-    assert asked == [{"teacher_name": "hosted:http://127.0.0.1:1/v1#org/m-1"}]
+    asked, caps = [], []
+    monkeypatch.setenv("WORKBENCH_CAP", "7")
+
+    def run(**options):
+        asked.append(options["flags"])
+        caps.append(os.environ["WORKBENCH_CAP"])
+        return []
+
+    monkeypatch.setattr(report, "run", run)
+    by_url = ["report", "--teacher", "hosted:org/m-1", "--base-url", "http://127.0.0.1:1/v1"]
+    assert main(by_url) == main([*by_url, "--cap", "2.5"]) == 0
+    assert asked == [{"teacher_name": "hosted:http://127.0.0.1:1/v1#org/m-1"}] * 2 and caps == ["7", "2.5"]
 
 
 @pytest.mark.long

@@ -17,8 +17,9 @@ from workbench.hosted.pilot import Access, estimate, probe
 from workbench.hosted.prices import Price
 from workbench.hosted.serve import running
 from workbench.hosted.teacher import label, load_teacher
+from workbench.soft_labels import soft_labels
 from workbench.store import Store
-from workbench.tasks import load_task
+from workbench.tasks import SPLITS, load_task
 from workbench.teachers import BagOfWords
 from workbench.teachers import load_teacher as teacher_named
 
@@ -273,6 +274,30 @@ def test_a_task_is_narrowed_to_what_is_answered(task, served, tmp_path):
     served.faults = {"refusal": 1.0}
     with refused("answers none of", "refused"):
         label(load_teacher(endpoint_of(served, tmp_path), task, examples=1), task, store=Store(tmp_path / "store"))
+
+
+def test_the_answered_part_of_every_split_is_paid_for_once(task, served, tmp_path):
+    teacher = load_teacher(endpoint_of(served, tmp_path), task)
+    served.faults = {"refusal": 0.3, "cut": 0.2}
+    task = replace(task, out_of_scope=task.test)
+    with pytest.warns(UserWarning, match=r"words has no answer to \d+ of \d+ .*\d+ refused.*: left out"):
+        narrow = teacher.answered(task)
+    paid, rows = len(served.asked), {split: len(getattr(narrow, split)) for split in SPLITS}
+    assert all(0 < rows[split] < len(getattr(task, split)) for split in ("unlabelled", "test")), rows
+    store = Store(tmp_path / "store")
+    soft_labels(teacher, narrow, store=store)
+    for split in SPLITS:
+        texts = getattr(narrow, split)["text"][:]
+        assert soft_labels(teacher, narrow, texts=texts, store=store).logits(texts).shape == (rows[split], 3)
+    assert len(served.asked) == paid
+    missing = sum(len(getattr(task, split)) - rows[split] for split in SPLITS)
+    assert rows["out_of_scope"] == rows["test"] and f"without {missing} texts that words did not" in narrow.source
+    served.faults = {"refusal": 1.0}
+    shown = load_teacher(endpoint_of(served, tmp_path), task, examples=1)
+    asked = len(served.asked)
+    with refused("words: none of the 9 labelled texts of tiny3 has an answer (9 refused)"):
+        shown.answered(task)
+    assert len(served.asked) == asked + len(task.labelled)
 
 
 # --- the probe, and what all of it will cost

@@ -2,8 +2,10 @@
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
+from refusal import refused
 from server import completion, saying
 
 from workbench.hosted.endpoint import Endpoint
@@ -12,7 +14,8 @@ from workbench.hosted.writer import Writer, write_texts
 from workbench.language.causal import Sampling
 from workbench.language.problems import problems
 from workbench.language.texts import with_texts
-from workbench.language.traces import sample
+from workbench.language.traces import Local, sample, writer
+from workbench.publish import report
 from workbench.store import Store
 
 
@@ -32,13 +35,13 @@ def test_traces_are_verified_and_kept(tmp_path):
         return 200, {}, json.dumps(completion(right[prompt], end=end)).encode()
 
     with saying(answer) as server:
-        writer, store = Writer(endpoint_of(server, tmp_path)), Store(tmp_path / "store")
-        table = sample(writer, asked, Sampling(temperature=0), store=store)
+        made, store = Writer(endpoint_of(server, tmp_path)), Store(tmp_path / "store")
+        table = sample(made, asked, Sampling(temperature=0), store=store)
         assert table["finished"].tolist() == [False, False] + [True] * 4
         assert table["verified"].tolist() == [False, False] + [True] * 4
         sample(Writer(endpoint_of(server, tmp_path)), asked, Sampling(temperature=0), store=store)
         assert len(server.asked) == 6
-        sample(writer, asked, Sampling(temperature=1.0), per_problem=2, store=store)
+        sample(made, asked, Sampling(temperature=1.0), per_problem=2, store=store)
         assert len(server.asked) == 18  # each draw is a request of its own
         assert server.asked[-1]["max_tokens"] == 128 and "stop" not in server.asked[-1]
 
@@ -50,6 +53,53 @@ def test_reasoning_that_comes_apart_is_kept(field, tmp_path):
         (written,) = Writer(endpoint_of(server, tmp_path)).write(["2 + 2?"], Sampling(stop=("\n\n",)))
         assert written == ("<think>\n2 + 2 = 4\n</think>\nThe answer is 4.", 1, True)
         assert server.asked[0]["stop"] == ["\n\n"]
+
+
+def test_a_notebook_names_an_engine_and_its_options(tmp_path):
+    with saying() as server:
+        made = writer("endpoint", "m", base_url=server.base_url, price=[1.0, 2.0], path=tmp_path / "r.sqlite", cap=0.5)
+        assert made.endpoint == replace(endpoint_of(server, tmp_path), price=Price(1.0, 2.0), cap=0.5)
+        assert made.fingerprint == Writer(endpoint_of(server, tmp_path)).fingerprint
+    assert writer("local", "a model", threads=2) == Local("a model", 2)
+    bad = {
+        "Unknown engine 'endpont': did you mean 'endpoint'": ("endpont", {}),
+        "The engine endpoint can't take these options (missing a required argument: 'base_url')": ("endpoint", {}),
+        "The engine local can't take these options": ("local", {"base_url": "http://127.0.0.1:1/v1"}),
+        "price is [1.0]: give dollars": ("endpoint", {"base_url": "http://127.0.0.1:1/v1", "price": [1.0]}),
+        "did you mean 'cap'": ("endpoint", {"base_url": "http://127.0.0.1:1/v1", "capp": 2}),
+    }
+    for sentence, (engine, options) in bad.items():
+        with refused(sentence):
+            writer(engine, "m", **options)
+
+
+@pytest.mark.slow
+def test_07_learns_from_traces_of_an_endpoint(tmp_path):
+    """Its students read what came whole; what was cut is marked, and reasoning that comes apart stands before it."""
+    splits = {"train": 60, "validation": 6, "test": 8}  # what a smoke run asks for, and more
+    known = {p.prompt: p.completion for split, n in splits.items() for p in problems("sums", [2, 3, 4], n, split=split)}
+
+    def answer(body):
+        prompt = body["messages"][-1]["content"]
+        number = sorted(known).index(prompt)
+        apart = {"reasoning_content": "first\n"} if number % 7 == 1 else {}
+        end = "length" if number % 7 == 2 else "stop"
+        return 200, {}, json.dumps(completion(known[prompt], end=end, **apart)).encode()
+
+    with saying(answer) as server:
+        options = {"base_url": server.base_url, "price": [1.0, 1.0], "cap": 1.0}
+        flags = {"engine": "endpoint", "teacher": "m", "engine_options": options}
+        assert report.run(budget="quick", only=["07"], flags=flags, data=tmp_path) == []
+    entries = Store(tmp_path / "quick" / "store").list("traces")
+    rows = [row for entry in entries for row in json.loads((entry.path / "traces.json").read_text(encoding="utf-8"))]
+    asked = {body["messages"][-1]["content"] for body in server.asked}
+    theirs = [row for row in rows if row["prompt"] in asked and (row["tokens"] == 1)]  # as the server counts
+    assert {row["finished"] for row in theirs} == {True, False}
+    for row in theirs:
+        number = sorted(known).index(row["prompt"])
+        assert row["finished"] == (number % 7 != 2) and (row["verdict"] == "verified") == (number % 7 not in (1, 2))
+        if number % 7 == 1:
+            assert row["text"] == f"<think>\nfirst\n</think>\n{known[row['prompt']]}"
 
 
 def test_texts_for_a_task(task, tmp_path):

@@ -267,7 +267,13 @@ REFUSED = {
     ("--task", "csv:TINY", "--split", "text"): "name one column twice",
     ("--task", "csv:TINY", "--out-of-scope", "frut"): "did you mean 'fruit'",
     ("--task", "csv:TINY", "--teacher", "answers:HERE/none.csv"): "none.csv",
-    ("--task", "csv:TINY", "--teacher", "answers:HERE/some.csv"): "answers none of",
+    ("--task", "csv:TINY", "--teacher", "answers:HERE/some.csv"): "test texts of tiny3 has an answer",
+    ("--teacher", "bag-of-words", "--base-url", "http://127.0.0.1:1/v1"): "--base-url is about a model behind an API",
+    ("--cap", "2"): "no such teacher is given: name it, with --teacher hosted:MODEL, or leave --cap out",
+    ("--teacher", "hosted:m", "--base-url", "http://127.0.0.1:1/v1", "--cap", "free"): "'free' is no amount of dollars",
+    ("--teacher", "hosted:m", "--base-url", "http://127.0.0.1:1/v1", "--cap", "0"): "'0' is no amount of dollars",
+    ("--teacher", "hosted:m"): "needs its place once: write hosted:MODEL and --base-url URL",
+    ("--teacher", "hosted:http://127.0.0.1:1/v1#m", "--base-url", "http://127.0.0.1:1/v1"): "needs its place once",
 }
 
 

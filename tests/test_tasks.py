@@ -16,7 +16,7 @@ from refusal import refused
 from workbench import tasks
 from workbench.errors import WorkbenchError
 from workbench.store import fingerprint
-from workbench.tasks import PAIR, SPLITS, Task, load_task
+from workbench.tasks import PAIR, SPLITS, Columns, Task, load_task
 
 REPO = Path(__file__).resolve().parents[1]
 # Of the embedded task with its default arguments: another machine must sample the very same rows. It changes only
@@ -368,6 +368,32 @@ def test_hub_without_splits_is_split_as_a_csv_is(tmp_path):
     name = save(tmp_path / "mine", {"train": Dataset.from_pandas(frame)}, "jsonl")
     csv = load_task(write(tmp_path / "mine.csv", rows))
     assert load_task(name).fingerprint == csv.fingerprint
+
+
+def test_hub_rows_may_name_their_split_where_the_data_set_has_none(tmp_path):
+    rows = [(f"{c} {i}", c, ("Test", "train", "train", "dev")[i % 4]) for i in range(20) for c in CLASSES]
+    frame = pd.DataFrame(rows, columns=["text", "label", "part"])
+    name = save(tmp_path / "mine", {"train": Dataset.from_pandas(frame)}, "jsonl")
+    csv = load_task(write(tmp_path / "mine.csv", rows, "text,label,part"), split="part")
+    task = load_task(name, split="part")
+    assert task.fingerprint == csv.fingerprint
+    assert {text for text, _, part in rows if part == "Test"} == {*task.test["text"]}
+    with refused("has no column 'prt'", "--split"):
+        load_task(name, split="prt")
+    numbered = save(tmp_path / "numbers", {"train": part(60).add_column("part", [i % 2 for i in range(60)])})
+    with refused("numbers: column 'part' names the split '0': write train, validation"):
+        load_task(numbered, split="part")
+    with refused("own has splits of its own ('test', 'train'): leave the column of splits out (--split)"):
+        load_task(save(tmp_path / "own", {"train": part(60), "test": part(9, 100)}), split="part")
+
+
+def test_columns_are_given_as_one_or_by_name(tmp_path):
+    path = write(tmp_path / "a.csv", [(f"{c} {i}", c) for i in range(20) for c in CLASSES], "question,kind")
+    one = load_task(path, Columns("question", "kind"))
+    assert load_task(path, text="question", label="kind").fingerprint == one.fingerprint
+    assert load_task(path, Columns("question"), label="kind").fingerprint == one.fingerprint
+    with refused("columns is 'question': give Columns, or name them"):
+        load_task(path, "question")
 
 
 def test_hub_numbers_are_classes_in_their_order(tmp_path):

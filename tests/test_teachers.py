@@ -16,9 +16,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from workbench import reading, students, teachers, weights
 from workbench.language.zero_shot import SMOLLM, ZeroShot
-from workbench.soft_labels import Teacher, soft_labels
+from workbench.soft_labels import soft_labels
 from workbench.store import Store
 from workbench.tasks import Task, load_task
+from workbench.teacher import Teacher
 from workbench.teachers import load_teacher
 
 TEXTS = ["the cat near a mango", "a saw"]
@@ -212,7 +213,7 @@ def test_a_teacher_of_ones_own(task, tmp_path):
 
 def test_fine_tuning_is_a_run_found_again(task, redrawn, tmp_path, monkeypatch):
     monkeypatch.setattr(teachers, "FINETUNE", replace(teachers.FINETUNE, steps=2))
-    monkeypatch.setattr(teachers, "EPOCHS", 1)
+    monkeypatch.setattr(teachers, "FINETUNE_STEPS", teachers.Epochs(1, 2, 2))
     store = Store(tmp_path)
     teacher = load_teacher("minilm-finetuned", task, store=store)
     assert teacher.logits(TEXTS).shape == (2, 3) and teacher.name == "fine-tuned MiniLM"
@@ -229,7 +230,7 @@ def test_fine_tuning_is_a_run_found_again(task, redrawn, tmp_path, monkeypatch):
 def test_steps_of_fine_tuning_follow_the_labelled_rows(task):
     base = teachers.FINETUNE
     rows = {n: replace(task, labelled=task.labelled.select(np.arange(n) % 9)) for n in (9, 95, 400, 5000)}
-    assert [teachers.finetune(t).steps for t in rows.values()] == [100, 100, 400, teachers.MOST]
+    assert [teachers.finetune(t).steps for t in rows.values()] == [100, 100, 400, 1500]
     assert teachers.finetune(rows[95]) == base
     assert teachers.finetune(rows[5000], replace(base, steps=3000)).steps == 3000
 
@@ -252,6 +253,19 @@ def test_a_local_classifier_is_put_in_the_tasks_order(task, tmp_path):
     assert load_teacher(folder, task).fingerprint == teacher.fingerprint
     fewer = replace(task, label_names=("animal", "tool"))
     assert load_teacher(folder, fewer).fingerprint != teacher.fingerprint
+
+
+def test_classes_that_differ_only_by_case_are_told_apart_or_refused(task, tmp_path):
+    folder = save_classifier(tmp_path / "own", ("Tool", "tool", "animal", "FRUIT"))
+    both = replace(task, label_names=("tool", "Tool", "fruit"))
+    raw = reading.predict(*students.load(folder), TEXTS)
+    assert (load_teacher(folder, both).logits(TEXTS) == raw[:, [1, 0, 3]]).all()
+    with refused(folder, "has 'Tool', 'tool' for class 'TOOL'", "id2label"):
+        load_teacher(folder, replace(task, label_names=("TOOL", "animal", "fruit")))
+    with refused(folder, "has 'FRUIT' for class 'fruit'"):
+        load_teacher(folder, replace(task, label_names=("fruit", "Fruit", "animal")))
+    with refused(folder, "has 'animal' for class 'ANIMAL'"):
+        load_teacher(folder, replace(task, label_names=("animal", "ANIMAL", "fruit")))
 
 
 def test_classes_that_are_not_the_tasks_are_refused(task, tmp_path):

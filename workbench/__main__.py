@@ -5,6 +5,7 @@ It decides nothing itself: each command checks what was typed and hands it to th
 """
 
 import argparse
+import math
 import os
 import re
 import shutil
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     of.add_argument("--labels-per-class", metavar="N|all", type=_count, help="labels that may be read (default: 5)")
     of.add_argument("--teacher", dest="teacher_name", help="the teacher (default: the notebooks' own)")
     of.add_argument("--base-url", default=None, metavar="URL", help="where the teacher hosted:MODEL is")
+    of.add_argument("--cap", default=None, metavar="DOLLARS", type=_dollars, help="what it may cost in all")
 
     doctor = commands.add_parser("doctor", help="say what is installed, fetched, free and missing")
     doctor.set_defaults(command=_doctor)
@@ -102,6 +104,17 @@ def _count(text: str) -> int | None:
     return int(text)
 
 
+def _dollars(text: str) -> float:
+    """An amount above 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no amount of dollars: give a number above 0, such as 2.50")
+    return found
+
+
 def _replies(options: argparse.Namespace) -> int:
     from workbench.hosted import exchange
 
@@ -120,13 +133,15 @@ def _report(options: argparse.Namespace) -> int:
     check_writable(data_dir())
     _check_cache()
     flags = {name: value for name, value in vars(options).items() if name in PARAMETERS}
-    _check(flags, options.base_url)
+    _check(flags, options.base_url, options.cap)
+    if options.cap is not None:
+        os.environ["WORKBENCH_CAP"] = str(options.cap)  # which the notebooks' processes inherit
     chosen = {"budget": options.budget, "only": options.only, "update": options.update, "hide_code": options.hide_code}
     failed = report.run(flags=flags, **chosen)
     return 1 if failed else 0
 
 
-def _check(flags: dict[str, Any], base_url: str | None = None) -> None:
+def _check(flags: dict[str, Any], base_url: str | None = None, cap: float | None = None) -> None:
     """Say what is wrong with them now, not in every notebook; make paths absolute, as notebooks run elsewhere."""
     name, teacher = flags.get("task_name"), flags.get("teacher_name", "")
     if name is None and any(column in flags for column in COLUMNS):
@@ -144,9 +159,15 @@ def _check(flags: dict[str, Any], base_url: str | None = None) -> None:
             given["name"] = name
         task = load_task(**given)
     if teacher.startswith("hosted:"):
+        if bool(base_url) == ("#" in teacher):
+            raise WorkbenchError(f"The teacher {teacher} needs its place once: write hosted:MODEL and --base-url URL.")
         if base_url:
             flags["teacher_name"] = f"hosted:{base_url}#{teacher.removeprefix('hosted:')}"
         return
+    for flag, value in (("--base-url", base_url), ("--cap", cap)):
+        if value is not None:
+            raise WorkbenchError(f"{flag} is about a model behind an API, and no such teacher is given: name it, with "
+                                 f"--teacher hosted:MODEL, or leave {flag} out.")  # fmt: skip
     source = re.sub("^(finetune|answers|python):", "", teacher)
     if source and os.path.exists(source):
         flags["teacher_name"] = teacher = teacher.replace(source, str(Path(source).resolve()))

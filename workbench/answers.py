@@ -5,23 +5,39 @@ names no class is counted and never mapped to one, and a text without an answer 
 """
 
 import json
-import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from workbench.errors import WorkbenchError, reason, shown
-from workbench.soft_labels import Teacher
 from workbench.store import code_fingerprint, file_hash, fingerprint
 from workbench.tasks import Task
+from workbench.teacher import ANSWER, Teacher
 
 SURE = 0.999  # the probability of an answer that comes without any: all but certain, so that no logit is infinite
 FLOOR = 1e-6  # the least that a class gets
 EVEN = 0.01  # by how much probabilities may miss a sum of 1
+
+
+class Names:
+    """Classes by their names, as others write them: in whatever case, where that leaves one class."""
+
+    def __init__(self, names: Sequence[str]):
+        self._exact, self._folded = {name: i for i, name in enumerate(names)}, defaultdict(list)
+        for i, name in enumerate(names):
+            self._folded[name.strip().casefold()].append(i)
+
+    def alike(self, name: str) -> list[int]:
+        """The one that is named exactly so; else all that differ from it in no more than case and outer spaces."""
+        return [self._exact[name]] if name in self._exact else self._folded.get(name.strip().casefold(), [])
+
+    def find(self, name: str) -> int | None:
+        """Its number; None where it is no class, or might be several."""
+        found = self.alike(name)
+        return found[0] if len(found) == 1 else None
 
 
 class Answers(Teacher):
@@ -46,8 +62,9 @@ class Answers(Teacher):
         """
         self.path, self.label_names, self.name = path, task.label_names, f"answers of {path.stem}"
         self.unknown: Counter[str] = Counter()
-        self._index = {name.strip().casefold(): i for i, name in enumerate(task.label_names)}
+        self._names = Names(task.label_names)
         self._logits: dict[str, np.ndarray] = {}
+        self._odd_texts: set[str] = set()
         code = code_fingerprint("answers:Answers")
         self.fingerprint = fingerprint([file_hash(path, "answers:"), list(task.label_names), code])
         try:
@@ -76,27 +93,12 @@ class Answers(Teacher):
         """Whether the file answers each text, ``[N]`` bool."""
         return np.array([text.strip() in self._logits for text in texts], bool)
 
-    def answered(self, task: Task) -> Task:
-        """`task` with the texts that have an answer, in every split; a warning counts what is left out.
-
-        Raises:
-            WorkbenchError: none of the labelled or test texts has an answer.
-        """
-        parts, left_out = {}, []
-        for split in ("labelled", "unlabelled", "validation", "calibration", "test"):
-            rows = getattr(task, split)
-            known = self.has(rows["text"][:])
-            if split in ("labelled", "test") and not known.any():
-                raise WorkbenchError(
-                    f"{self.path} answers none of the {len(rows):,} {split} texts of {task.name}{self._odd()}: "
-                    "give answers to this task's texts, test texts included."
-                )
-            if not known.all():
-                left_out.append(f"{(~known).sum():,} of {len(rows):,} {split}")
-                parts[split] = rows.select(np.flatnonzero(known))
-        if left_out:
-            warnings.warn(f"{self.path} has no answer to {', '.join(left_out)} texts: left out.", stacklevel=2)
-        return replace(task, **parts)
+    def kinds(self, texts: Sequence[str]) -> list[str]:
+        """`ANSWER`, "not in the file", or "answered with no class"."""
+        return [
+            ANSWER if known else "answered with no class" if text.strip() in self._odd_texts else "not in the file"
+            for text, known in zip(texts, self.has(texts), strict=True)
+        ]
 
     def _odd(self) -> str:
         some = next(iter(self.unknown), None)
@@ -107,9 +109,10 @@ class Answers(Teacher):
             if not isinstance(row.get(column), str):
                 raise WorkbenchError(f"{where}: {column!r} is {shown(row.get(column))}: give a text and its answer.")
         answer, text = row["answer"].strip(), row["text"].strip()
-        label = self._index.get(answer.casefold())
+        label = self._names.find(answer)
         if label is None:
             self.unknown[answer] += 1
+            self._odd_texts.add(text)
             return
         given = {kind: row[kind] for kind in ("probabilities", "logprobs") if row.get(kind) not in (None, "")}
         if len(given) > 1:
@@ -137,7 +140,7 @@ class Answers(Teacher):
         total = sum(values.values())
         if not all(value >= 0 for value in values.values()) or not total <= 1 + EVEN:
             raise WorkbenchError(f"{where} are no distribution, their sum is {total:.4g}: give what the model gave.")
-        known = [(self._index.get(name.strip().casefold()), value) for name, value in values.items()]
+        known = [(self._names.find(name), value) for name, value in values.items()]
         share = np.zeros(len(self.label_names))
         for index, value in known:
             if index is not None:

@@ -12,9 +12,25 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from workbench.errors import unknown, whole
+from workbench.training import TrainConfig
 from workbench.verdicts import percent
 
 UNIFORM = 0.9  # of the largest possible entropy
+
+
+def before(
+    estimates: pd.DataFrame, rivals: Sequence[str], teacher_logits: ArrayLike, student: TrainConfig
+) -> list[str]:
+    """What is to be said before an answer on arms "distilled", "labels only" and "teacher".
+
+    Args:
+        estimates: a row an arm, of `verdicts.arm_estimates`.
+        rivals: of the teacher, such as a bag of words: arms that learnt from the same labels.
+        teacher_logits: on the transfer set, ``[N, C]``.
+        student: what the distilled one was trained with, its steps a number.
+    """
+    said = weak_teacher(estimates, rivals) + lost(estimates) + flat(teacher_logits)
+    return said + short(student.steps, student.batch_size, len(np.asarray(teacher_logits)))
 
 
 def weak_teacher(estimates: pd.DataFrame, rivals: Sequence[str], teacher: str = "teacher") -> list[str]:

@@ -5,83 +5,21 @@ texts, another draw of labels or an appended file can't pair a text with a stran
 """
 
 import hashlib
-import math
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from workbench.errors import SEED, WorkbenchError, sequence, shown, strings, unknown
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
+from workbench.teacher import Teacher, as_teacher
 
 SHARD_ROWS = 2048
 KINDS = ("logits",)
-
-
-class Teacher(ABC):
-    """Anything that scores texts: subclass it with `logits`, `label_names` and `fingerprint`, and it works everywhere.
-
-    An object with these three that is no subclass will do, too: `as_teacher` lends it the rest.
-
-    Attributes:
-        label_names: the classes, in the order of the task.
-        fingerprint: changes whenever the scores could: what is stored is found by it.
-        name: in tables and figures.
-        licence: the terms its answers come under; "" where they are not known.
-        timed: whether `logits` may be called for nothing but its time. False where a call costs money, or where there
-            is no model to call.
-    """
-
-    label_names: tuple[str, ...]
-    fingerprint: str
-    name: str = "your teacher"
-    licence: str = ""
-    timed: bool = True
-
-    @abstractmethod
-    def logits(self, texts: list[str]) -> np.ndarray:
-        """``[N, C]`` float32, columns in the order of `label_names`."""
-
-    def describe(self, texts: list[str]) -> dict[str, float]:
-        """Parameters, bytes of the weights, FLOPs of a text of median length; NaN is unknown."""
-        return dict.fromkeys(("parameters", "bytes", "flops"), math.nan)
-
-    def answered(self, task: Task) -> Task:
-        """`task` without the texts that it can't answer: all of it, unless the teacher is a file of answers."""
-        return task
-
-
-class _Lent(Teacher):
-    """Another object's scores, with what it lacks of a `Teacher`."""
-
-    def __init__(self, given: Any):
-        self.given = given
-        for name in ("label_names", "fingerprint", "name", "licence", "timed", "describe"):
-            if hasattr(given, name):
-                setattr(self, name, getattr(given, name))
-
-    def logits(self, texts: list[str]) -> np.ndarray:
-        return self.given.logits(texts)
-
-
-def as_teacher(given: Any) -> Teacher:
-    """`given`, or what has the three parts of a `Teacher` as one.
-
-    Raises:
-        WorkbenchError: it lacks one of them.
-    """
-    if isinstance(given, Teacher):
-        return given
-    if absent := [name for name in ("logits", "label_names", "fingerprint") if not hasattr(given, name)]:
-        what = "a teacher's logits, label_names and fingerprint"
-        raise WorkbenchError(f"{shown(given)} has no {absent[0]!r}: give {what}.")
-    return _Lent(given)
 
 
 def row_ids(texts: Sequence[str]) -> np.ndarray:
@@ -238,7 +176,7 @@ def soft_labels(
     Shards of `SHARD_ROWS` rows are written one by one, so that a killed run loses at most one shard.
 
     Args:
-        teacher: see `Teacher`.
+        teacher: see `workbench.teacher`.
         task: whose transfer set is labelled.
         kind: only ``"logits"``: float32, from which every temperature and loss is exact.
         texts: label these instead.

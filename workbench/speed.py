@@ -75,6 +75,11 @@ def measure(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("arm")
 
 
+def timed_texts(repeats: int = 30, batch_size: int = 64) -> int:
+    """How many texts `measure` asks of each arm, to say so beforehand."""
+    return (whole("repeats", repeats) + WARM_UP) * (1 + whole("batch_size", batch_size))
+
+
 def footprint(arms: Mapping[str, Path | str], texts: Sequence[str], *, repeats: int = 3) -> pd.DataFrame:
     """What an arm costs a fresh process: time to the first answer, memory, bytes on disk.
 

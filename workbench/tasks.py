@@ -44,6 +44,7 @@ TASKS = ("voice-commands", "csv:<path>", "hub:<dataset>[/<config>]")
 # reads the same string. A tokenizer's own separator differs from model to model.
 PAIR = " || "
 ROWS = 10_000  # read at a time
+_OWN_SPLIT = " split"  # the column that says in which split of a data set a row stood
 WHOLE = Number(whole=True)
 PER_CLASS = Number(1, whole=True, optional=True)
 FOLD = Number(0, FOLDS - 1, whole=True)
@@ -145,7 +146,7 @@ class Columns:
         label: the column of labels; rows where it is empty are unlabelled.
         group: the column of near copies that must not be torn apart by a split.
         split: the column that says of each row ``train``, ``validation``, ``calibration`` or ``test``; what is not
-            there is held out of the training rows. A data set of the hub has splits of its own instead.
+            there is held out of the training rows. Not for a data set of the hub that has splits of its own.
         out_of_scope: the label of rows that belong to no class: they become the split of that name.
     """
 
@@ -193,12 +194,13 @@ class Columns:
 
 def load_task(
     name: str = "voice-commands",
+    columns: Columns | None = None,
     *,
     labels_per_class: int | None = 5,
     label_draw: int = 0,
     fold: int = 0,
     store: Store | None = None,
-    **columns: Any,
+    **named: Any,
 ) -> Task:
     """Load a task.
 
@@ -207,13 +209,14 @@ def load_task(
             an owner, two are ``owner/name``, three ``owner/name/config``. A path of a folder (with data files, or made
             by ``save_to_disk``) works as a dataset's name does. Its own test and validation splits are kept;
             what it lacks is held out of its training rows, as from a CSV. Its rows without a label are unlabelled.
+        columns: of a file or data set; ``text``, ``label`` and no groups unless they are named.
         labels_per_class: how many training rows of each class keep their label (≥ 1); the others are the
             unlabelled rest of the transfer set. None keeps every label. A class with fewer rows gives them all.
         label_draw: seed of the draw of those rows.
         fold: 0, 1 or 2: which third of the groups is tested (see `Task`). Data with a test split of its own, or with a
             class too small to be tested in turn, has fold 0 only.
         store: where the sampled task is kept.
-        columns: see `Columns`; ``text``, ``label`` and no groups unless they are named.
+        named: fields of `Columns`, which go before those of `columns`, such as ``text="question"``.
 
     Raises:
         WorkbenchError: unknown task, unreadable file or dataset, missing column, empty or missing cells, several
@@ -224,7 +227,9 @@ def load_task(
     """
     labels_per_class = PER_CLASS.check("labels_per_class", labels_per_class)
     label_draw, fold = WHOLE.check("label_draw", label_draw), FOLD.check("fold", fold)
-    named = Columns(**columns)
+    if not isinstance(columns, Columns | None):
+        raise WorkbenchError(f"columns is {shown(columns)}: give Columns, or name them: text, label, group, split.")
+    columns = replace(columns or Columns(), **named)
     check_name("task", name)
     if name in ("csv:", "hub:"):
         raise WorkbenchError(f"The task {name!r} names nothing: write {TASKS[1]} or {TASKS[2]}.")
@@ -235,10 +240,10 @@ def load_task(
         path = Path(name.removeprefix("csv:"))
         digest = file_hash(path, "csv:")[:12]
         title, licence, source = path.stem, "yours", f"{path.name} (sha256 {digest})"
-        names, rows, available = _divide(path, *_read_csv(path, named), named, fold)
+        names, rows, available = _divide(path, *_read_csv(path, columns), columns, fold)
     elif name.startswith("hub:"):
-        title, source, licence, *read = _read_hub(name.removeprefix("hub:"), named)
-        names, rows, available = _divide(title, *read, named, fold)
+        title, source, licence, *read = _read_hub(name.removeprefix("hub:"), columns)
+        names, rows, available = _divide(title, *read, columns, fold)
     else:
         raise unknown("task", name, TASKS)
 
@@ -335,11 +340,12 @@ def _read_csv(path: Path, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
     return frame, names
 
 
-def _named_splits(path: Path, cells: pd.Series) -> pd.Series:
-    named = cells.str.lower().replace({"val": "validation", "valid": "validation", "dev": "validation"})
+def _named_splits(where: object, cells: pd.Series) -> pd.Series:
+    named = cells.astype(str).str.strip().str.lower()
+    named = named.replace({"val": "validation", "valid": "validation", "dev": "validation"})
     if odd := sorted(set(named) - {"train", *HELD_OUT}):
         raise WorkbenchError(
-            f"{path}: column {cells.name!r} names the split {odd[0]!r}: write train, validation, calibration or test."
+            f"{where}: column {cells.name!r} names the split {odd[0]!r}: write train, validation, calibration or test."
         )
     return named
 
@@ -507,7 +513,10 @@ def _read_hub(name: str, columns: Columns) -> tuple[str, str, str, pd.DataFrame,
     source = f"{title}{f' at {commit[1][:12]}' if commit else ''}, by datasets.load_dataset"
 
     features = found["train"].features
-    columns = replace(columns, split=None)  # it has splits of its own
+    if columns.split and len(used) > 1:
+        raise WorkbenchError(
+            f"{title} has splits of its own ({', '.join(map(repr, used))}): leave the column of splits out (--split)."
+        )
     wanted, texts = columns.among(title, list(features)), columns.texts(list(features))
     label, group = columns.label, columns.group
     kind = getattr(features[label], "dtype", None)
@@ -519,7 +528,7 @@ def _read_hub(name: str, columns: Columns) -> tuple[str, str, str, pd.DataFrame,
         if getattr(features[column], "dtype", None) not in ("string", "large_string"):
             raise WorkbenchError(f"{title}: column {column!r} holds no texts: name a column of strings with --text.")
     try:
-        tables = [_frame(found[split].select_columns(wanted)).assign(split=split) for split in used]
+        tables = [_frame(found[split].select_columns(wanted)).assign(**{_OWN_SPLIT: split}) for split in used]
     except Exception as error:  # files are read only now
         raise WorkbenchError(f"{title} can't be read ({_reason(error)}): make its files again.") from None
     table = pd.concat(tables, ignore_index=True)
@@ -527,7 +536,11 @@ def _read_hub(name: str, columns: Columns) -> tuple[str, str, str, pd.DataFrame,
     if group and table[group].isna().any():
         raise WorkbenchError(f"{title}: column {group!r} is empty in {table[group].isna().sum()} rows: fill it in.")
 
-    frame = _rows(table, texts, labels, group).assign(split=table["split"].replace("unsupervised", "train"))
+    if columns.split:
+        split = _named_splits(title, table[columns.split])
+    else:
+        split = table[_OWN_SPLIT].replace("unsupervised", "train")
+    frame = _rows(table, texts, labels, group).assign(split=split)
     blank = frame["text"].isna() | (frame["text"].str.strip() == "")
     frame = _leave_out(title, frame, blank, "without a text")
     return title, source, info.license or "see its dataset card", frame, names

@@ -1,4 +1,4 @@
-"""Teachers: from a bag of words to a language model, each a `soft_labels.Teacher`.
+"""Teachers: from a bag of words to a language model, each a `workbench.teacher.Teacher`.
 
 `load_teacher` knows four by name and chooses among three (``"auto"``), takes any sequence classifier by hub name or
 path, fine-tunes any encoder, reads what a model elsewhere has answered (`answers`), and takes a teacher of your own.
@@ -23,12 +23,13 @@ from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoTokenizer
 
 from workbench import reading, students, weights
-from workbench.answers import Answers
+from workbench.answers import Answers, Names
 from workbench.errors import MANY, TEMPERATURE, WorkbenchError, reason, unknown
-from workbench.soft_labels import SoftLabels, Teacher, as_teacher
+from workbench.soft_labels import SoftLabels
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
-from workbench.training import Job, Run, TrainConfig, choose_device, find_run, train
+from workbench.teacher import Teacher, as_teacher
+from workbench.training import Epochs, Job, Run, TrainConfig, choose_device, find_run, train
 from workbench.verdicts import Results, arm_estimates
 
 MINILM = "all-MiniLM-L6-v2"
@@ -38,7 +39,7 @@ FINETUNE = TrainConfig(
     student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, eval_every=MANY,
     keep="last",
 )  # fmt: skip
-EPOCHS, MOST = 8, 1500  # over the labelled rows; steps
+FINETUNE_STEPS = Epochs(8, FINETUNE.steps, 1500)  # over the labelled rows
 # Of any other encoder, by hub name or path: the usual rate, and steps enough for few labels of many classes.
 FINETUNE_ANY = replace(FINETUNE, steps=500, batch_size=16, learning_rate=5e-5)
 
@@ -297,14 +298,13 @@ def _own(path: Path, task: Task) -> Teacher:
 
 
 def finetune(task: Task, config: TrainConfig | None = None) -> TrainConfig:
-    """What a fine-tuned teacher of `task` is trained with: `EPOCHS` over the labelled rows, up to `MOST` steps.
+    """What a fine-tuned teacher of `task` is trained with: `FINETUNE_STEPS` of the labelled rows.
 
     Never fewer steps than the config has (`FINETUNE` if None). A hundred are eight epochs of 95 rows, but three of 265
     rows of 53 classes, where they reach 38 % and eight epochs 49 % (`tests/benchmarks/steps.py`).
     """
     config = config or FINETUNE
-    steps = min(MOST, round(EPOCHS * len(task.labelled) / config.batch_size))
-    return replace(config, steps=max(config.steps, steps))
+    return replace(config, steps=max(config.steps, FINETUNE_STEPS.steps(len(task.labelled), config.batch_size)))
 
 
 def from_run(run: Run, task: Task, name: str) -> Classifier:
@@ -372,12 +372,15 @@ def _head_fingerprint(code: str, start: str, task: Task, inverse_regularisation:
 
 def _match_classes(name: str, id2label: dict[int, str], label_names: tuple[str, ...]) -> list[int]:
     """The model's column of each class of the task."""
-    theirs = {text.lower(): i for i, text in id2label.items()}
-    if all(label.lower() in theirs for label in label_names):
-        return [theirs[label.lower()] for label in label_names]
-    absent = next(label for label in label_names if label.lower() not in theirs)
-    raise WorkbenchError(
-        f"Teacher {name} has no class {absent!r}; it has {', '.join(map(repr, list(id2label.values())[:8]))}: rename "
-        "the task's labels or the model's id2label so that they agree."
-    )
-
+    named = [id2label[i] for i in sorted(id2label)]
+    theirs, ours, columns = Names(named), Names(label_names), []
+    for i, label in enumerate(label_names):
+        alike = theirs.alike(label)
+        if len(alike) != 1 or ours.find(named[alike[0]]) != i:  # none, several, or one that is another class's, too
+            some = ", ".join(repr(named[j]) for j in alike or range(min(len(named), 8)))
+            why = f"has {some} for class {label!r}" if alike else f"has no class {label!r}; it has {some}"
+            raise WorkbenchError(
+                f"Teacher {name} {why}: rename the task's labels or the model's id2label so that they agree."
+            )
+        columns += alike
+    return columns

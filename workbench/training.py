@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, singledispatch
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,6 @@ from workbench.turns import Own
 KEPT = 50_000  # texts whose token ids outlive a run
 LONGEST_SMALL = 25_000  # tokens: its tokenizer counts to 100,000 characters
 AUTO = "auto"
-EPOCHS, FEWEST, MOST = 6, 300, 3000
 _COUNT = Number(1, MANY, whole=True, unit="steps")
 
 
@@ -202,12 +201,29 @@ class Job:
         return kind
 
 
+class Epochs(NamedTuple):
+    """A rule for optimizer steps: so many epochs over the rows, to the nearest `to`, from `fewest` to `most` steps."""
+
+    count: int
+    fewest: int
+    most: int
+    to: int = 1
+
+    def steps(self, rows: int, batch_size: int) -> int:
+        """Of so many rows, so many at a time."""
+        steps = round(self.count * rows / batch_size / self.to) * self.to
+        return min(max(steps, self.fewest), self.most)
+
+
+STUDENT_STEPS = Epochs(6, 300, 3000, to=100)  # over the transfer set
+
+
 def auto_steps(task: AnyTask, config: TrainConfig) -> int:
     """Optimizer steps of a student of `task`: the config's if they are a number, else by one rule.
 
-    `EPOCHS` over the transfer set, from `FEWEST` to `MOST` steps, to the nearest hundred: with few texts a student
-    needs steps rather than epochs, with many less than an epoch brings it near its teacher. Students of labels only
-    take as many as those they are compared with. tests/benchmarks/steps.py says what it was measured on.
+    `STUDENT_STEPS` of the transfer set: with few texts a student needs steps rather than epochs, with many less than
+    an epoch brings it near its teacher. Students of labels only take as many as those they are compared with.
+    tests/benchmarks/steps.py says what it was measured on.
 
     Raises:
         WorkbenchError: a task that is no `Task` has no such rule.
@@ -216,8 +232,7 @@ def auto_steps(task: AnyTask, config: TrainConfig) -> int:
         return config.steps
     if not isinstance(task, Task):
         raise WorkbenchError(f"steps is {AUTO!r}, but {shown(task)} has no rule for it: give a number of steps.")
-    rows = len(task.labelled) + len(task.unlabelled)
-    return min(max(round(EPOCHS * rows / config.batch_size / 100) * 100, FEWEST), MOST)
+    return STUDENT_STEPS.steps(len(task.labelled) + len(task.unlabelled), config.batch_size)
 
 
 class Distiller(nn.Module):

@@ -20,8 +20,8 @@ from scipy.special import log_softmax
 
 from workbench import weights
 from workbench.errors import Number, WorkbenchError, unknown, whole
-from workbench.soft_labels import Teacher
 from workbench.tasks import load_task
+from workbench.teacher import Teacher
 from workbench.teachers import load_teacher
 
 FAULTS = {

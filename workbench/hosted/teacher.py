@@ -11,21 +11,22 @@ import os
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from workbench.answers import FLOOR, SURE
+from workbench.answers import FLOOR, SURE, Names
 from workbench.errors import Choice, WorkbenchError, shown, unknown, whole
 from workbench.hosted.endpoint import Endpoint, Request
 from workbench.hosted.pilot import Access, probe
 from workbench.hosted.replies import Reply, Said, read
-from workbench.soft_labels import SoftLabels, Teacher, soft_labels
+from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
+from workbench.teacher import Teacher, in_words
 
 ACCESS = ("logprobs", "repeats", "hard")
 LETTERS = string.ascii_uppercase
@@ -117,16 +118,20 @@ class Hosted(Teacher):
         """Log-probabilities ``[N, C]``.
 
         Raises:
-            WorkbenchError: texts without an answer; `label` takes them out of a task.
+            WorkbenchError: texts without an answer; `answered` takes them out of a task.
         """
         labels = self.read(texts)
         if odd := Counter(kind for kind in labels.kinds if kind != "answer"):
             first = next(text for text, kind in zip(texts, labels.kinds, strict=True) if kind != "answer")
             raise WorkbenchError(
-                f"{self.name} answered {len(texts) - odd.total():,} of {len(texts):,} texts ({_words(odd)}), not "
-                f"{shown(first)}: workbench.hosted.teacher.label narrows a task to those that it answers."
+                f"{self.name} answered {len(texts) - odd.total():,} of {len(texts):,} texts ({in_words(odd)}), not "
+                f"{shown(first)}: its answered(task) narrows a task to those that it answers."
             )
         return labels.logits
+
+    def kinds(self, texts: Sequence[str]) -> list[str]:
+        """What each reply is, see `Labels`; what isn't answered yet is asked, and what was no answer isn't again."""
+        return self.read(texts).kinds
 
     def repeatability(self, texts: Sequence[str], rows: int = 20) -> dict[str, float]:
         """The first `rows` texts asked twice: rows answered both times, equal answers, the largest gap in nats."""
@@ -161,11 +166,11 @@ class Hosted(Teacher):
     def _class(self, text: str) -> int | None:
         """By its letters or its name."""
         told = text.strip().rstrip(".").strip()
-        return self.codes.get(told.replace("-", ""), self._names.get(told.casefold()))
+        return self.codes.get(told.replace("-", ""), self._names.find(told))
 
     @cached_property
-    def _names(self) -> dict[str, int]:
-        return {name.strip().casefold(): i for i, name in enumerate(self.label_names)}
+    def _names(self) -> Names:
+        return Names(self.label_names)
 
     def _distribution(self, said: Said) -> tuple[np.ndarray, float]:
         """Of the letters' log-probabilities; past 26 classes the second letter's are known of one group only.
@@ -308,7 +313,8 @@ def label(
     read_ = teacher.read(texts, again=again)
     kinds = Counter(read_.kinds)
     if not kinds["answer"]:
-        raise WorkbenchError(f"{teacher.name} answers none of {len(texts):,} texts ({_words(kinds)}): see its replies.")
+        odd = in_words(kinds)
+        raise WorkbenchError(f"{teacher.name} answers none of {len(texts):,} texts ({odd}): see its replies.")
     known = {
         "access": teacher.access, **{f"probe {name}": value for name, value in asdict(teacher.found).items()},
         "repeatability": teacher.repeatability(texts), "rows": dict(kinds),
@@ -316,12 +322,7 @@ def label(
         "dollars": teacher.endpoint.charged(), "price": str(teacher.endpoint.known_price),
         "retires": teacher.endpoint.known_price.retires,
     }  # fmt: skip
-    if odd := kinds.total() - kinds["answer"]:
-        good = np.array([kind == "answer" for kind in read_.kinds])
-        cut = len(task.labelled)
-        parts = {"labelled": task.labelled.select(np.flatnonzero(good[:cut])),
-                 "unlabelled": task.unlabelled.select(np.flatnonzero(good[cut:]))}  # fmt: skip
-        task = replace(task, **parts, source=f"{task.source}; without {odd:,} texts that {teacher.name} did not answer")
+    task, _ = teacher.narrowed(task, ["labelled", "unlabelled"])  # `known` counts what is left out
     labels = soft_labels(teacher, task, store=store)
 
     def build(folder: Path) -> dict:
@@ -331,7 +332,3 @@ def label(
     inputs = {"teacher": teacher.fingerprint, "task": task.fingerprint, "known": json.dumps(known, sort_keys=True)}
     (store or Store()).make("hosted_labels", inputs, build)
     return task, labels, known
-
-
-def _words(kinds: Counter) -> str:
-    return ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if kind != "answer")

@@ -7,10 +7,12 @@
 import random
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, NamedTuple
 
-from workbench.errors import SEED, WorkbenchError, whole
+from workbench.errors import SEED, WorkbenchError, shown, unknown, whole
 from workbench.hosted.endpoint import Endpoint, Request
+from workbench.hosted.prices import Price
 from workbench.store import code_fingerprint, fingerprint
 from workbench.tasks import Task
 
@@ -49,6 +51,21 @@ class Writer:
             text = f"<think>\n{said.reasoning.strip()}\n</think>\n{said.text}" if said.reasoning else said.text
             written.append(Written(text, reply.tokens_out or 0, said.kind == "answer"))
         return written
+
+
+def behind(model: str, base_url: str, *, price: Sequence[float] | Price | None = None, **options: Any) -> Writer:
+    """A `Writer` by what a notebook's parameters can say: an `Endpoint`'s attributes, the price as two numbers.
+
+    Raises:
+        WorkbenchError: no price of two numbers, an option that no `Endpoint` has, or what it refuses.
+    """
+    if odd := set(options) - {field.name for field in fields(Endpoint)}:
+        raise unknown("option of an endpoint", min(odd), [field.name for field in fields(Endpoint)])
+    if isinstance(price, Sequence):
+        if len(price) != 2:
+            raise WorkbenchError(f"price is {shown(price)}: give dollars for a million tokens read, and written.")
+        price = Price(*price)
+    return Writer(Endpoint(base_url, model, price=price, **options))
 
 
 def write_texts(

@@ -6,11 +6,13 @@ A **writer** is anything with a `fingerprint` and `write`. `Local` runs a causal
 `workbench.language.lessons`, where a `trace_task` of such texts teaches a student.
 """
 
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -21,7 +23,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from workbench import reading, students, weights
-from workbench.errors import Number, Text, WorkbenchError, sequence, setting, settle, shown, whole
+from workbench.errors import Number, Text, WorkbenchError, sequence, setting, settle, shown, unknown, whole
 from workbench.language import causal
 from workbench.language.causal import Sampling
 from workbench.language.problems import Problem, TraceTask, Verdict, verify
@@ -156,6 +158,35 @@ class VLLM:
             Written(_opened(prompt, out.text), len(out.token_ids), out.finish_reason == "stop")
             for prompt, out in zip(prompts, outputs, strict=True)
         ]
+
+
+ENGINES = {
+    "local": "a causal language model of transformers, run here",
+    "vllm": "the same under vLLM, on a GPU",
+    "endpoint": "a model behind an OpenAI-compatible API; base_url says where, cap what it may cost",
+}
+
+
+def writer(engine: str, model: str, **options: object) -> Writer:
+    """Who writes, by the name of an engine in `ENGINES`.
+
+    Args:
+        engine: ``"local"``, ``"vllm"`` or ``"endpoint"``.
+        model: a hub name or a folder; of an endpoint what it calls the model.
+        options: of `Local`, `VLLM` or `workbench.hosted.endpoint.Endpoint`, whose price may be a pair: dollars for a
+            million tokens read, and written.
+
+    Raises:
+        WorkbenchError: no such engine, or an option that it lacks or needs.
+    """
+    if not isinstance(engine, str) or engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    kind = Local if engine == "local" else VLLM if engine == "vllm" else import_module("workbench.hosted.writer").behind
+    try:
+        inspect.signature(kind).bind(model, **options)
+    except TypeError as error:
+        raise WorkbenchError(f"The engine {engine} can't take these options ({error}): see its options.") from None
+    return kind(model, **options)
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, question: str) -> str:

@@ -13,9 +13,9 @@ import torch
 
 from workbench import reading, students, weights
 from workbench.language.causal import load_causal
-from workbench.soft_labels import Teacher
 from workbench.store import code_fingerprint, fingerprint
 from workbench.tasks import Task
+from workbench.teacher import Teacher
 
 SMOLLM = "SmolLM2-135M-Instruct"
 

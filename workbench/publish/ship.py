@@ -24,9 +24,10 @@ from workbench.errors import WorkbenchError, number, reason
 from workbench.escape import markdown, yaml
 from workbench.publish.notebook import content, markdown_table
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
-from workbench.soft_labels import KINDS, Teacher, soft_labels
+from workbench.soft_labels import KINDS, soft_labels
 from workbench.store import Entry, Store
 from workbench.tasks import Task
+from workbench.teacher import Teacher
 from workbench.training import Run, TrainConfig
 from workbench.verdicts import SMALLEST_STRATUM, Results, arm_estimates, by_slice
 
