@@ -6,13 +6,14 @@ texts, another draw of labels or an appended file can't pair a text with a stran
 
 import hashlib
 import math
+import re
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class _Lent(Teacher):
 
     def __init__(self, given: Any):
         self.given = given
-        for name in ("label_names", "fingerprint", "name", "licence", "timed", "describe"):
+        for name in ("label_names", "fingerprint", "name", "licence", "timed", "describe", "endpoint", "authors"):
             if hasattr(given, name):
                 setattr(self, name, getattr(given, name))
 
@@ -82,6 +83,37 @@ def as_teacher(given: Any) -> Teacher:
         what = "a teacher's logits, label_names and fingerprint"
         raise WorkbenchError(f"{shown(given)} has no {absent[0]!r}: give {what}.")
     return _Lent(given)
+
+
+class Author(NamedTuple):
+    """Who wrote part of what a student learns from, and so has terms: `workbench.hosted.terms` looks them up.
+
+    `place`: the URL of the API that was asked, "" for weights at hand; `licence`: of the weights, "" if not known.
+    """
+
+    name: str
+    place: str = ""
+    licence: str = ""
+
+
+WRITTEN_BY = re.compile(r"transfer set: written by ([^;]+?)(?: at (https?://[^;\s]+))?(?:;|$)")  # a task's source
+
+
+def authors(teacher: Teacher, task: Task | None = None) -> list[Author]:
+    """Everyone who wrote part of the labels or, of a task's transfer set, the texts: the teacher, and who else.
+
+    A teacher made of several models, or whose answers a judge sifts, has them all in an attribute ``authors``.
+    """
+    place = getattr(getattr(teacher, "endpoint", None), "base_url", "")
+    own = [Author(teacher.name, place, teacher.licence)]
+    texts = [Author(name, place) for name, place in WRITTEN_BY.findall(task.source if task else "")]
+    return list(dict.fromkeys([*getattr(teacher, "authors", own), *texts]))
+
+
+def recorded_authors(labels: "SoftLabels", task: Task, *, store: Store | None = None) -> list[Author]:
+    """The `authors` of stored labels of a task's transfer set, as recorded when it was labelled; none if it wasn't."""
+    entry = (store or Store()).find("authors", {"labels": labels.fingerprint, "task": task.fingerprint})
+    return [Author(**one) for one in entry.record["authors"]] if entry else []
 
 
 def row_ids(texts: Sequence[str]) -> np.ndarray:
@@ -235,7 +267,8 @@ def soft_labels(
 ) -> SoftLabels:
     """Label the transfer set, or `texts`, once: rows already stored for this teacher are not asked again.
 
-    Shards of `SHARD_ROWS` rows are written one by one, so that a killed run loses at most one shard.
+    Shards of `SHARD_ROWS` rows are written one by one, so that a killed run loses at most one shard. Beside those of a
+    transfer set stands who wrote it (`recorded_authors`).
 
     Args:
         teacher: see `Teacher`.
@@ -270,6 +303,10 @@ def soft_labels(
 
     inputs = {"teacher": teacher.fingerprint, "kind": kind}
     labels.fill(row_ids(wanted), label, inputs, size=SHARD_ROWS, progress=progress)
+    if texts is None:
+        about = {"labels": labels.fingerprint, "task": task.fingerprint}
+        wrote = [author._asdict() for author in authors(teacher, task)]
+        (store or Store()).make("authors", about, lambda folder: {"authors": wrote})
     return labels
 
 
@@ -353,7 +390,9 @@ def derive(labels: SoftLabels, task: Task, control: str, *, store: Store | None 
     rows = hashlib.sha256(row_ids(texts).tobytes()).hexdigest()
     key = fingerprint([labels.fingerprint, control, rows, code_fingerprint("soft_labels:CONTROLS")])
     name = f"{labels.teacher_name}, {control}"
-    return soft_labels(_Given(name, task.label_names, key, dict(zip(texts, changed, strict=True))), task, store=store)
+    wrote = recorded_authors(labels, task, store=store) or [Author(labels.teacher_name)]
+    table = dict(zip(texts, changed, strict=True))
+    return soft_labels(_Given(name, task.label_names, key, table, wrote), task, store=store)
 
 
 @dataclass(frozen=True)
@@ -364,6 +403,7 @@ class _Given:
     label_names: tuple[str, ...]
     fingerprint: str
     table: dict[str, np.ndarray]
+    authors: list[Author]
 
     def logits(self, texts: list[str]) -> np.ndarray:
         return np.stack([self.table[text] for text in texts])
