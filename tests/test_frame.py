@@ -25,7 +25,8 @@ CORE = (
     "reading students soft_labels answers training teachers sweeps speed"
 ).split()
 WINGS = {
-    "hosted": "tables prices economics hosts terms cascade replies batch exchange endpoint pilot teacher writer serve",
+    "hosted": "tables prices economics hosts terms defences cascade replies batch exchange endpoint pilot teacher "
+    "writer serve",
     "language": "blocks problems fused causal texts labels traces lessons zero_shot",
     "show": "style figures widgets money training_panel panels",
     "publish": "notebook onnx ship report serve",

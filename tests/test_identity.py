@@ -82,7 +82,8 @@ LOADED = {  # what begins with a model or a tokenizer that is loaded
 }  # fmt: skip
 # Whose keys move when every definition of a module is another one. Modules that are not listed: none.
 MODULES = {
-    "answers": {"answers.Answers", "teacher.Hosted"},
+    "answers": {"answers.Answers", "teacher.Hosted", "defences.Defended"},
+    "hosted.defences": {"defences.Defended"},
     "hosted.replies": {"teacher.Hosted"},
     "hosted.teacher": {"teacher.Hosted"},
     "hosted.writer": {"writer.Writer"},
@@ -100,7 +101,7 @@ MODULES = {
     "students": LOADED - {"teachers.FrozenProbe"},
     "language.problems": {"traces.sample", TRACES},
     "soft_labels": {"soft_labels.derive", "labels._fill", "answers.Answers", "zero_shot.ZeroShot",
-                    "teacher.Hosted", SCORES, *TEACHERS},
+                    "teacher.Hosted", "defences.Defended", SCORES, *TEACHERS},
     "teachers": {SCORES, *TEACHERS},
     "language.zero_shot": {"zero_shot.ZeroShot"},
     "language.blocks": {"blocks.load_text", "labels._fill", TEXT},
