@@ -101,7 +101,8 @@ def test_the_answer_is_a_sentence_with_its_reason(teacher, use, student, verdict
 
 def test_the_same_weights_change_verdict_with_the_route_and_owe_both():
     both = ask(f"hosted:https://api.together.xyz/v1#{LLAMA}", "published").obligations
-    assert both["name_prefix"] == "Llama" and "Together" in both["condition"]
+    assert both["name_prefix"] == "Llama" and "Together" in both["condition"] and "700 million" in both["condition"]
+    assert ask("qwen").row == "qwen" and ask("hosted:https://vendor.com/v1#qwen").verdict == "not known"
 
 
 def test_a_reading_grows_old():
@@ -164,6 +165,8 @@ BAD = {
     "another field": ({"price": 3}, "use the fields of Row"),
     "an obligation that is none": ({"obligations": {"dance": "daily"}}, "the obligation 'dance' is unknown"),
     "quotes in no list": ({"quotes": "all of it"}, "quotes is 'all of it'"),
+    "an obligation in no words": ({"obligations": {"condition": True}}, "obligations[0] is True"),
+    "a year for a day": ({"seen": 2026}, "seen is 2026: give a text"),
     "no teacher": ({"teacher": None}, "teacher is None"),
     "verdicts in a list": ({"verdicts": ["allowed"]}, "verdicts is ['allowed']: give a mapping"),
 }

@@ -8,7 +8,7 @@ that a record holds (`workbench.soft_labels.Author`): no key of anything stored 
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -78,6 +78,10 @@ class Row:
                 raise WorkbenchError(f"{name} is {shown(getattr(self, name))}: give a mapping.")
         for name in ("quotes", "models", "places", "licences"):
             strings(name, getattr(self, name))
+        strings("obligations", self.obligations.values())
+        for name in ("clause", "licence", "url", "text_date", "seen", "retires"):
+            if not isinstance(getattr(self, name), str):
+                raise WorkbenchError(f"{name} is {shown(getattr(self, name))}: give a text.")
         if set(self.verdicts) != set(COLUMNS) or set(self.verdicts.values()) - {*VERDICTS, PASSED_ON}:
             what = f"{', '.join(COLUMNS)}, each {', '.join(VERDICTS)} or {PASSED_ON}"
             raise WorkbenchError(f"verdicts are {shown(dict(self.verdicts))}: give {what}.")
@@ -190,8 +194,8 @@ def _authors(teacher: Teacher | Author | str) -> list[Author]:
 def _look_up(author: Author, rows: Sequence[Row], column: str, today: date | None) -> Terms:
     """By name, by the API's address, by the model's name, by its licence: the first that is known."""
     about = (author.name, column, today)
-    for row in rows:
-        if row.name in (author.name, author.licence):
+    for row in rows:  # a model behind an API may be called as a row is
+        if row.name == author.licence or (row.name == author.name and not author.place):
             return _say(row, *about)
     host = urlsplit(author.place).hostname or ""
     at_hand = not host or _own_machine(host)
@@ -206,8 +210,10 @@ def _look_up(author: Author, rows: Sequence[Row], column: str, today: date | Non
         return model
     door = _say(doors[0], *about)
     first = model if doors[0].verdicts[column] == PASSED_ON else _strictest([model, door])
-    both = {**model.obligations, **door.obligations} if first.verdict == "allowed if" else first.obligations
-    return Terms(**{**vars(first), "obligations": both, "old": model.old or door.old})
+    owed = first.obligations
+    if first.verdict == "allowed if":
+        owed = {kind: "; ".join(demands) for kind, demands in obligations([model, door]).items()}
+    return replace(first, obligations=owed, old=model.old or door.old)
 
 
 def _own_machine(host: str) -> bool:
