@@ -51,7 +51,7 @@ def test_the_file_in_the_data_folder_wins_then_the_repositorys_then_the_package(
 
 
 def test_every_price_of_the_repository_has_a_source_and_a_date():
-    entries = yaml.safe_load((prices.Path(prices.__file__).parents[2] / prices.FILE).read_text(encoding="utf-8"))
+    entries = yaml.safe_load(prices.files()[1].read_text(encoding="utf-8"))
     assert entries and all({"source", "date"} <= entry.keys() for entry in entries)
 
 

@@ -85,7 +85,8 @@ LOADED = {  # what begins with a model or a tokenizer that is loaded
 }  # fmt: skip
 # Whose keys move when every definition of a module is another one. Modules that are not listed: none.
 MODULES = {
-    "answers": {"answers.Answers", "teacher.Hosted", "teachers.Classifier", SCORES},
+    "answers": {"answers.Answers", "teacher.Hosted", "teachers.Classifier", "defences.Defended", SCORES},
+    "hosted.defences": {"defences.Defended"},
     "hosted.replies": {"teacher.Hosted"},
     "hosted.teacher": {"teacher.Hosted"},
     "hosted.writer": {"writer.Writer"},

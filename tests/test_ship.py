@@ -1,5 +1,6 @@
 """A shipped student: a folder that answers by itself, with a card that says what it is."""
 
+import html
 import json
 import re
 import subprocess
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from refusal import refused
 from tiny import make_task
 from transformers import pipeline
 
@@ -16,10 +18,12 @@ from workbench import metrics, reading, students
 from workbench.errors import WorkbenchError
 from workbench.publish import ship
 from workbench.publish.onnx import OnnxClassifier
+from workbench.teacher import Author
 from workbench.teachers import BagOfWords
 
 pytestmark = pytest.mark.slow
 SPLITS = ("calibration", "test", "out_of_scope")
+LLAMA, GPT = Author("meta-llama/Llama-3.3-70B-Instruct"), Author("gpt-6", "https://api.openai.com/v1")
 LONG = "the cat near a dog and apple " * 3000
 
 
@@ -131,21 +135,101 @@ def test_it_is_refused_with_another_task_or_teacher_or_without_terms(made, tmp_p
     assert "already there" in sent("old")
 
 
-def test_nothing_is_sent_unless_asked(made, monkeypatch):
-    calls = []
+TERMS = """## Terms
 
-    class Api:
-        def create_repo(self, name, **options):
-            calls.append(("create", name, options))
+Of all who wrote part of its labels, its texts or the weights that it starts from. NO ADVICE
 
-        def upload_folder(self, **options):
-            calls.append(("upload", options["repo_id"], options["folder_path"]))
-            return "https://hub/me/student"
+- meta-llama/Llama-3.3-70B-Instruct, for a classifier that is passed on: allowed if (name prefix: Llama; notice: Built \
+with Llama, and a copy of the licence, where the Llama Materials are part of what is passed on; use policy: Meta's \
+Acceptable Use Policy; condition: a licence of one's own above 700 million monthly users at its release), by Licence \
+§1.b.i: “If you use the Llama Materials or any outputs or results of the Llama Materials to create, train, fine tune, \
+or otherwise improve an AI model, which is distributed or made available, you shall also include “Llama” at the \
+beginning of any such AI model name” (https://github.com/meta-llama/llama-models/blob/a9c89c4/models/llama3_1/LICENSE, \
+seen 2025-07-15, maker's file @a9c89c4).
+- gpt-6, for a classifier that is passed on: forbidden (permission: of OpenAI), by Services Agreement §3.3(e) and the \
+definition of a Permitted Exception: “except for a Permitted Exception, use Output to develop artificial intelligence \
+models that compete with OpenAI's products and services” and “develop artificial intelligence models primarily \
+intended to categorize, classify, or organize data (e.g., embeddings or classifiers), if these models are not \
+distributed or made commercially available to third parties” \
+(https://github.com/OpenTermsArchive/genai-eu-versions/blob/b0f901f/ChatGPT/Commercial%20Terms.md, text of \
+2026-01-01, seen 2026-08-22, archive @b0f901f).
+- bag of words, for a classifier that is passed on: allowed, by having no weights of others.
 
+Whoever passes it on has to see to:
+
+- name prefix: Llama
+- notice: Built with Llama, and a copy of the licence, where the Llama Materials are part of what is passed on
+- use policy: Meta's Acceptable Use Policy
+- condition: a licence of one's own above 700 million monthly users at its release
+- permission: of OpenAI
+
+## Provenance
+"""
+
+
+def shipped_by(made, home, *wrote):
+    """The student of a teacher that is said to be made of others."""
+    teacher = BagOfWords(made.task)
+    teacher.authors = list(wrote)
+    return ship.ship(made.run, home, task=made.task, licence="mit", teacher=teacher, store=made.store)
+
+
+def test_the_card_holds_the_terms_of_both_teachers_and_what_they_ask_for(made, tmp_path):
+    folder = shipped_by(made, tmp_path / "two", LLAMA, GPT)
+    card = ModelCard.load(folder / "README.md")
+    plain = html.unescape((folder / "README.md").read_text()).replace(ship.NO_ADVICE, "NO ADVICE")
+    plain = re.sub(r"; read it again \(old: \d+ days\)", "", plain)
+    start = plain.index("## Terms")
+    assert plain[start : start + len(TERMS)] == TERMS
+    head = card.data.to_dict()
+    assert head["base_model"] == [LLAMA.name] and head["base_model_relation"] == "finetune"
+    assert "\n# Llama-tiny3: a student" in plain and head["model-index"][0]["name"] == "Llama-tiny3"
+    told = json.loads((folder / "config.json").read_text())["authors"]
+    assert [one["name"] for one in told] == [LLAMA.name, GPT.name, "bag of words"]
+    assert "base_model" not in (made.folder / "README.md").read_text()
+
+
+class Api:
+    """In the place of the hub's."""
+
+    calls: list = []
+
+    def create_repo(self, name, **options):
+        self.calls.append(("create", name, options))
+
+    def upload_folder(self, **options):
+        self.calls.append(("upload", options["repo_id"], options["folder_path"]))
+        return "https://hub/me/student"
+
+
+def test_nothing_is_pushed_against_terms_that_were_not_accepted(made, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    monkeypatch.setattr(Api, "calls", [])
+    both = shipped_by(made, tmp_path / "both", LLAMA, GPT)
+    with refused("both is not pushed", "(row openai-api)", "forbidden", "pass accept_terms='openai-api'"):
+        ship.push_to_hub(both, "me/Llama-student")
+    with refused("(row openai-api)"):
+        ship.push_to_hub(both, "me/Llama-student", accept_terms=["gpt-6", "llama-3.1"])
+    with refused("'me/student' has to begin with 'Llama'"):
+        ship.push_to_hub(both, "me/student", accept_terms="openai-api")
+    assert Api.calls == []
+    assert ship.push_to_hub(both, "me/Llama-student", accept_terms="openai-api") == "https://hub/me/student"
+    unknown = shipped_by(made, tmp_path / "unknown", Author("no/body"))
+    with refused("(row no/body)", "not known", "pass accept_terms='no/body'"):
+        ship.push_to_hub(unknown, "me/student")
+    config = json.loads((unknown / "config.json").read_text())
+    (unknown / "config.json").write_text(json.dumps({name: config[name] for name in config if name != "authors"}))
+    with refused("unknown doesn't say who wrote what it learnt from", "ship it again"):
+        ship.push_to_hub(unknown, "me/student", accept_terms="no/body")
+    assert len(Api.calls) == 2
+
+
+def test_nothing_is_sent_unless_asked(made, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    monkeypatch.setattr(Api, "calls", [])
     assert ship.push_to_hub(made.folder, "me/student") == "https://hub/me/student"
     created = ("create", "me/student", {"private": True, "exist_ok": True})
-    assert calls == [created, ("upload", "me/student", made.folder)]
+    assert Api.calls == [created, ("upload", "me/student", made.folder)]
     monkeypatch.setattr(Api, "create_repo", lambda *a, **k: (_ for _ in ()).throw(OSError("401\nlong")))
     with pytest.raises(WorkbenchError, match=r"\(401\): run `hf auth login`"):
         ship.push_to_hub(made.folder, "me/student")

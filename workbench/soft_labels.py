@@ -16,10 +16,16 @@ import numpy as np
 from workbench.errors import SEED, WorkbenchError, sequence, shown, strings, unknown
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
-from workbench.teacher import Teacher, as_teacher
+from workbench.teacher import Author, Teacher, as_teacher, authors
 
 SHARD_ROWS = 2048
 KINDS = ("logits",)
+
+
+def recorded_authors(labels: "SoftLabels", task: Task, *, store: Store | None = None) -> list[Author]:
+    """The `authors` of stored labels of a task's transfer set, as recorded when it was labelled; none if it wasn't."""
+    entry = (store or Store()).find("authors", {"labels": labels.fingerprint, "task": task.fingerprint})
+    return [Author(**one) for one in entry.record["authors"]] if entry else []
 
 
 def row_ids(texts: Sequence[str]) -> np.ndarray:
@@ -173,7 +179,8 @@ def soft_labels(
 ) -> SoftLabels:
     """Label the transfer set, or `texts`, once: rows already stored for this teacher are not asked again.
 
-    Shards of `SHARD_ROWS` rows are written one by one, so that a killed run loses at most one shard.
+    Shards of `SHARD_ROWS` rows are written one by one, so that a killed run loses at most one shard. Beside those of a
+    transfer set stands who wrote it (`recorded_authors`).
 
     Args:
         teacher: see `workbench.teacher`.
@@ -208,6 +215,10 @@ def soft_labels(
 
     inputs = {"teacher": teacher.fingerprint, "kind": kind}
     labels.fill(row_ids(wanted), label, inputs, size=SHARD_ROWS, progress=progress)
+    if texts is None:
+        about = {"labels": labels.fingerprint, "task": task.fingerprint}
+        wrote = [author._asdict() for author in authors(teacher, task)]
+        (store or Store()).make("authors", about, lambda folder: {"authors": wrote})
     return labels
 
 
@@ -291,7 +302,9 @@ def derive(labels: SoftLabels, task: Task, control: str, *, store: Store | None 
     rows = hashlib.sha256(row_ids(texts).tobytes()).hexdigest()
     key = fingerprint([labels.fingerprint, control, rows, code_fingerprint("soft_labels:CONTROLS")])
     name = f"{labels.teacher_name}, {control}"
-    return soft_labels(_Given(name, task.label_names, key, dict(zip(texts, changed, strict=True))), task, store=store)
+    wrote = recorded_authors(labels, task, store=store) or [Author(labels.teacher_name)]
+    table = dict(zip(texts, changed, strict=True))
+    return soft_labels(_Given(name, task.label_names, key, table, wrote), task, store=store)
 
 
 @dataclass(frozen=True)
@@ -302,6 +315,7 @@ class _Given:
     label_names: tuple[str, ...]
     fingerprint: str
     table: dict[str, np.ndarray]
+    authors: list[Author]
 
     def logits(self, texts: list[str]) -> np.ndarray:
         return np.stack([self.table[text] for text in texts])

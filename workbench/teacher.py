@@ -4,12 +4,13 @@ Nothing here decides a number, so that it is no part of the keys under which a t
 """
 
 import math
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -99,7 +100,7 @@ class _Lent(Teacher):
 
     def __init__(self, given: Any):
         self.given = given
-        for name in ("label_names", "fingerprint", "name", "licence", "timed", "describe"):
+        for name in ("label_names", "fingerprint", "name", "licence", "timed", "describe", "endpoint", "authors"):
             if hasattr(given, name):
                 setattr(self, name, getattr(given, name))
 
@@ -119,3 +120,28 @@ def as_teacher(given: Any) -> Teacher:
         what = "a teacher's logits, label_names and fingerprint"
         raise WorkbenchError(f"{shown(given)} has no {absent[0]!r}: give {what}.")
     return _Lent(given)
+
+
+class Author(NamedTuple):
+    """Who wrote part of what a student learns from, and so has terms: `workbench.hosted.terms` looks them up.
+
+    `place`: the URL of the API that was asked, "" for weights at hand; `licence`: of the weights, "" if not known.
+    """
+
+    name: str
+    place: str = ""
+    licence: str = ""
+
+
+WRITTEN_BY = re.compile(r"transfer set: written by ([^;]+?)(?: at (https?://[^;\s]+))?(?:;|$)")  # a task's source
+
+
+def authors(teacher: Teacher, task: Task | None = None) -> list[Author]:
+    """Everyone who wrote part of the labels or, of a task's transfer set, the texts: the teacher, and who else.
+
+    A teacher made of several models, or whose answers a judge sifts, has them all in an attribute ``authors``.
+    """
+    place = getattr(getattr(teacher, "endpoint", None), "base_url", "")
+    own = [Author(teacher.name, place, teacher.licence)]
+    texts = [Author(name, place) for name, place in WRITTEN_BY.findall(task.source if task else "")]
+    return list(dict.fromkeys([*getattr(teacher, "authors", own), *texts]))

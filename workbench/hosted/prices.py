@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import yaml
-
 from workbench.errors import Number, Text, WorkbenchError, reason, setting, settle, shown
-from workbench.store import data_dir
+from workbench.hosted import tables
 
-FILE = Path("data", "prices.yaml")
+FILE = "prices.yaml"
 DOLLARS = Number(above=0, most=1_000_000, unit="dollars a million tokens")
 
 
@@ -71,13 +69,13 @@ def find_price(base_url: str, model: str) -> Price:
         return found
     raise WorkbenchError(
         f"No price is known for {shown(model)} at {base_url}, and unpriced is not free: give price=Price(input, "
-        f"output) in dollars a million tokens, or add it to {data_dir() / FILE.name}."
+        f"output) in dollars a million tokens, or add it to {files()[0]}."
     )
 
 
 def files() -> list[Path]:
     """Where prices may stand, the file that wins first."""
-    return [data_dir() / FILE.name, Path(__file__).resolve().parents[2] / FILE]
+    return tables.files(FILE)
 
 
 def entries(path: Path, kind: str) -> Iterator[dict]:
@@ -86,17 +84,8 @@ def entries(path: Path, kind: str) -> Iterator[dict]:
     Raises:
         WorkbenchError: a file that can't be read, or rows that price neither.
     """
-    try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8")) or []
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise WorkbenchError(f"Can't read the prices in {path} ({reason(error)}): mend it or remove it.") from None
-    good = isinstance(rows, list) and all(isinstance(row, dict) for row in rows)
-    if not good or not all(isinstance(row.get("host", row.get("model")), str) for row in rows):
-        raise WorkbenchError(f"{path} is no list of prices: each is a mapping with model, input and output, or a host.")
-    for row in (row for row in rows if kind in row):
-        yield {str(name): str(value) if name in ("date", "retires") else value for name, value in row.items()}
+    rows = tables.rows(path, "prices", ("host", "model"), "model, input and output, or a host")
+    yield from (row for row in rows if kind in row)
 
 
 def _published(base_url: str, model: str) -> Price | None:

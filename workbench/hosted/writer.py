@@ -73,6 +73,9 @@ def write_texts(
 ) -> list[str]:
     """New texts of each class, `per_class` or fewer, from `examples` labelled ones shown in every request.
 
+    Their terms go along with a task that says who wrote them: ``with_texts(task, texts, how)`` with `how` as
+    ``"transfer set: written by MODEL at URL"``.
+
     Raises:
         WorkbenchError: a class without a labelled text.
     """

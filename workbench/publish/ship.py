@@ -3,10 +3,12 @@
 The folder stands alone: who gets it needs nothing of this project, and reads in ``README.md`` (from ``card.md``) what
 the student is good for, with intervals, and what it is not. Its one idea: what is shipped decides like what was judged,
 so temperature and threshold are fitted here, once, and every way to run the folder reads them in ``config.json``.
+There, too, stands who wrote what it learnt from, so that nothing is pushed against the terms of one of them.
 `ship` makes it; ``serve.py`` beside this file is copied, `workbench.publish.onnx` makes the ONNX files.
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,20 +21,22 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
-from workbench import metrics, students
-from workbench.errors import WorkbenchError, number, reason
+from workbench import metrics, students, weights
+from workbench.errors import WorkbenchError, number, reason, shown, strings
 from workbench.escape import markdown, yaml
+from workbench.hosted.terms import NO_ADVICE, Terms, obligations, terms
 from workbench.publish.notebook import content, markdown_table
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
-from workbench.soft_labels import KINDS, soft_labels
+from workbench.soft_labels import KINDS, recorded_authors, soft_labels
 from workbench.store import Entry, Store
 from workbench.tasks import Task
-from workbench.teacher import Teacher
+from workbench.teacher import Author, Teacher, authors
 from workbench.training import Run, TrainConfig
 from workbench.verdicts import SMALLEST_STRATUM, Results, arm_estimates, by_slice
 
 WORST = 5  # classes named in the card
 SURELY = 0.05  # of a class's texts: losing more than that for sure, a student should leave the class to its teacher
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SHOWN = ("arm", "baseline", "estimate", "low", "high", "verdict", "replaces")  # of the verdicts
 
 
@@ -72,7 +76,8 @@ def ship(
 
     The folder holds the student (`transformers.pipeline("text-classification", folder)` loads it), ``model.onnx`` and
     ``model_int8.onnx``, both checked on the test texts, ``serve.py`` and the model card ``README.md``, which quotes one
-    test text as an example. ``config.json`` holds ``temperature`` and ``refuse_below``. It appears whole or not at all.
+    test text as an example. ``config.json`` holds ``temperature``, ``refuse_below`` and ``authors``, whose terms the
+    card quotes with what they ask for. It appears whole or not at all.
     The teacher is asked only for test texts that the store has no answer to. Nothing is sent anywhere: `push_to_hub`
     does that, or ``hf upload NAME FOLDER``.
 
@@ -110,7 +115,9 @@ def ship(
     exported = to_onnx(run.path, task.test["text"][:], task.test["label"][:], store=store)
     judged = _judge(run, task, teacher, refused, store)
     example = _example(task.test["text"][:])
+    wrote = _authors(run, task, teacher, store)
     told = {"temperature": judged.temperature, "refuse_below": judged.refuse_below, "example": example}
+    told["authors"] = [author._asdict() for author in wrote]
     if verdicts is not None:
         verdicts = verdicts[[name for name in SHOWN if name in verdicts]]
     card = _card(run, task, exported, teacher, judged, licence=licence, verdicts=verdicts, refused=refused, **told)
@@ -128,14 +135,33 @@ def ship(
     return folder
 
 
-def push_to_hub(folder: str | Path, name: str, *, private: bool = True) -> str:
+def push_to_hub(folder: str | Path, name: str, *, private: bool = True, accept_terms: str | Sequence[str] = ()) -> str:
     """Upload a shipped folder as ``user/name`` with the credentials of ``hf auth login``; return its address.
 
+    Args:
+        folder: of `ship`.
+        name: on the hub; some terms want it to begin with a word.
+        private: whether only you see it; passing it on is judged all the same.
+        accept_terms: the rows of terms that you have read and answer for, where they don't plainly allow to pass a
+            classifier on.
+
     Raises:
-        WorkbenchError: not logged in, no network, or no right to write there.
+        WorkbenchError: terms that forbid it, leave it open or aren't known, and are not accepted; a name that they
+            don't allow; not logged in, no network, or no right to write there.
     """
     from huggingface_hub import HfApi
 
+    accepted = [accept_terms] if isinstance(accept_terms, str) else strings("accept_terms", accept_terms)
+    found = _terms(_shipped_authors(Path(folder)))
+    for one in found:
+        if not one.permitted and one.row not in accepted:
+            raise WorkbenchError(
+                f"{folder} is not pushed, its terms say (row {one.row}) {str(one).removesuffix('.')}: get a permission "
+                f"and pass accept_terms={one.row!r}, or keep it inside."
+            )
+    for prefix in obligations(found).get("name_prefix", []):
+        if not name.rpartition("/")[2].startswith(prefix):
+            raise WorkbenchError(f"{shown(name)} has to begin with {prefix!r} by the terms of its teacher: rename it.")
     api = HfApi()
     try:
         api.create_repo(name, private=private, exist_ok=True)
@@ -143,6 +169,33 @@ def push_to_hub(folder: str | Path, name: str, *, private: bool = True) -> str:
     except (OSError, ValueError) as error:  # what huggingface_hub raises is one of them
         why = reason(error)
         raise WorkbenchError(f"Can't push {folder} to {name} ({why}): run `hf auth login` and try again.") from None
+
+
+def _authors(run: Run, task: Task, teacher: Teacher | None, store: Store | None) -> list[Author]:
+    """Who wrote its labels, its texts and the weights that it starts from, each once."""
+    start, wrote = run.config.student, []
+    if teacher:
+        wrote = authors(teacher, task)
+        before = recorded_authors(soft_labels(teacher, task, texts=[], store=store), task, store=store)
+        wrote += [author for author in before if author.name not in {one.name for one in wrote}]
+    if students.MINILM.fullmatch(start):
+        start, licence = "sentence-transformers/all-MiniLM-L6-v2", weights.WEIGHTS["all-MiniLM-L6-v2"].licence
+        wrote.append(Author(start, licence=licence))
+    elif not students.SMALL.fullmatch(start):
+        wrote.append(Author(start))
+    return list(dict.fromkeys(wrote))
+
+
+def _shipped_authors(folder: Path) -> list[Author]:
+    try:
+        return [Author(**one) for one in json.loads((folder / "config.json").read_text(encoding="utf-8"))["authors"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{folder} doesn't say who wrote what it learnt from ({type(error).__name__})"
+        raise WorkbenchError(f"{what}, so that no terms can be looked up: ship it again.") from None
+
+
+def _terms(wrote: Sequence[Author]) -> list[Terms]:
+    return [terms(author, use="published") for author in wrote]
 
 
 def leave_to_teacher(flips: pd.DataFrame, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -186,6 +239,9 @@ def _card(run: Run, task: Task, exported: Entry, teacher: Teacher | None, judged
     results = Results.of(logits, labels, groups)
     scores = metrics.scores(own / judged.temperature, labels, groups, judged.teacher)  # as it is served
     kept = ("macro_f1", "ece", "nll", "agreement", "negative_flip_rate")
+    found = _terms([Author(**one) for one in told["authors"]])
+    owed = obligations(found)
+    at_hand = [author["name"] for author in told["authors"] if not author["place"]]
     changed = {name: value for name, value in asdict(config).items() if value != getattr(TrainConfig(), name)}
     unit = "template" if len({*groups}) < len({*texts}) else "text"  # without groups each text is its own
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True)
@@ -200,6 +256,11 @@ def _card(run: Run, task: Task, exported: Entry, teacher: Teacher | None, judged
         record=record,
         key=run.entry.key,
         teacher=teacher,
+        terms=found,
+        owed=owed,
+        prefix="".join(f"{prefix}-" for prefix in owed.get("name_prefix", [])),
+        base_models=[name for name in at_hand if HUB_NAME.fullmatch(name) and not Path(name).exists()],
+        no_advice=NO_ADVICE,
         unit=unit,
         checks=pd.DataFrame.from_dict(exported.record["checks"], orient="index").rename(FILES).rename_axis("file"),
         estimates=arm_estimates(results),
