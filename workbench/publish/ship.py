@@ -3,7 +3,8 @@
 The folder stands alone: who gets it needs nothing of this project, and reads in ``README.md`` (from ``card.md``) what
 the student is good for, with intervals, and what it is not. Its one idea: what is shipped decides like what was judged,
 so temperature and threshold are fitted here, once, and every way to run the folder reads them in ``config.json``.
-`ship` makes it; ``serve.py`` beside this file is copied, `workbench.publish.onnx` makes the ONNX files.
+`ship` makes it; ``serve.py`` and ``escalate.py`` beside this file are copied, `workbench.publish.onnx` makes the ONNX
+files.
 """
 
 import json
@@ -22,6 +23,7 @@ from markupsafe import Markup
 from workbench import metrics, students
 from workbench.errors import WorkbenchError, number, reason
 from workbench.escape import markdown, yaml
+from workbench.hosted.teacher import MOST_CLASSES, hard_request
 from workbench.publish.notebook import content, markdown_table
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
 from workbench.soft_labels import KINDS, Teacher, soft_labels
@@ -30,6 +32,7 @@ from workbench.tasks import Task
 from workbench.training import Run, TrainConfig
 from workbench.verdicts import SMALLEST_STRATUM, Results, arm_estimates, by_slice
 
+SERVER = ("serve.py", "escalate.py")
 WORST = 5  # classes named in the card
 SURELY = 0.05  # of a class's texts: losing more than that for sure, a student should leave the class to its teacher
 SHOWN = ("arm", "baseline", "estimate", "low", "high", "verdict", "replaces")  # of the verdicts
@@ -71,7 +74,9 @@ def ship(
 
     The folder holds the student (`transformers.pipeline("text-classification", folder)` loads it), ``model.onnx`` and
     ``model_int8.onnx``, both checked on the test texts, ``serve.py`` and the model card ``README.md``, which quotes one
-    test text as an example. ``config.json`` holds ``temperature`` and ``refuse_below``. It appears whole or not at all.
+    test text as an example. ``config.json`` holds ``temperature`` and ``refuse_below``; ``escalate.json`` holds what a
+    teacher behind an API is asked where the student is unsure, with the examples that a hosted teacher was given. It
+    appears whole or not at all.
     The teacher is asked only for test texts that the store has no answer to. Nothing is sent anywhere: `push_to_hub`
     does that, or ``hf upload NAME FOLDER``.
 
@@ -121,7 +126,12 @@ def ship(
             shutil.copyfile(exported.path / name, made / name)
         config = json.loads((made / "config.json").read_text(encoding="utf-8")) | told
         (made / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        shutil.copyfile(Path(__file__).parent / "serve.py", made / "serve.py")
+        for name in SERVER:
+            shutil.copyfile(Path(__file__).parent / name, made / name)
+        if len(task.label_names) <= MOST_CLASSES:
+            body, classes = hard_request(task, teacher)
+            asked = json.dumps({"body": body, "classes": classes}, indent=2, ensure_ascii=False)
+            (made / "escalate.json").write_text(asked, encoding="utf-8")
         (made / "README.md").write_text(card, encoding="utf-8")
         made.rename(folder)
     return folder
