@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import socket
@@ -12,15 +11,14 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from served import Server, reply, request, started, wait_until
 
 from workbench import metrics, reading, students
 
@@ -42,81 +40,6 @@ session, serve.session = serve.session, Gated()
 """
 
 
-class Server(NamedTuple):
-    """One that runs."""
-
-    port: int
-    process: subprocess.Popen
-
-    def status(self, field: str) -> int:
-        """A number of /proc/PID/status: memory in kB, or threads."""
-        text = Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(rf"^{field}:\s+(\d+)", text, re.M)[1])
-
-    def files(self) -> int:
-        """Open file descriptors."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
-
-    def connect(self, sent: bytes = b"") -> socket.socket:
-        """A client that has sent something."""
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=120)
-        client.sendall(sent)
-        return client
-
-    def ask(self, sent: bytes) -> tuple[int, dict[str, str], object]:
-        """Status, headers and JSON of the reply to a whole request."""
-        with self.connect(sent) as client:
-            return reply(client)
-
-    def post(self, body: object) -> tuple[int, dict[str, str], object]:
-        """The same for a body: bytes, or what is sent as JSON."""
-        return self.ask(request(body))
-
-
-def request(body: object, *headers: str) -> bytes:
-    """As curl sends it; with headers, only those."""
-    body = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-    headers = headers or (f"Content-Length: {len(body)}",)
-    return "\r\n".join(["POST / HTTP/1.1", "Host: localhost", *headers, "", ""]).encode() + body
-
-
-def reply(client: socket.socket) -> tuple[int, dict[str, str], object]:
-    """What arrives until the server hangs up; it must be one whole reply in JSON."""
-    with client.makefile("rb") as file:
-        head, _, body = file.read().partition(b"\r\n\r\n")
-    if not head:
-        raise ConnectionResetError("hung up without a reply")
-    start, *lines = head.decode().split("\r\n")
-    headers = dict(line.split(": ") for line in lines)
-    assert start.startswith("HTTP/1.1 ") and int(headers["Content-Length"]) == len(body)
-    assert headers["Content-Type"] == "application/json" and headers["Connection"] == "close"
-    return int(start.split()[1]), headers, json.loads(body)
-
-
-@contextmanager
-def started(folder: Path, home: Path, patch: str = "", end: signal.Signals = signal.SIGTERM):
-    """A server, started in `home` as its first line says, or after a patch of `serve`; it must end without a word."""
-    command = [sys.executable, str(folder / "serve.py"), "0"]
-    if patch:
-        program = f"import sys\nsys.path.insert(0, {str(folder)!r})\nimport serve\n{patch}\nserve.run(['0'])"
-        command = [sys.executable, "-B", "-c", program]
-    hidden = ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME", "PYTHONPATH")
-    environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"HOME": str(home)}
-    with (home / "stderr").open("w") as stderr:
-        process = subprocess.Popen(command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=stderr, text=True)
-    try:
-        line = process.stdout.readline()
-        assert re.fullmatch(r"Serving on http://127\.0\.0\.1:\d+/\n", line), (home / "stderr").read_text()
-        yield Server(int(line.rstrip("/\n").rpartition(":")[2]), process)
-        assert process.poll() is None
-        process.send_signal(end)
-        assert process.wait(60) == 0 and process.stdout.read() == (home / "stderr").read_text() == ""
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
 @pytest.fixture(scope="module")
 def server(made, tmp_path_factory):
     with started(made.folder, tmp_path_factory.mktemp("server")) as server:
@@ -126,14 +49,6 @@ def server(made, tmp_path_factory):
 def example(made) -> str:
     """The text of its task that help and refusals quote."""
     return json.loads((made.folder / "config.json").read_text())["example"]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    for _ in range(6000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it never came")
 
 
 def test_it_answers_like_the_student_at_its_temperature_and_refuses_below_its_threshold(server, made):

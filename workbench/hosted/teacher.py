@@ -30,6 +30,8 @@ from workbench.teacher import Teacher, in_words
 
 ACCESS = ("logprobs", "repeats", "hard")
 LETTERS = string.ascii_uppercase
+MOST_CLASSES = len(LETTERS) ** 2
+LONGEST = 8  # tokens of an answer by letters
 
 
 class Labels(NamedTuple):
@@ -252,10 +254,29 @@ def load_teacher(
         raise unknown("class in descriptions", min(odd), names)
     codes = _codes(task)
     if longest is None:
-        longest = 1 if access == "logprobs" and len(names) <= len(LETTERS) else 8
+        longest = 1 if access == "logprobs" and len(names) <= len(LETTERS) else LONGEST
     turns = _turns(task, codes, descriptions or {}, whole("examples", examples, 0))
     repeats, longest = whole("repeats", repeats, 1, 1_000), whole("longest", longest, 1, 1_000_000)
     return Hosted(endpoint, names, codes, turns, found, access, repeats if access == "repeats" else 1, longest)
+
+
+def hard_request(task: Task, teacher: Teacher | None = None) -> tuple[dict, dict[str, str]]:
+    """What asks any endpoint for the class of a text, as it asks `teacher` if that is hosted.
+
+    Returns:
+        The body as the API takes it, less the model and the text, which goes last; letters of an answer -> class.
+
+    Raises:
+        WorkbenchError: more than `MOST_CLASSES` classes.
+    """
+    if isinstance(teacher, Hosted):
+        codes = teacher.codes
+        body = teacher.endpoint.body(replace(teacher, access="hard", repeats=1).requests([""])[0])
+        body["messages"] = body["messages"][:-1]
+    else:
+        codes = _codes(task)
+        body = {"messages": _turns(task, codes, {}, 0), "max_tokens": LONGEST, "temperature": 0}
+    return body, {code: task.label_names[i] for code, i in codes.items()}
 
 
 def _codes(task: Task) -> dict[str, int]:
@@ -263,8 +284,8 @@ def _codes(task: Task) -> dict[str, int]:
     count = len(task.label_names)
     if count <= len(LETTERS):
         return {LETTERS[i]: i for i in range(count)}
-    if count > len(LETTERS) ** 2:
-        raise WorkbenchError(f"{task.name} has {count} classes: two letters name at most {len(LETTERS) ** 2}.")
+    if count > MOST_CLASSES:
+        raise WorkbenchError(f"{task.name} has {count} classes: two letters name at most {MOST_CLASSES}.")
     size = math.ceil(math.sqrt(count))
     return {LETTERS[i // size] + LETTERS[i % size]: i for i in range(count)}
 

@@ -4,7 +4,8 @@ The folder stands alone: who gets it needs nothing of this project, and reads in
 the student is good for, with intervals, and what it is not. Its one idea: what is shipped decides like what was judged,
 so temperature and threshold are fitted here, once, and every way to run the folder reads them in ``config.json``.
 There, too, stands who wrote what it learnt from, so that nothing is pushed against the terms of one of them.
-`ship` makes it; ``serve.py`` beside this file is copied, `workbench.publish.onnx` makes the ONNX files.
+`ship` makes it; ``serve.py`` and ``escalate.py`` beside this file are copied, `workbench.publish.onnx` makes the ONNX
+files.
 """
 
 import json
@@ -24,6 +25,7 @@ from markupsafe import Markup
 from workbench import metrics, students, weights
 from workbench.errors import WorkbenchError, number, reason, shown, strings
 from workbench.escape import markdown, yaml
+from workbench.hosted.teacher import MOST_CLASSES, hard_request
 from workbench.hosted.terms import NO_ADVICE, Terms, obligations, terms
 from workbench.publish.notebook import content, markdown_table
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
@@ -34,6 +36,7 @@ from workbench.teacher import Author, Teacher, authors
 from workbench.training import Run, TrainConfig
 from workbench.verdicts import SMALLEST_STRATUM, Results, arm_estimates, by_slice
 
+SERVER = ("serve.py", "escalate.py")
 WORST = 5  # classes named in the card
 SURELY = 0.05  # of a class's texts: losing more than that for sure, a student should leave the class to its teacher
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
@@ -77,7 +80,8 @@ def ship(
     The folder holds the student (`transformers.pipeline("text-classification", folder)` loads it), ``model.onnx`` and
     ``model_int8.onnx``, both checked on the test texts, ``serve.py`` and the model card ``README.md``, which quotes one
     test text as an example. ``config.json`` holds ``temperature``, ``refuse_below`` and ``authors``, whose terms the
-    card quotes with what they ask for. It appears whole or not at all.
+    card quotes with what they ask for; ``escalate.json`` holds what a teacher behind an API is asked where the student
+    is unsure, with the examples that a hosted teacher was given. It appears whole or not at all.
     The teacher is asked only for test texts that the store has no answer to. Nothing is sent anywhere: `push_to_hub`
     does that, or ``hf upload NAME FOLDER``.
 
@@ -129,7 +133,12 @@ def ship(
             shutil.copyfile(exported.path / name, made / name)
         config = json.loads((made / "config.json").read_text(encoding="utf-8")) | told
         (made / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        shutil.copyfile(Path(__file__).parent / "serve.py", made / "serve.py")
+        for name in SERVER:
+            shutil.copyfile(Path(__file__).parent / name, made / name)
+        if len(task.label_names) <= MOST_CLASSES:
+            body, classes = hard_request(task, teacher)
+            asked = json.dumps({"body": body, "classes": classes}, indent=2, ensure_ascii=False)
+            (made / "escalate.json").write_text(asked, encoding="utf-8")
         (made / "README.md").write_text(card, encoding="utf-8")
         made.rename(folder)
     return folder
