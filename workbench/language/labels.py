@@ -1,7 +1,7 @@
 """Soft labels of text: what a language model expects after each token, computed in one pass and kept.
 
 All logits of a text would fill disks (49,152 floats a token of SmolLM2); its hidden states are 85 times fewer numbers
-and give them back. Which of four kinds is worth its bytes, `gradient_fidelity` measures on your own text.
+and give them back. Notebook 06 measures which of the kinds keep what is gained.
 
 | kind    | holds of each predicted token                        | for                                               |
 |---------|------------------------------------------------------|---------------------------------------------------|
@@ -16,24 +16,23 @@ one loop of `workbench.soft_labels`; what they become in a step is in `workbench
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from workbench.errors import SEED, Choice, Number, WorkbenchError, number, setting, settle, shown, unknown
+from workbench.errors import SEED, Choice, Number, WorkbenchError, setting, settle, shown, unknown
 from workbench.language.blocks import TextTask
 from workbench.language.causal import BATCH, LanguageModel, write
-from workbench.language.fused import Head, Hidden, Sampled, Target, TopK, fused_loss
-from workbench.losses import Objective, check_temperature
+from workbench.language.fused import Head, Hidden, Sampled, Target, TopK
+from workbench.losses import check_temperature
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, code_fingerprint, fingerprint
 
@@ -292,17 +291,11 @@ def _label(teacher: LanguageModel, blocks: np.ndarray, options: LabelOptions) ->
     hidden = teacher.hidden(blocks)[:, :-1]
     if not hidden.isfinite().all():
         raise WorkbenchError(f"Teacher {teacher.name} gave hidden states that are not finite: load it in another type.")
-    seeds = [int.from_bytes(key[:4], "little") + options.seed for key in block_ids(blocks)]
-    return _kept_of(hidden, teacher.head.cast(hidden.dtype), options, seeds)
-
-
-def _kept_of(hidden: Tensor, head: Head, options: LabelOptions, seeds: Iterable[int]) -> dict[str, np.ndarray]:
-    """What is kept of the teacher's hidden states ``[B, L - 1, H]``: arrays ``[B, L - 1, ...]``.
-
-    Each block has a seed of its own, so that neither order nor company changes what is drawn.
-    """
     if options.kind == "hidden":
         return {"hidden": _sixteen_bits(hidden, options.dtype)}
+    head = teacher.head.cast(hidden.dtype)
+    # Each block has a seed of its own, so that neither order nor company changes what is drawn.
+    seeds = [int.from_bytes(key[:4], "little") + options.seed for key in block_ids(blocks)]
     parts = [_describe(rows, head, options, seed) for rows, seed in zip(hidden, seeds, strict=True)]
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
@@ -366,90 +359,3 @@ def _keep_head(teacher: LanguageModel, store: Store) -> Path:
         (folder / "head.json").write_text(json.dumps(form), encoding="utf-8")
 
     return store.make(HEAD, {"teacher": teacher.fingerprint}, build).path
-
-
-def gradient_fidelity(
-    student: LanguageModel,
-    teacher: LanguageModel,
-    blocks: np.ndarray,
-    kinds: Mapping[str, LabelOptions],
-    *,
-    temperature: float = 1.0,
-) -> pd.DataFrame:
-    """How far each kind's gradient points from the exact one, on a sample of your own text.
-
-    The gradient is that of the forward KL, a mean over all predicted tokens of `blocks` as in one training step, on all
-    parameters of the student. Which kind is best depends on how sure the teacher is of this text: measure it.
-
-    Args:
-        student: before or during training; stays as it is.
-        teacher: reads the same tokens.
-        blocks: ``[B, L]``, about a training step.
-        kinds: a name for each `LabelOptions` to try (not `text`).
-        temperature: > 0; of the loss, for hidden labels; the others have their own.
-
-    Returns:
-        A row a kind: degrees (angle to the exact gradient, 0 to 180), mass (share of the teacher's probability that the
-        stored tokens hold), bytes_per_token, and the norm of the gradient over the exact one's.
-    """
-    temperature = check_temperature(temperature)
-    if not isinstance(kinds, Mapping) or not kinds or not all(isinstance(o, LabelOptions) for o in kinds.values()):
-        raise WorkbenchError(f"kinds is {shown(kinds)}: give a dict of names with a LabelOptions each.")
-    if len(teacher.head) != len(student.head):
-        raise WorkbenchError("Student and teacher differ in vocabulary: give a student cut from this teacher.")
-    parameters = [p for p in student.model.parameters() if p.requires_grad]
-    ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(student.device)
-    states = teacher.hidden(blocks)[:, :-1].to(student.device)
-    flat, head = states.flatten(0, 1), teacher.head.cast(states.dtype)
-    weight = torch.full((len(flat),), 1 / len(flat), device=student.device)
-
-    def gradient(target: Target, at: float) -> list[Tensor]:
-        hidden = student.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
-        how = {"kd_weight": weight, "objective": Objective(temperature=at)}
-        total, _, _ = fused_loss(hidden, student.head, target=target, **how)
-        return torch.autograd.grad(total, parameters)
-
-    def dot(a: list[Tensor], b: list[Tensor]) -> float:
-        return float(sum((x.double() * y.double()).sum() for x, y in zip(a, b, strict=True)))
-
-    exact: dict[float, list[Tensor]] = {}
-    rows = {}
-    for name, options in kinds.items():
-        at = temperature if options.kind == "hidden" else options.temperature
-        arrays = _kept_of(states, head, options, range(options.seed, options.seed + len(states)))
-        if at not in exact:
-            exact = {at: gradient(Hidden(flat, teacher.head), at)}
-        found = gradient(_target(options, arrays, teacher.head, student.device), at)
-        norms = dot(found, found) ** 0.5, dot(exact[at], exact[at]) ** 0.5
-        cosine = dot(found, exact[at]) / (norms[0] * norms[1])
-        rows[name] = {
-            "degrees": float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))),
-            "mass": _mass(states, head, at, arrays["tokens"]) if "tokens" in arrays else 1.0,
-            "bytes_per_token": sum(v.nbytes for v in arrays.values()) / len(flat),
-            "norm_ratio": norms[0] / norms[1],
-        }
-    return pd.DataFrame(rows).T.rename_axis("labels")
-
-
-def _mass(hidden: Tensor, head: Head, temperature: float, tokens: np.ndarray) -> float:
-    """The teacher's probability that the stored tokens ``[B, L - 1, k]`` hold, a mean over positions."""
-    held = 0.0
-    for rows, ids in zip(hidden, tokens, strict=True):  # a block at a time: all logits of a step are many
-        p = (head.logits(rows).float() / temperature).softmax(-1)
-        seen = torch.zeros_like(p).scatter_(-1, torch.from_numpy(ids.astype(np.int64)).to(p.device), 1.0)
-        held += float((p * seen).sum())
-    return held / tokens[..., 0].size
-
-
-def recommend(table: pd.DataFrame, degrees: float = 10.0) -> str:
-    """One sentence: the kind of the fewest bytes whose gradient is within `degrees` of the exact one."""
-    degrees = number("degrees", degrees, 0, 180)
-    near = table[table["degrees"] <= degrees]
-    if near.empty:
-        best = table["degrees"].idxmin()
-        return f"No kind comes within {degrees:g}° of the exact gradient on this text; {best} is nearest."
-    best = near["bytes_per_token"].idxmin()
-    return (
-        f"Store {best}: {near['bytes_per_token'][best]:.0f} bytes a token, the fewest within {degrees:g}° of the exact "
-        f"gradient ({near['degrees'][best]:.1f}°)."
-    )
