@@ -26,7 +26,7 @@ CORE = (
 ).split()
 WINGS = {
     "hosted": "prices economics hosts cascade replies batch exchange endpoint pilot teacher writer serve",
-    "language": "blocks problems fused causal ngrams texts labels traces lessons zero_shot",
+    "language": "blocks problems fused causal ngrams texts prefixes labels traces lessons zero_shot",
     "show": "style figures widgets money training_panel panels",
     "publish": "notebook onnx ship report serve",
 }

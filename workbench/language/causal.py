@@ -230,8 +230,8 @@ class LanguageModel:
         if tokenizer_fingerprint(self.tokenizer) != task.tokenizer:
             raise WorkbenchError(
                 f"{task.name} holds ids of another tokenizer than {type(self.tokenizer).__name__} of {self.name} (with "
-                f"{len(self.tokenizer)} tokens): load the text with this one, or let the teacher write labels of kind "
-                "'text' and load what they decode to as 'folder:...'."
+                f"{len(self.tokenizer)} tokens): load the text with this one, or label it across tokenizers, by "
+                "text_labels(teacher, task, 'prefix', tokenizer=the student's)."
             )
 
 

@@ -8,7 +8,8 @@ and give them back. Notebook 06 measures which of the kinds keep what is gained.
 | hidden  | the last hidden state, 16 bits; once, the head       | every loss at every temperature, to rounding      |
 | top_k   | k ids, their log-probabilities, that of all others   | forward KL at the temperature of the labelling    |
 | sampled | n ids drawn from the teacher, its entropy            | the same, unbiased                                |
-| text    | of each block, the teacher's own second half         | cross-entropy: other tokenizers, closed teachers  |
+| prefix  | as top_k, in the tokens of a student with its own    | the same, whatever the tokenizers                 |
+| text    | of each block, the teacher's own second half         | cross-entropy: closed teachers                    |
 
 Rows are blocks of token ids, keyed by their content and fetched by it; shards are memory-mapped. They are filled by the
 one loop of `workbench.soft_labels`; what they become in a step is in `workbench.language.fused`.
@@ -16,7 +17,7 @@ one loop of `workbench.soft_labels`; what they become in a step is in `workbench
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -27,11 +28,14 @@ import torch
 from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
+from workbench import reading
 from workbench.errors import SEED, Choice, Number, WorkbenchError, setting, settle, shown, unknown
-from workbench.language.blocks import TextTask
+from workbench.language.blocks import TextTask, tokenizer_fingerprint
 from workbench.language.causal import BATCH, LanguageModel, write
 from workbench.language.fused import Head, Hidden, Sampled, Target, TopK
+from workbench.language.prefixes import Prefixes, keep_top, of_reply, shared_ends, token_bytes
 from workbench.losses import check_temperature
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, code_fingerprint, fingerprint
@@ -49,6 +53,7 @@ KINDS = {
     "hidden": _Kind(("hidden",), ("dtype",)),
     "top_k": _Kind(("tokens", "log_probs", "log_tail"), ("k", "temperature")),
     "sampled": _Kind(("tokens", "entropy"), ("k", "temperature", "seed")),
+    "prefix": _Kind(("tokens", "log_probs", "log_tail"), ("k", "temperature")),
     "text": _Kind(("tokens",), ("temperature", "seed")),
 }
 
@@ -58,9 +63,9 @@ class LabelOptions:
     """What is stored of each position.
 
     Attributes:
-        kind: ``"hidden"``, ``"top_k"``, ``"sampled"`` or ``"text"``.
-        k: how many tokens `top_k` keeps, or `sampled` draws; ≥ 1.
-        temperature: > 0; of the teacher's distribution in `top_k`, `sampled` and `text` (there 0 means greedy).
+        kind: ``"hidden"``, ``"top_k"``, ``"sampled"``, ``"prefix"`` or ``"text"``.
+        k: how many tokens `top_k` and `prefix` keep, or `sampled` draws; ≥ 1.
+        temperature: > 0; of the teacher's distribution in all but `hidden` (in `text`, 0 means greedy).
         seed: of the draws.
         dtype: of `hidden`: ``"float16"``, or ``"bfloat16"`` where values are too large for that.
     """
@@ -167,6 +172,7 @@ def text_labels(
     task: TextTask,
     kind: str = "hidden",
     *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     store: Store | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
@@ -177,8 +183,9 @@ def text_labels(
 
     Args:
         teacher: see `workbench.language.causal.load_language_model`.
-        task: text in the teacher's tokens.
+        task: text in the teacher's tokens; for `prefix`, in the student's.
         kind: see the module's first lines.
+        tokenizer: the student's, for `prefix`; see `workbench.language.prefixes`.
         store: where the shards go.
         progress: called with (blocks done, blocks to do) after each shard.
         options: k, temperature, seed and dtype, see `LabelOptions`.
@@ -191,7 +198,9 @@ def text_labels(
         raise WorkbenchError(
             f"text_labels got {shown(teacher)} and {shown(task)}: give load_language_model(...) and load_text(...)."
         )
-    teacher.check(task)
+    across = _Across(teacher, tokenizer, task, options) if kind == "prefix" else None
+    if not across:
+        teacher.check(task)
     if kind == "top_k" and options.k > len(teacher.head):
         raise WorkbenchError(f"k is {options.k} but the teacher has {len(teacher.head)} tokens: choose a smaller k.")
     store = store or Store()
@@ -201,7 +210,8 @@ def text_labels(
 
     def fill(options: LabelOptions) -> TextLabels:
         def label(blocks: np.ndarray) -> dict[str, np.ndarray]:
-            parts = [_label(teacher, blocks[i : i + size], options) for i in range(0, len(blocks), size)]
+            batches = [blocks[i : i + size] for i in range(0, len(blocks), size)]
+            parts = [across(batch) if across else _label(teacher, batch, options) for batch in batches]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
         return _fill((teacher.fingerprint, teacher.name), options, head, task, store, label, progress)
@@ -262,6 +272,51 @@ def import_labels(folder: str | Path, task: TextTask, teacher: str, *, store: St
     return _fill((f"imported {teacher} {source}", teacher), options, None, task, store or Store(), label)
 
 
+def reply_labels(
+    replies: Sequence[Sequence[Mapping[str, Any]]],
+    task: TextTask,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher: str,
+    *,
+    k: int = 20,
+    store: Store | None = None,
+) -> tuple[TextTask, TextLabels]:
+    """What a hosted teacher wrote, and what it expected at each token of it, in a student's own tokens.
+
+    Args:
+        replies: of each, ``logprobs.content`` of a chat completion asked with `top_logprobs`, see `prefixes.of_reply`.
+        task: gives length, validation and test; its training blocks are replaced by the replies.
+        tokenizer: the student's, with which `task` was loaded.
+        teacher: a name that says who wrote them, with its version.
+        k: tokens kept a place; as many as `top_logprobs` are enough.
+        store: where the labels go.
+
+    Raises:
+        WorkbenchError: entries without bytes, another tokenizer, or no reply as long as a block.
+    """
+    student, length, options = Prefixes(tokenizer), task.length, LabelOptions("prefix", k)
+    blocks, told = [], []
+    for entries in replies:
+        ids, p = of_reply(entries, student)
+        for start in range(0, len(ids) - length + 1, length):
+            blocks.append(ids[start : start + length])
+            told.append(_arrays(p[start : start + length - 1], k, len(student)))
+    if not blocks or tokenizer_fingerprint(tokenizer) != task.tokenizer:
+        raise WorkbenchError(
+            f"None of {len(replies)} replies has {length} tokens of the tokenizer that made {task.name}: ask for "
+            "longer ones, or load the text with this tokenizer and a smaller length."
+        )
+    written = replace(task, name=f"{task.name} by {teacher}", train=np.array(blocks, dtype=np.int32))
+    row_of = {key: row for row, key in enumerate(block_ids(written.train))}
+
+    def label(some: np.ndarray) -> dict[str, np.ndarray]:
+        rows = [told[row_of[key]] for key in block_ids(some)]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    source = hashlib.sha256(json.dumps(replies).encode()).hexdigest()
+    return written, _fill((f"replies {teacher} {source}", teacher), options, None, written, store or Store(), label)
+
+
 def _fill(
     teacher: tuple[str, str],
     options: LabelOptions,
@@ -316,6 +371,45 @@ def _describe(hidden: Tensor, head: Head, options: LabelOptions, seed: int) -> d
     return {"tokens": _narrow(ids.cpu().numpy(), len(head)), **{k: v.cpu().numpy() for k, v in arrays.items()}}
 
 
+class _Across:
+    """A teacher that labels blocks of a student's tokens, which are not its own."""
+
+    def __init__(
+        self, teacher: LanguageModel, tokenizer: PreTrainedTokenizerBase | None, task: TextTask, options: LabelOptions
+    ):
+        if not isinstance(tokenizer, PreTrainedTokenizerBase) or tokenizer_fingerprint(tokenizer) != task.tokenizer:
+            raise WorkbenchError(
+                f"tokenizer is {shown(tokenizer)}, which did not make the tokens of {task.name}: give the student's, "
+                "with which the text was loaded."
+            )
+        self.teacher, self.options, self.student = teacher, options, Prefixes(tokenizer)
+        self.theirs = token_bytes(teacher.tokenizer)
+        self.where = self.student.map(self.theirs)
+
+    @torch.no_grad()
+    def __call__(self, blocks: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays of a few blocks."""
+        texts = [self.student.text(block) for block in blocks.tolist()]
+        read = [self.teacher.tokenizer(t.decode("utf-8", "ignore"), add_special_tokens=False).input_ids for t in texts]
+        hidden = self.teacher.hidden(reading.pad(read, 0)[0].numpy())  # what pads stands behind and is not looked at
+        head = self.teacher.head.cast(hidden.dtype)
+        parts = []
+        for block, text, ids, states in zip(blocks.tolist(), texts, read, hidden, strict=True):
+            p = torch.nn.functional.one_hot(torch.tensor(block[1:]), len(self.student) + 1).double()
+            at = shared_ends(text, self.student.ends(block), [self.theirs[i] for i in ids])[:-1]
+            known = torch.from_numpy(at[at >= 0])
+            z = head.logits(states[known.to(states.device)]).float() / self.options.temperature
+            mass = self.student.marginal((z - z.amax(-1, keepdim=True)).exp(), self.where)
+            p[torch.from_numpy(at >= 0)] = (mass / mass.sum(-1, keepdim=True)).cpu()
+            parts.append(_arrays(p, self.options.k, len(self.student)))
+        return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def _arrays(p: Tensor, k: int, vocabulary: int) -> dict[str, np.ndarray]:
+    kept = {name: values.numpy() for name, values in keep_top(p, k, vocabulary).items()}
+    return kept | {"tokens": _narrow(kept["tokens"], vocabulary)}
+
+
 def _narrow(ids: np.ndarray, vocabulary: int) -> np.ndarray:
     return ids.astype(np.uint16 if vocabulary <= 1 << 16 else np.int32)
 
@@ -344,7 +438,7 @@ def _target(
         return Hidden(hidden.to(device), head.to(device))
     tensors = {k: torch.from_numpy(v).to(device) for k, v in arrays.items() if k != "tokens"}
     tensors["ids"] = torch.from_numpy(arrays["tokens"].astype(np.int64)).to(device)
-    return (TopK if options.kind == "top_k" else Sampled)(**tensors, temperature=options.temperature)
+    return (Sampled if options.kind == "sampled" else TopK)(**tensors, temperature=options.temperature)
 
 
 def _keep_head(teacher: LanguageModel, store: Store) -> Path:
