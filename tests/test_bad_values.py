@@ -27,7 +27,8 @@ from workbench.errors import WorkbenchError
 from workbench.language import causal, problems, texts
 from workbench.language.blocks import load_text, pack
 from workbench.language.fused import Dense, Head, fused_loss
-from workbench.language.labels import LabelOptions, recommend
+from workbench.language.labels import LabelOptions
+from workbench.language.ngrams import ngram_nll
 from workbench.language.traces import Local, Sampling, sample, sample_all
 from workbench.losses import LOSSES, Objective, combine, cross_entropy, find_loss, forward_kl, skew_kl
 from workbench.noise import noisy
@@ -207,8 +208,8 @@ ROWS = [
     *wrong("seed", lambda v: LabelOptions(seed=v), [-1, 0.5], SEEDS),
     *wrong("dtype", lambda v: LabelOptions(dtype=v), [None, torch.float16], "choose one of float16, bfloat16."),
     ("a kind that is none", lambda: LabelOptions(["hidden"]), r"Unknown kind of soft labels \['hidden'\]: Choose .*"),
-    *wrong("degrees", lambda v: recommend(pd.DataFrame({"degrees": [1.0]}), v), ["x", -1],
-           "give a number from 0 to 180."),
+    *wrong("given", lambda v: causal.complete(None, [], given=v), [0, "3"], "give a whole number from 1 to 1,000."),
+    *wrong("order", lambda v: ngram_nll([], [], 2, v), [0, "3"], "give a whole number from 1 to 100."),
     *wrong("length", lambda v: load_text("python-docs", None, length=v), [1, "128", 2.5],
            "give a whole number from 2 to 1,048,576."),
     *wrong("max_blocks", lambda v: load_text("python-docs", None, max_blocks=v), [0, "9"],

@@ -121,6 +121,8 @@ LONG_PAIRS = [(LONG[0], other) for other in LONG[1:4]] + [(LONG[5], LONG[6])]
 Z, LABELS = make_logits(), np.arange(150) % 19
 COMPARED = make_estimates(ARMS), make_verdicts(PAIRS)
 PERPLEXITIES = pd.DataFrame([(arm, 100.0 * 4**seed) for arm in ARMS for seed in (0, 1)], columns=["arm", "perplexity"])
+PASSES = pd.DataFrame([(a, s, p, 9.0 + s + p) for a in ARMS for s in range(3) for p in range(5)],
+                      columns=["arm", "seed", "passes", "perplexity"])  # fmt: skip
 NEXT = pd.DataFrame({"teacher": [0.6, 0.3, 0.001], "distilled": [0.2, 0.5, 0.02]}, index=[" a", "\n", "$x_"])
 GROUPED = pd.MultiIndex.from_tuples([("teacher", 2), ("teacher", 3)], names=["writer", "difficulty"])
 BY_NUMBER = pd.DataFrame([(arm, d, 0.5, 0.4, 0.6, 3) for arm in ("teacher", "student") for d in (2, 3, 4)],
@@ -172,8 +174,8 @@ TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
                     [N, "transfer texts, log scale", "accuracy, class-balanced (%)", "3239", *ARMS[:4]]),
     "finished curve": (lambda: figures.reliability({"teacher": metrics.reliability(metrics.softmax(Z), LABELS)}),
                        ["n = 150 items", f"teacher: ECE {100 * metrics.ece(metrics.softmax(Z), LABELS):.1f} %"]),
-    "layers": (lambda: figures.layer_importance(np.linspace(0.9, 0.1, 30), [0, 3, 29]),
-               ["3 of 30 layers kept", "layer", "cosine", "cut"]),
+    "perplexity by": (lambda: figures.perplexity_by(PASSES, "passes", xlabel="passes over 64 blocks"),
+                      ["perplexity (log scale)", "passes over 64 blocks", "3 seeds", "bold: geometric mean", *ARMS]),
     "perplexities": (lambda: figures.perplexities(PERPLEXITIES, reference="teacher"),
                      ["perplexity (log scale)", "geometric mean", "200", *ARMS]),
     "next_tokens": (lambda: figures.next_tokens(NEXT, "What comes after this"),
@@ -181,7 +183,9 @@ TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
 }  # fmt: skip
 NO_INTERVAL = {"low": np.nan, "high": np.nan}
 EXTREME: dict[str, Callable[[], Figure]] = {
-    "layers, one": lambda: figures.layer_importance([0.2], [0]),
+    "perplexity by, one": lambda: figures.perplexity_by(PASSES[:1], "passes", xlabel="passes", log=True),
+    "perplexity by, long": lambda: figures.perplexity_by(
+        PASSES.assign(arm=PASSES["arm"].map(dict(zip(ARMS, LONG, strict=False)))), "passes", xlabel="x", log=True),
     "perplexities, one": lambda: figures.perplexities(PERPLEXITIES[:1]),
     "perplexities, long": lambda: figures.perplexities(PERPLEXITIES.assign(arm=[*LONG[:8], *LONG[:8]])),
     "next tokens, one": lambda: figures.next_tokens(NEXT.iloc[:1, :1], "x"),

@@ -27,7 +27,7 @@ CORE = (
 WINGS = {
     "hosted": "tables prices economics hosts terms defences cascade replies batch exchange endpoint pilot teacher "
     "writer serve",
-    "language": "blocks problems fused causal texts labels traces lessons zero_shot",
+    "language": "blocks problems fused causal ngrams texts prefixes labels traces lessons zero_shot",
     "show": "style figures widgets money training_panel panels",
     "publish": "notebook onnx ship report escalate serve",
 }

@@ -108,6 +108,7 @@ MODULES = {
     "language.zero_shot": {"zero_shot.ZeroShot"},
     "language.blocks": {"blocks.load_text", "labels._fill", TEXT},
     "language.labels": {"labels._fill"},
+    "language.prefixes": {"labels._fill"},
     "training": RUNS,
     "turns": {"labels._fill", *WRITERS, *RUNS},
     "splits": {"tasks._voice_commands"},

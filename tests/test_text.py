@@ -20,7 +20,8 @@ from workbench.language import blocks, causal
 from workbench.language import labels as label_store
 from workbench.language.blocks import load_text
 from workbench.language.causal import LanguageModel, evaluate, layer_importance, load_language_model, prune_depth
-from workbench.language.labels import LabelOptions, gradient_fidelity, import_labels, recommend
+from workbench.language.labels import import_labels
+from workbench.language.ngrams import ngram_nll
 from workbench.losses import forward_kl
 from workbench.store import Store
 from workbench.training import Job, TrainConfig, train
@@ -110,6 +111,7 @@ def test_refusals_are_one_sentence(folder, teacher, tmp_path, store, task):
         "k is 1000 but": lambda: label(teacher, task, store, "top_k", k=1000),
         "another tokenizer than": lambda: label(teacher, replace(task, tokenizer="other"), store),
         "keep is 5: give a whole number from 1 to 4": lambda: prune_depth(teacher, 5, task, store=store),
+        "rule is 'middle'": lambda: prune_depth(teacher, 2, task, rule="middle", store=store),
         "label_smoothing": lambda: list(train(Job(task, None, replace(BY_TEXT, label_smoothing=0.1)), store=store)),
         "1 of 1 blocks have no hidden label": lambda: label(teacher, task, store).find_blocks(task.train[:1] * 0),
     }.items():
@@ -196,17 +198,25 @@ def test_export_and_import_round_trip(teacher, task, store, tmp_path):
 # Students and training
 
 
-def test_prune_depth_keeps_the_layers_that_do_most(teacher, task, store):
+def test_prune_depth_keeps_the_layers_of_its_rule(teacher, task, store):
     importance = layer_importance(teacher, task.train[:9])
     assert importance.shape == (4,) and (importance > 0).all()
-    path = prune_depth(teacher, 2, task, blocks=9, store=store)
-    record = json.loads((path.parent / "run.json").read_text())
-    assert record["layers"] == sorted(np.argsort(-importance)[:2].tolist())
-    student = load_language_model(path)
-    assert len(causal.layers_of(student.model)) == 2 and len(causal.layers_of(teacher.model)) == 4
-    kept = causal.layers_of(teacher.model)[record["layers"][1]].state_dict()
-    for name, value in causal.layers_of(student.model)[1].state_dict().items():
-        assert torch.equal(value, kept[name])
+    wanted = {
+        "first and last": [[0], [0, 3], [0, 1, 3], [0, 1, 2, 3]],
+        "evenly": [[0], [0, 3], [0, 2, 3], [0, 1, 2, 3]],
+        "importance": [sorted(np.argsort(-importance)[:n].tolist()) for n in (1, 2, 3, 4)],
+    }
+    assert wanted.keys() == set(causal.CUTS)
+    for rule, chosen in wanted.items():
+        assert [causal.kept_layers(teacher, n, rule, task.train[:9]) for n in (1, 2, 3, 4)] == chosen
+    for rule in causal.CUTS:
+        path = prune_depth(teacher, 2, task, rule=rule, blocks=9, store=store)
+        assert json.loads((path.parent / "run.json").read_text())["layers"] == wanted[rule][1]
+        student = load_language_model(path)
+        assert len(causal.layers_of(student.model)) == 2 and len(causal.layers_of(teacher.model)) == 4
+        kept = causal.layers_of(teacher.model)[wanted[rule][1][1]].state_dict()
+        for name, value in causal.layers_of(student.model)[1].state_dict().items():
+            assert torch.equal(value, kept[name])
     student.model.generate(torch.tensor([[5, 6]]), max_new_tokens=2)  # its cache numbers the layers anew
 
 
@@ -334,24 +344,6 @@ def test_two_processes_give_the_gradients_of_one(wrapper, tmp_path):
 # Meter and evaluation
 
 
-def test_gradient_fidelity(teacher, task, store):
-    student = load_language_model(prune_depth(teacher, 2, task, store=store))
-    kinds = {"hidden": LabelOptions("hidden"), "all": LabelOptions("top_k", k=len(teacher.head))}
-    kinds |= {f"top-{k}": LabelOptions("top_k", k=k) for k in (2, 50)}
-    kinds |= {f"sampled-{k}": LabelOptions("sampled", k=k) for k in (4, 1000)}
-    before = [p.clone() for p in student.model.parameters()]
-    table = gradient_fidelity(student, teacher, task.train[:4], kinds)
-    assert table["degrees"]["hidden"] < 0.5 and table["degrees"]["all"] < 0.1
-    assert table["degrees"]["top-50"] < table["degrees"]["top-2"]
-    assert table["degrees"]["sampled-1000"] < table["degrees"]["sampled-4"]
-    assert table["mass"]["hidden"] == 1 and table["mass"]["all"] == pytest.approx(1)
-    assert 0 < table["mass"]["top-2"] < table["mass"]["top-50"] < 1
-    assert table["bytes_per_token"]["hidden"] == 64 and table["bytes_per_token"]["top-2"] == 2 * 6 + 4
-    assert recommend(table, 5).startswith("Store hidden: ")
-    assert "No kind comes within" in recommend(table.loc[["top-2"]], 1e-9)
-    assert all(torch.equal(a, b) for a, b in zip(before, student.model.parameters(), strict=True))
-
-
 def test_evaluate_agrees_with_plain_formulas(teacher, student, task):
     table = evaluate(student, task.test[:3], teacher)
     ours, theirs = logits(student, task.test[:3]), logits(teacher, task.test[:3])
@@ -374,3 +366,44 @@ def test_speed_and_next_tokens(teacher, student, task):
     assert table["cache_bytes"]["tiny"] == 4 * table["cache_bytes"]["student"]
     view = causal.next_tokens([teacher, student], "Topic 1 ", temperature=0.7, top=5)
     assert view.shape == (5, 2) and view["tiny"].is_monotonic_decreasing and view["tiny"].sum() <= 1
+
+
+def test_a_name_is_completed_where_greedy_writing_would_write_it(teacher, task):
+    text = "the os.path.join and --no-color of SomeClass, not of plain words"
+    block = np.array(teacher.tokenizer(text)["input_ids"])
+    found = causal.complete(teacher, np.stack([block, block]), given=3)
+    names = ["os.path.join", "--no-color", "SomeClass"]
+    assert list(found["name"]) == 2 * names and list(found["block"]) == 3 * [0] + 3 * [1]
+    for name, right in zip(names, found["right"], strict=False):
+        start = text.index(name) + 3
+        rest = text.index(name) + len(name) - start
+        assert right == (causal.write(teacher, block[None, :start], rest)[0] == block[: start + rest]).all()
+
+    class Echo:  # says of each token that what follows is what does
+        tokenizer = teacher.tokenizer
+
+        def logits(self, rows):
+            ids = torch.from_numpy(np.asarray(rows))
+            return torch.nn.functional.one_hot(ids.roll(-1, 1), len(teacher.head)).float()
+
+    assert causal.complete(Echo(), block[None])["right"].all()
+    assert causal.complete(teacher, task.test[:0]).empty
+    assert causal.complete(Echo(), block[None], given=20).empty  # no name is that long
+
+
+def test_n_grams_are_those_of_witten_and_bell():
+    text, held_out = np.array([[0, 1, 0, 1, 2]]), np.array([[0, 1, 2]])
+    # Of one token: 2 of 5 are 1, 1 is 2, and 3 kinds were seen: 3/8 of the mass is the uniform guess's.
+    one, two = (2 + 3 / 4) / 8, (1 + 3 / 4) / 8
+    assert ngram_nll(text, held_out, 4, order=1) == pytest.approx([-np.log([one, two]).mean()])
+    # After 0 comes 1, twice; after 1 came 0 and 2, once each.
+    pair = -np.log([(2 + 1 * one) / 3, (1 + 2 * two) / 4]).mean()
+    assert ngram_nll(text, held_out, 4, order=2) == pytest.approx([pair])
+    rng = np.random.default_rng(0)
+    text = rng.integers(0, 5, (6, 20))
+    for order in (1, 3):  # what may follow adds up to 1
+        rows = np.array([[4, 2, 1, token] for token in range(5)])
+        nll = 3 * ngram_nll(text, rows, 5, order) - 2 * ngram_nll(text, rows[:, :3], 5, order)
+        assert np.exp(-nll).sum() == pytest.approx(1)
+    with refused("ids above 3"):
+        ngram_nll(text, held_out, 4)

@@ -7,6 +7,7 @@ what a teacher says of each token, and `workbench.language.traces`, which stores
 
 import copy
 import hashlib
+import re
 import string
 import time
 from collections.abc import Sequence
@@ -30,7 +31,19 @@ from transformers import (
 )
 
 from workbench import students, weights
-from workbench.errors import SEED, Number, Text, WorkbenchError, sequence, setting, settle, shown, strings, whole
+from workbench.errors import (
+    SEED,
+    Choice,
+    Number,
+    Text,
+    WorkbenchError,
+    sequence,
+    setting,
+    settle,
+    shown,
+    strings,
+    whole,
+)
 from workbench.language.blocks import TextTask, tokenizer_fingerprint
 from workbench.language.fused import Head
 from workbench.losses import check_temperature, forward_kl
@@ -39,6 +52,8 @@ from workbench.turns import seeded
 
 BATCH = 8  # blocks read at once
 BINS = 15  # of confidence, equal width
+NAME = r"--[a-z][\w-]+|_*[A-Za-z]\w*(?:[_.]\w+)+|(?:[A-Z][a-z]+){2,}"  # --option, some_name, module.name, CamelCase
+CUTS = ("first and last", "importance", "evenly")  # rules of which layers a student keeps
 CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
 
 
@@ -215,8 +230,8 @@ class LanguageModel:
         if tokenizer_fingerprint(self.tokenizer) != task.tokenizer:
             raise WorkbenchError(
                 f"{task.name} holds ids of another tokenizer than {type(self.tokenizer).__name__} of {self.name} (with "
-                f"{len(self.tokenizer)} tokens): load the text with this one, or let the teacher write labels of kind "
-                "'text' and load what they decode to as 'folder:...'."
+                f"{len(self.tokenizer)} tokens): load the text with this one, or label it across tokenizers, by "
+                "text_labels(teacher, task, 'prefix', tokenizer=the student's)."
             )
 
 
@@ -265,30 +280,44 @@ def layer_importance(teacher: LanguageModel, blocks: np.ndarray) -> np.ndarray:
     return shares @ np.array(sums).reshape(-1, len(layers))
 
 
+def kept_layers(teacher: LanguageModel, keep: int, rule: str, blocks: np.ndarray) -> list[int]:
+    """Which `keep` layers a rule of `CUTS` keeps, in order; `blocks` ``[B, L]`` are read for the importance alone."""
+    total = len(layers_of(teacher.model))
+    if rule == "importance":
+        importance = layer_importance(teacher, blocks)
+        return sorted(np.argsort(-importance, kind="stable")[:keep].tolist())
+    if rule == "first and last":
+        return [*range((keep + 1) // 2), *range(total - keep // 2, total)]
+    return np.linspace(0, total - 1, keep).round().astype(int).tolist()
+
+
 def prune_depth(
-    teacher: LanguageModel, keep: int, task: TextTask, *, blocks: int = 16, store: Store | None = None
-) -> Path:
-    """A student made of the teacher's `keep` most important layers, in their order, saved in hub format.
+    teacher: LanguageModel, keep: int, task: TextTask, *, rule: str = CUTS[0], blocks: int = 16,
+    store: Store | None = None,
+) -> Path:  # fmt: skip
+    """A student made of `keep` of the teacher's layers, in their order, saved in hub format.
+
+    Which rule cuts best is no matter of taste: compare the students' perplexity on held-out text before training them.
 
     Args:
         teacher: stays as it is.
         keep: layers to keep, from 1 to all.
         task: whose first training blocks measure the importance (`layer_importance`).
-        blocks: how many of them.
+        rule: ``"first and last"`` (half of them each), ``"importance"`` or ``"evenly"``.
+        blocks: how many of the task's.
         store: where the student goes.
 
     Returns:
         Its folder, for ``TrainConfig(student=...)`` or `load_language_model`.
     """
     total, blocks = len(layers_of(teacher.model)), whole("blocks", blocks)
-    keep = whole("keep", keep, 1, total)
+    keep, rule = whole("keep", keep, 1, total), Choice(CUTS).check("rule", rule)
     teacher.check(task)
     sample = np.ascontiguousarray(task.train[:blocks])
-    digest = hashlib.sha256(sample.tobytes()).hexdigest()
+    digest = hashlib.sha256(sample.tobytes()).hexdigest() if rule == "importance" else None
 
     def build(folder: Path) -> dict:
-        importance = layer_importance(teacher, sample)
-        chosen = sorted(np.argsort(-importance, kind="stable")[:keep].tolist())
+        chosen = kept_layers(teacher, keep, rule, sample)
         student = copy.deepcopy(teacher.model).float().cpu()
         layers = layers_of(student)
         kept = [layers[i] for i in chosen]
@@ -300,10 +329,10 @@ def prune_depth(
             config.layer_types = [config.layer_types[i] for i in chosen]
         student.save_pretrained(folder / "model")
         teacher.tokenizer.save_pretrained(folder / "model")
-        return {"layers": chosen, "importance": importance.tolist()}
+        return {"layers": chosen}
 
     code = code_fingerprint("language.causal:prune_depth")
-    inputs = {"teacher": teacher.fingerprint, "keep": keep, "text": digest, "code": code}
+    inputs = {"teacher": teacher.fingerprint, "keep": keep, "rule": rule, "text": digest, "code": code}
     return (store or Store()).make("pruned", inputs, build).path / "model"
 
 
@@ -417,6 +446,36 @@ def next_tokens(models: Sequence[LanguageModel], text: str, *, temperature: floa
     chosen = columns[models[0].name].topk(top).indices
     names = [models[0].tokenizer.decode([i]) for i in chosen.tolist()]
     return pd.DataFrame({name: p[chosen].numpy() for name, p in columns.items()}, index=pd.Index(names, name="token"))
+
+
+@torch.no_grad()
+def complete(model: LanguageModel, blocks: np.ndarray, *, pattern: str = NAME, given: int = 3) -> pd.DataFrame:
+    """Whether a model completes the names in held-out text: all text before one is read, and its first characters.
+
+    Right is a name that greedy writing would finish to its last character, token by token; as each token then is the
+    likeliest one, one pass over the block tells.
+
+    Args:
+        model: its tokenizer has made the blocks.
+        blocks: ``[B, L]`` ids of text.
+        pattern: regular expression of what is completed: identifiers and options of programs.
+        given: characters of it that are read; the tokens that begin after them must follow, at least one.
+
+    Returns:
+        A row a name: block (its number), name, right.
+    """
+    given, rows = whole("given", given, 1, 1000), []
+    for number, block in enumerate(np.asarray(blocks)):
+        pieces = model.tokenizer.batch_decode(block[:, None])
+        starts = np.cumsum([0, *map(len, pieces[:-1])])
+        names = [
+            (found.group(), np.flatnonzero((starts >= found.start() + given) & (starts < found.end())))
+            for found in re.finditer(pattern, "".join(pieces))
+        ]
+        if names := [(name, at) for name, at in names if len(at)]:
+            hit = np.r_[False, model.logits(block[None])[0, :-1].argmax(-1).cpu().numpy() == block[1:]]
+            rows += [{"block": number, "name": name, "right": bool(hit[at].all())} for name, at in names]
+    return pd.DataFrame(rows, columns=["block", "name", "right"])
 
 
 def _some(models: Sequence[LanguageModel], what: str) -> list[LanguageModel]:

@@ -1,14 +1,15 @@
 """Soft labels of text: what a language model expects after each token, computed in one pass and kept.
 
 All logits of a text would fill disks (49,152 floats a token of SmolLM2); its hidden states are 85 times fewer numbers
-and give them back. Which of four kinds is worth its bytes, `gradient_fidelity` measures on your own text.
+and give them back. Notebook 06 measures which of the kinds keep what is gained.
 
 | kind    | holds of each predicted token                        | for                                               |
 |---------|------------------------------------------------------|---------------------------------------------------|
 | hidden  | the last hidden state, 16 bits; once, the head       | every loss at every temperature, to rounding      |
 | top_k   | k ids, their log-probabilities, that of all others   | forward KL at the temperature of the labelling    |
 | sampled | n ids drawn from the teacher, its entropy            | the same, unbiased                                |
-| text    | of each block, the teacher's own second half         | cross-entropy: other tokenizers, closed teachers  |
+| prefix  | as top_k, in the tokens of a student with its own    | the same, whatever the tokenizers                 |
+| text    | of each block, the teacher's own second half         | cross-entropy: closed teachers                    |
 
 Rows are blocks of token ids, keyed by their content and fetched by it; shards are memory-mapped. They are filled by the
 one loop of `workbench.soft_labels`; what they become in a step is in `workbench.language.fused`.
@@ -16,24 +17,26 @@ one loop of `workbench.soft_labels`; what they become in a step is in `workbench
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from workbench.errors import SEED, Choice, Number, WorkbenchError, number, setting, settle, shown, unknown
-from workbench.language.blocks import TextTask
+from workbench import reading
+from workbench.errors import SEED, Choice, Number, WorkbenchError, setting, settle, shown, unknown
+from workbench.language.blocks import TextTask, tokenizer_fingerprint
 from workbench.language.causal import BATCH, LanguageModel, write
-from workbench.language.fused import Head, Hidden, Sampled, Target, TopK, fused_loss
-from workbench.losses import Objective, check_temperature
+from workbench.language.fused import Head, Hidden, Sampled, Target, TopK
+from workbench.language.prefixes import Prefixes, keep_top, of_reply, shared_ends, token_bytes
+from workbench.losses import check_temperature
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, code_fingerprint, fingerprint
 
@@ -50,6 +53,7 @@ KINDS = {
     "hidden": _Kind(("hidden",), ("dtype",)),
     "top_k": _Kind(("tokens", "log_probs", "log_tail"), ("k", "temperature")),
     "sampled": _Kind(("tokens", "entropy"), ("k", "temperature", "seed")),
+    "prefix": _Kind(("tokens", "log_probs", "log_tail"), ("k", "temperature")),
     "text": _Kind(("tokens",), ("temperature", "seed")),
 }
 
@@ -59,9 +63,9 @@ class LabelOptions:
     """What is stored of each position.
 
     Attributes:
-        kind: ``"hidden"``, ``"top_k"``, ``"sampled"`` or ``"text"``.
-        k: how many tokens `top_k` keeps, or `sampled` draws; ≥ 1.
-        temperature: > 0; of the teacher's distribution in `top_k`, `sampled` and `text` (there 0 means greedy).
+        kind: ``"hidden"``, ``"top_k"``, ``"sampled"``, ``"prefix"`` or ``"text"``.
+        k: how many tokens `top_k` and `prefix` keep, or `sampled` draws; ≥ 1.
+        temperature: > 0; of the teacher's distribution in all but `hidden` (in `text`, 0 means greedy).
         seed: of the draws.
         dtype: of `hidden`: ``"float16"``, or ``"bfloat16"`` where values are too large for that.
     """
@@ -168,6 +172,7 @@ def text_labels(
     task: TextTask,
     kind: str = "hidden",
     *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
     store: Store | None = None,
     progress: Callable[[int, int], None] | None = None,
     **options: Any,
@@ -178,8 +183,9 @@ def text_labels(
 
     Args:
         teacher: see `workbench.language.causal.load_language_model`.
-        task: text in the teacher's tokens.
+        task: text in the teacher's tokens; for `prefix`, in the student's.
         kind: see the module's first lines.
+        tokenizer: the student's, for `prefix`; see `workbench.language.prefixes`.
         store: where the shards go.
         progress: called with (blocks done, blocks to do) after each shard.
         options: k, temperature, seed and dtype, see `LabelOptions`.
@@ -192,7 +198,9 @@ def text_labels(
         raise WorkbenchError(
             f"text_labels got {shown(teacher)} and {shown(task)}: give load_language_model(...) and load_text(...)."
         )
-    teacher.check(task)
+    across = _Across(teacher, tokenizer, task, options) if kind == "prefix" else None
+    if not across:
+        teacher.check(task)
     if kind == "top_k" and options.k > len(teacher.head):
         raise WorkbenchError(f"k is {options.k} but the teacher has {len(teacher.head)} tokens: choose a smaller k.")
     store = store or Store()
@@ -202,7 +210,8 @@ def text_labels(
 
     def fill(options: LabelOptions) -> TextLabels:
         def label(blocks: np.ndarray) -> dict[str, np.ndarray]:
-            parts = [_label(teacher, blocks[i : i + size], options) for i in range(0, len(blocks), size)]
+            batches = [blocks[i : i + size] for i in range(0, len(blocks), size)]
+            parts = [across(batch) if across else _label(teacher, batch, options) for batch in batches]
             return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
         return _fill((teacher.fingerprint, teacher.name), options, head, task, store, label, progress)
@@ -263,6 +272,51 @@ def import_labels(folder: str | Path, task: TextTask, teacher: str, *, store: St
     return _fill((f"imported {teacher} {source}", teacher), options, None, task, store or Store(), label)
 
 
+def reply_labels(
+    replies: Sequence[Sequence[Mapping[str, Any]]],
+    task: TextTask,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher: str,
+    *,
+    k: int = 20,
+    store: Store | None = None,
+) -> tuple[TextTask, TextLabels]:
+    """What a hosted teacher wrote, and what it expected at each token of it, in a student's own tokens.
+
+    Args:
+        replies: of each, ``logprobs.content`` of a chat completion asked with `top_logprobs`, see `prefixes.of_reply`.
+        task: gives length, validation and test; its training blocks are replaced by the replies.
+        tokenizer: the student's, with which `task` was loaded.
+        teacher: a name that says who wrote them, with its version.
+        k: tokens kept a place; as many as `top_logprobs` are enough.
+        store: where the labels go.
+
+    Raises:
+        WorkbenchError: entries without bytes, another tokenizer, or no reply as long as a block.
+    """
+    student, length, options = Prefixes(tokenizer), task.length, LabelOptions("prefix", k)
+    blocks, told = [], []
+    for entries in replies:
+        ids, p = of_reply(entries, student)
+        for start in range(0, len(ids) - length + 1, length):
+            blocks.append(ids[start : start + length])
+            told.append(_arrays(p[start : start + length - 1], k, len(student)))
+    if not blocks or tokenizer_fingerprint(tokenizer) != task.tokenizer:
+        raise WorkbenchError(
+            f"None of {len(replies)} replies has {length} tokens of the tokenizer that made {task.name}: ask for "
+            "longer ones, or load the text with this tokenizer and a smaller length."
+        )
+    written = replace(task, name=f"{task.name} by {teacher}", train=np.array(blocks, dtype=np.int32))
+    row_of = {key: row for row, key in enumerate(block_ids(written.train))}
+
+    def label(some: np.ndarray) -> dict[str, np.ndarray]:
+        rows = [told[row_of[key]] for key in block_ids(some)]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    source = hashlib.sha256(json.dumps(replies).encode()).hexdigest()
+    return written, _fill((f"replies {teacher} {source}", teacher), options, None, written, store or Store(), label)
+
+
 def _fill(
     teacher: tuple[str, str],
     options: LabelOptions,
@@ -292,17 +346,11 @@ def _label(teacher: LanguageModel, blocks: np.ndarray, options: LabelOptions) ->
     hidden = teacher.hidden(blocks)[:, :-1]
     if not hidden.isfinite().all():
         raise WorkbenchError(f"Teacher {teacher.name} gave hidden states that are not finite: load it in another type.")
-    seeds = [int.from_bytes(key[:4], "little") + options.seed for key in block_ids(blocks)]
-    return _kept_of(hidden, teacher.head.cast(hidden.dtype), options, seeds)
-
-
-def _kept_of(hidden: Tensor, head: Head, options: LabelOptions, seeds: Iterable[int]) -> dict[str, np.ndarray]:
-    """What is kept of the teacher's hidden states ``[B, L - 1, H]``: arrays ``[B, L - 1, ...]``.
-
-    Each block has a seed of its own, so that neither order nor company changes what is drawn.
-    """
     if options.kind == "hidden":
         return {"hidden": _sixteen_bits(hidden, options.dtype)}
+    head = teacher.head.cast(hidden.dtype)
+    # Each block has a seed of its own, so that neither order nor company changes what is drawn.
+    seeds = [int.from_bytes(key[:4], "little") + options.seed for key in block_ids(blocks)]
     parts = [_describe(rows, head, options, seed) for rows, seed in zip(hidden, seeds, strict=True)]
     return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
 
@@ -321,6 +369,45 @@ def _describe(hidden: Tensor, head: Head, options: LabelOptions, seed: int) -> d
         ids = torch.multinomial(p, options.k, replacement=True, generator=generator)
         arrays = {"entropy": -(p * log_p).sum(-1)}
     return {"tokens": _narrow(ids.cpu().numpy(), len(head)), **{k: v.cpu().numpy() for k, v in arrays.items()}}
+
+
+class _Across:
+    """A teacher that labels blocks of a student's tokens, which are not its own."""
+
+    def __init__(
+        self, teacher: LanguageModel, tokenizer: PreTrainedTokenizerBase | None, task: TextTask, options: LabelOptions
+    ):
+        if not isinstance(tokenizer, PreTrainedTokenizerBase) or tokenizer_fingerprint(tokenizer) != task.tokenizer:
+            raise WorkbenchError(
+                f"tokenizer is {shown(tokenizer)}, which did not make the tokens of {task.name}: give the student's, "
+                "with which the text was loaded."
+            )
+        self.teacher, self.options, self.student = teacher, options, Prefixes(tokenizer)
+        self.theirs = token_bytes(teacher.tokenizer)
+        self.where = self.student.map(self.theirs)
+
+    @torch.no_grad()
+    def __call__(self, blocks: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays of a few blocks."""
+        texts = [self.student.text(block) for block in blocks.tolist()]
+        read = [self.teacher.tokenizer(t.decode("utf-8", "ignore"), add_special_tokens=False).input_ids for t in texts]
+        hidden = self.teacher.hidden(reading.pad(read, 0)[0].numpy())  # what pads stands behind and is not looked at
+        head = self.teacher.head.cast(hidden.dtype)
+        parts = []
+        for block, text, ids, states in zip(blocks.tolist(), texts, read, hidden, strict=True):
+            p = torch.nn.functional.one_hot(torch.tensor(block[1:]), len(self.student) + 1).double()
+            at = shared_ends(text, self.student.ends(block), [self.theirs[i] for i in ids])[:-1]
+            known = torch.from_numpy(at[at >= 0])
+            z = head.logits(states[known.to(states.device)]).float() / self.options.temperature
+            mass = self.student.marginal((z - z.amax(-1, keepdim=True)).exp(), self.where)
+            p[torch.from_numpy(at >= 0)] = (mass / mass.sum(-1, keepdim=True)).cpu()
+            parts.append(_arrays(p, self.options.k, len(self.student)))
+        return {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+
+
+def _arrays(p: Tensor, k: int, vocabulary: int) -> dict[str, np.ndarray]:
+    kept = {name: values.numpy() for name, values in keep_top(p, k, vocabulary).items()}
+    return kept | {"tokens": _narrow(kept["tokens"], vocabulary)}
 
 
 def _narrow(ids: np.ndarray, vocabulary: int) -> np.ndarray:
@@ -351,7 +438,7 @@ def _target(
         return Hidden(hidden.to(device), head.to(device))
     tensors = {k: torch.from_numpy(v).to(device) for k, v in arrays.items() if k != "tokens"}
     tensors["ids"] = torch.from_numpy(arrays["tokens"].astype(np.int64)).to(device)
-    return (TopK if options.kind == "top_k" else Sampled)(**tensors, temperature=options.temperature)
+    return (Sampled if options.kind == "sampled" else TopK)(**tensors, temperature=options.temperature)
 
 
 def _keep_head(teacher: LanguageModel, store: Store) -> Path:
@@ -366,90 +453,3 @@ def _keep_head(teacher: LanguageModel, store: Store) -> Path:
         (folder / "head.json").write_text(json.dumps(form), encoding="utf-8")
 
     return store.make(HEAD, {"teacher": teacher.fingerprint}, build).path
-
-
-def gradient_fidelity(
-    student: LanguageModel,
-    teacher: LanguageModel,
-    blocks: np.ndarray,
-    kinds: Mapping[str, LabelOptions],
-    *,
-    temperature: float = 1.0,
-) -> pd.DataFrame:
-    """How far each kind's gradient points from the exact one, on a sample of your own text.
-
-    The gradient is that of the forward KL, a mean over all predicted tokens of `blocks` as in one training step, on all
-    parameters of the student. Which kind is best depends on how sure the teacher is of this text: measure it.
-
-    Args:
-        student: before or during training; stays as it is.
-        teacher: reads the same tokens.
-        blocks: ``[B, L]``, about a training step.
-        kinds: a name for each `LabelOptions` to try (not `text`).
-        temperature: > 0; of the loss, for hidden labels; the others have their own.
-
-    Returns:
-        A row a kind: degrees (angle to the exact gradient, 0 to 180), mass (share of the teacher's probability that the
-        stored tokens hold), bytes_per_token, and the norm of the gradient over the exact one's.
-    """
-    temperature = check_temperature(temperature)
-    if not isinstance(kinds, Mapping) or not kinds or not all(isinstance(o, LabelOptions) for o in kinds.values()):
-        raise WorkbenchError(f"kinds is {shown(kinds)}: give a dict of names with a LabelOptions each.")
-    if len(teacher.head) != len(student.head):
-        raise WorkbenchError("Student and teacher differ in vocabulary: give a student cut from this teacher.")
-    parameters = [p for p in student.model.parameters() if p.requires_grad]
-    ids = torch.from_numpy(np.asarray(blocks, dtype=np.int64)).to(student.device)
-    states = teacher.hidden(blocks)[:, :-1].to(student.device)
-    flat, head = states.flatten(0, 1), teacher.head.cast(states.dtype)
-    weight = torch.full((len(flat),), 1 / len(flat), device=student.device)
-
-    def gradient(target: Target, at: float) -> list[Tensor]:
-        hidden = student.model.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
-        how = {"kd_weight": weight, "objective": Objective(temperature=at)}
-        total, _, _ = fused_loss(hidden, student.head, target=target, **how)
-        return torch.autograd.grad(total, parameters)
-
-    def dot(a: list[Tensor], b: list[Tensor]) -> float:
-        return float(sum((x.double() * y.double()).sum() for x, y in zip(a, b, strict=True)))
-
-    exact: dict[float, list[Tensor]] = {}
-    rows = {}
-    for name, options in kinds.items():
-        at = temperature if options.kind == "hidden" else options.temperature
-        arrays = _kept_of(states, head, options, range(options.seed, options.seed + len(states)))
-        if at not in exact:
-            exact = {at: gradient(Hidden(flat, teacher.head), at)}
-        found = gradient(_target(options, arrays, teacher.head, student.device), at)
-        norms = dot(found, found) ** 0.5, dot(exact[at], exact[at]) ** 0.5
-        cosine = dot(found, exact[at]) / (norms[0] * norms[1])
-        rows[name] = {
-            "degrees": float(np.degrees(np.arccos(np.clip(cosine, -1, 1)))),
-            "mass": _mass(states, head, at, arrays["tokens"]) if "tokens" in arrays else 1.0,
-            "bytes_per_token": sum(v.nbytes for v in arrays.values()) / len(flat),
-            "norm_ratio": norms[0] / norms[1],
-        }
-    return pd.DataFrame(rows).T.rename_axis("labels")
-
-
-def _mass(hidden: Tensor, head: Head, temperature: float, tokens: np.ndarray) -> float:
-    """The teacher's probability that the stored tokens ``[B, L - 1, k]`` hold, a mean over positions."""
-    held = 0.0
-    for rows, ids in zip(hidden, tokens, strict=True):  # a block at a time: all logits of a step are many
-        p = (head.logits(rows).float() / temperature).softmax(-1)
-        seen = torch.zeros_like(p).scatter_(-1, torch.from_numpy(ids.astype(np.int64)).to(p.device), 1.0)
-        held += float((p * seen).sum())
-    return held / tokens[..., 0].size
-
-
-def recommend(table: pd.DataFrame, degrees: float = 10.0) -> str:
-    """One sentence: the kind of the fewest bytes whose gradient is within `degrees` of the exact one."""
-    degrees = number("degrees", degrees, 0, 180)
-    near = table[table["degrees"] <= degrees]
-    if near.empty:
-        best = table["degrees"].idxmin()
-        return f"No kind comes within {degrees:g}° of the exact gradient on this text; {best} is nearest."
-    best = near["bytes_per_token"].idxmin()
-    return (
-        f"Store {best}: {near['bytes_per_token'][best]:.0f} bytes a token, the fewest within {degrees:g}° of the exact "
-        f"gradient ({near['degrees'][best]:.1f}°)."
-    )

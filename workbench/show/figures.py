@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike
 from scipy import special
 from scipy.cluster import hierarchy
@@ -552,19 +552,41 @@ def reliability(
 
 
 @styled
-def layer_importance(
-    importance: ArrayLike, kept: Sequence[int], *, title: str = "What each layer does", note: str = ""
-) -> Figure:
-    """Importance of each layer ``[layers]`` as bars, those that a student keeps in full colour."""
-    values = pd.Series(np.asarray(importance, float))
-    ax = figure(2.6, title, f"{len(kept)} of {len(values)} layers kept", note).subplots()
-    of_kept, of_cut = values[values.index.isin(kept)], values[~values.index.isin(kept)]
-    for some, colour, hatch in ((of_kept, BLUE, ""), (of_cut, "#cccccc", "///")):
-        ax.bar(some.index + 1, some, color=colour, hatch=hatch, ec="white", lw=0.5)
-    ax.set(xlabel="layer", ylabel="1 − cosine(in, out)", xlim=(0.3, len(values) + 0.7))
-    ax.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+def perplexity_by(
+    table: pd.DataFrame, x: str, *, xlabel: str, log: bool = False, title: str = "Perplexity on held-out text",
+    note: str = "",
+) -> Figure:  # fmt: skip
+    """Perplexity against a number: thin lines for seeds, a bold one for each arm's geometric mean; lower is better.
+
+    Args:
+        table: columns arm, seed, x and perplexity, a row a measurement; an arm with one x is drawn as a level.
+        x: the column along the x axis.
+        xlabel: its name and unit.
+        log: whether the x axis is logarithmic, too.
+        title: the figure's.
+        note: what only the caller knows.
+    """
+    _need(table, ["arm", "seed", x, "perplexity"], "the table")
+    seeds = table.groupby("arm", sort=False)["seed"].nunique()
+    thin = "thin: one seed, bold: geometric mean" if seeds.max() > 1 else ""
+    ax = figure(3.6, title, _seeds(seeds), thin, "lower is better", note).subplots()
+    styles = arm_styles(seeds.index)
+    for arm, runs in table.groupby("arm", sort=False):
+        values = runs.pivot_table(index=x, columns="seed", values="perplexity")
+        mean = np.exp(np.log(values).mean(axis=1))
+        if len(mean) == 1:
+            ax.axhline(mean.iloc[0], color=styles[arm][0], ls="--", lw=1.4)
+        elif seeds[arm] > 1:
+            ax.plot(values, color=styles[arm][0], lw=0.7, alpha=0.45)
+        ax.plot(mean, lw=2.4, **marked(styles[arm]), markevery=max(1, len(mean) // 7))
+    if log:
+        style.log_axis(ax, sorted({*table[x]}) if table[x].nunique() <= 8 else None)
+    ax.set(xlabel=xlabel, ylabel="perplexity (log scale)", yscale="log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    ax.yaxis.set_major_formatter("{x:,.3g}")
+    ax.yaxis.set_minor_locator(NullLocator())
     ax.grid(axis="y")
-    return legend(ax.figure, style.patches({"kept": BLUE, "cut": "#cccccc"}, ("", "///")))
+    return legend(ax.figure, handles(styles))
 
 
 @styled
