@@ -17,7 +17,6 @@ from workbench.hosted.terms import (
     SECOND_HAND,
     STUDENTS,
     USES,
-    VERDICTS,
     card_licence,
     load_rows,
     obligations,
@@ -235,4 +234,3 @@ def test_a_classifier_is_judged_by_the_card_in_its_folder(made, tmp_path):
     assert ask(teacher, "published").row == "apache-2.0"
     (folder / "README.md").unlink()
     assert ask(teacher, "published").verdict == "not known"
-    assert VERDICTS[-1] == "forbidden"
