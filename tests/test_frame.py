@@ -27,7 +27,7 @@ CORE = (
 WINGS = {
     "hosted": "prices economics hosts cascade replies batch exchange endpoint pilot teacher writer serve",
     "language": "blocks problems fused causal texts labels traces lessons zero_shot",
-    "show": "style figures widgets money training_panel panels",
+    "show": "style figures frames widgets money training_panel panels",
     "publish": "notebook onnx ship report serve",
 }
 MAY_USE = {"publish": ["show"]}
