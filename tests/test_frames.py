@@ -15,8 +15,6 @@ from nbformat import from_dict, v4
 from refusal import refused
 from test_escape import Read
 from test_money import panel as money_panel
-from test_panels import temperature_panel
-from test_report import check_standalone
 
 from workbench import escape, metrics
 from workbench.publish import notebook as nb_
@@ -84,6 +82,8 @@ def test_a_name_in_a_frame_is_text(name):
 
 
 def test_a_page_lets_our_script_alone_run_and_only_where_there_are_frames(tmp_path):
+    from test_report import check_standalone
+
     bundle = {FRAMES: packed(), "image/png": "AAAA", "text/plain": "a panel"}
     forged = {"text/html": "<b>&lt;section data-frames=&quot;{}&quot;&gt;</b><script>window.hit=1</script>"}
     for page in published(tmp_path / "with", bundle, forged).values():
@@ -145,6 +145,8 @@ def test_a_frame_of_prices_says_what_the_panel_would(tmp_path):
 
 
 def test_a_frame_of_a_temperature_is_the_softmax_at_it():
+    from test_panels import temperature_panel  # torch takes a second to import
+
     panel = temperature_panel()
     found = panel.frames()
     texts, levels = (dial["stops"] for dial in found["dials"])
@@ -178,6 +180,8 @@ def open_page(browser, path: Path, **options: object):
 
 @pytest.mark.long
 def test_a_slider_moved_by_keys_changes_number_and_picture_without_a_kernel(browser, tmp_path):
+    from test_panels import temperature_panel
+
     bundles = [panel._repr_mimebundle_()[0] for panel in (money_panel([]), temperature_panel(hostile.NAMES))]
     published(tmp_path, *({FRAMES: bundle[FRAMES]} for bundle in bundles))
     page, asked, said = open_page(browser, tmp_path / "out" / "decision.html")

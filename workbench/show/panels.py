@@ -172,7 +172,8 @@ class TemperaturePanel(Panel):
         for i, t in itertools.product(texts, levels):
             soft, shown, _, says, near = self._told(i, t)
             bars = [(shorten(self.label_names[c], 34), soft[i, c], f"{100 * soft[i, c]:.1f} %") for c in shown]
-            rows.append([says, *bars, *(f"near: {line}" for line in near)])
+            near = [f"near: {line}" for line in near] + [""] * (self.NEIGHBOURS - len(near))  # in few texts
+            rows.append([says, *bars, *near])
         dials = [
             Dial("text", "From the surest to the least sure", [shorten(self.texts[i], 70) for i in texts],
                  texts.index(chosen)),
