@@ -10,8 +10,9 @@ function bring(block) {
   const inputs = [...block.querySelectorAll(".dial")].map((dial, i) => {
     const input = document.createElement("input");
     Object.assign(input, { type: "range", min: 0, max: dials[i].stops.length - 1, value: dials[i].at });
+    input.setAttribute("aria-label", dials[i].name); // without its value, which is told apart
     input.addEventListener("input", draw);
-    dial.append(input); // into its label, behind its output
+    dial.lastElementChild.before(input); // a label is for the first in it that can have one, and an output could
     return input;
   });
 
@@ -33,7 +34,7 @@ function bring(block) {
       const stops = dials[i].stops, said = stops[input.value];
       at = at * stops.length + Number(input.value);
       input.setAttribute("aria-valuetext", said);
-      input.previousElementSibling.textContent = said;
+      input.nextElementSibling.textContent = said;
     });
     frame[at].split(" ").forEach((number, i) => fill(places[i], line[number]));
   }

@@ -6,7 +6,6 @@ GitHub, where no kernel runs. How they draw and lock: `widgets`; the one that tr
 """
 
 import functools
-import itertools
 import textwrap
 import timeit
 from collections.abc import Callable, Mapping, Sequence
@@ -145,10 +144,11 @@ class TemperaturePanel(Panel):
     def draw(self) -> Figure:
         """Move what depends on the controls over a background that is drawn once."""
         i, t = self.example.value, self.temperature.value
-        soft, shown, entropy, says, near = self._told(i, t)
+        log_soft = special.log_softmax(self.logits / t, axis=1)
+        shown, p, entropy, says, near = self._told(i, t, log_soft)
         for old in (*self._bars.patches, *self._bars.texts):
             old.remove()
-        style.bars(self._bars, soft[i, shown], [style.BLUE] + [style.LIGHT] * (len(shown) - 1), gap=2)
+        style.bars(self._bars, p, [style.BLUE] + [style.LIGHT] * (len(shown) - 1), gap=2)
         for y, label in enumerate(shown):
             self._bars.text(-3, y, shorten(self.label_names[label], 24), ha="right", va="center")
         self._line.set_ydata(figures.entropies(self.logits[[i]], self._grid)[:, 0])
@@ -156,7 +156,7 @@ class TemperaturePanel(Panel):
         self._head.set_text(f"“{shorten(self.texts[i], 70)}”")
         self._sub.set_text(says)
         self._near.set_text("\n".join(near))
-        self._map.set_data(100 * figures.likeness(soft)[np.ix_(self.rank, self.rank)])
+        self._map.set_data(100 * figures.likeness(np.exp(log_soft))[np.ix_(self.rank, self.rank)])
         self._fig.canvas.restore_region(self._background)
         for artist in (*self._bars.patches, *self._bars.texts, *self._moving):
             self._fig.draw_artist(artist)
@@ -168,12 +168,15 @@ class TemperaturePanel(Panel):
         spread = ranked[np.linspace(0, len(ranked) - 1, min(self.PAGE_TEXTS, len(ranked))).astype(int)]
         texts = [int(i) for i in ranked if i in spread or i == chosen]
         levels = np.geomspace(0.25, 16, self.PAGE_STEPS)
-        rows = []
-        for i, t in itertools.product(texts, levels):
-            soft, shown, _, says, near = self._told(i, t)
-            bars = [(shorten(self.label_names[c], 34), soft[i, c], f"{100 * soft[i, c]:.1f} %") for c in shown]
-            near = [f"near: {line}" for line in near] + [""] * (self.NEIGHBOURS - len(near))  # in few texts
-            rows.append([says, *bars, *near])
+        rows = {}
+        for t in levels:
+            log_soft = special.log_softmax(self.logits / t, axis=1)
+            for i in texts:
+                shown, p, _, says, near = self._told(i, t, log_soft)
+                names = [shorten(self.label_names[c], 34) for c in shown]
+                bars = zip(names, p, (f"{100 * share:.1f} %" for share in p), strict=True)
+                near = [f"near: {line}" for line in near] + [""] * (self.NEIGHBOURS - len(near))  # in few texts
+                rows[i, t] = [says, *bars, *near]
         dials = [
             Dial("text", "From the surest to the least sure", [shorten(self.texts[i], 70) for i in texts],
                  texts.index(chosen)),
@@ -181,19 +184,21 @@ class TemperaturePanel(Panel):
                  int(np.argmin(abs(np.log(levels / self.temperature.value))))),
         ]  # fmt: skip
         about = "A text's soft label, and the texts whose soft labels at T are closest (KL)"
-        return pack(about, dials, rows, [style.BLUE] + [style.LIGHT] * (len(bars) - 1))
+        frames = (rows[i, t] for i in texts for t in levels)
+        return pack(about, dials, frames, [style.BLUE] + [style.LIGHT] * (len(shown) - 1))
 
-    def _told(self, i: int, t: float) -> tuple[np.ndarray, np.ndarray, float, str, list[str]]:
-        """Of text i at T: all soft labels ``[N, C]``, its likeliest classes, entropy, a sentence, its neighbours."""
-        log_soft = special.log_softmax(self.logits / t, axis=1)
-        soft = np.exp(log_soft)
+    def _told(
+        self, i: int, t: float, log_soft: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float, str, list[str]]:
+        """Of text i, from all at T ``[N, C]``: its likeliest classes, their p, its entropy, a sentence, neighbours."""
+        p = np.exp(log_soft[i])
         shown = np.argsort(-self.logits[i], kind="stable")[: self.BARS]
-        entropy = float(special.entr(soft[i]).sum())
+        entropy = float(special.entr(p).sum())
         says = f"T = {t:.3g}; entropy {entropy:.2f} nats; teacher: {shorten(self.label_names[self.top[i]], 22)}"
         if self.truth[i] >= 0:
             wrong = self.truth[i] != self.top[i]
             says += f", {f'wrong: {shorten(self.label_names[self.truth[i]], 22)}' if wrong else 'right'}"
-        return soft, shown, entropy, says, self._neighbours(i, log_soft)
+        return shown, p[shown], entropy, says, self._neighbours(i, log_soft)
 
     def _neighbours(self, i: int, log_soft: np.ndarray) -> list[str]:
         """A line for each of the other texts whose soft labels ``[N, C]`` are nearest to that of text i."""
