@@ -28,7 +28,7 @@ WINGS = {
     "hosted": "tables prices economics hosts terms defences cascade replies batch exchange endpoint pilot teacher "
     "writer serve",
     "language": "blocks problems fused causal ngrams texts prefixes labels traces lessons zero_shot",
-    "show": "style figures widgets money training_panel panels",
+    "show": "style figures frames widgets money training_panel panels",
     "publish": "notebook onnx ship report escalate serve",
 }
 MAY_USE = {"publish": ["show", "hosted"]}

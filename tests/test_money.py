@@ -12,6 +12,7 @@ from workbench.hosted import economics
 from workbench.hosted.hosts import find_host, how_old
 from workbench.hosted.prices import find_price
 from workbench.show import money
+from workbench.show.frames import FRAMES
 
 COSTS = pd.DataFrame({
     "arm": ["teacher", "teacher", "distilled", "distilled"], "requests_per_month": [1e4, 1e8] * 2,
@@ -105,9 +106,10 @@ def test_a_figure_of_nothing_is_refused():
 
 
 def panel(seen: list) -> money.WhatIfPanel:
-    def costs(price: float, mistake: float) -> pd.DataFrame:
+    def costs(price: float, mistake: float) -> tuple[str, list[money.Way]]:
         seen.append((price, mistake))
-        return pd.DataFrame({"way": ["teacher", "student"], "dollars": [price, 0.06 + mistake], "said": ["", "never"]})
+        ways = [("teacher", price, ""), ("student", 0.06 + mistake, f"{mistake:.2g} each")]
+        return "DISTIL" if price > 0.06 + mistake else "NOT FOR MONEY", ways
 
     dials = {"price": ("$", "of 1,000", 0.01, 10.0, 0.3), "mistake": ("$", "of one", 1e-5, 1.0, 1e-3)}
     return money.WhatIfPanel(costs, dials)
@@ -124,11 +126,12 @@ def test_a_slider_redraws_from_its_value():
 
 
 def test_what_the_user_should_mend_stands_above_the_picture():
-    def costs(price: float) -> pd.DataFrame:
-        cost = case(teacher_dollars_per_1k=price - 1).over(12)
-        return pd.DataFrame({"way": ["teacher"], "dollars": [cost], "said": [""]})
+    def costs(price: float) -> tuple[str, list[money.Way]]:
+        return "", [("teacher", case(teacher_dollars_per_1k=price - 1).over(12), "")]
 
     shown = money.WhatIfPanel(costs, {"price": ("$", "of 1,000", 0.1, 10.0, 2.0)})
     picture = shown.image.value
     shown.controls[0].value = 0.5
     assert "teacher_dollars_per_1k" in shown.note.value and shown.image.value == picture
+    bundle, _ = shown._repr_mimebundle_()  # its frames would be for such a price too
+    assert "without sliders" in shown.note.value and FRAMES not in bundle and bundle["image/png"] == picture

@@ -29,7 +29,8 @@ _MATHML_ATTRIBUTES = set(
     "display displaystyle mathvariant stretchy fence form accent accentunder columnalign rowspacing columnspacing "
     "linethickness lspace rspace minsize maxsize width height depth largeop movablelimits separator".split()
 )
-_STYLES = {"color", "background-color", "text-align", "font-weight", "font-style", "text-decoration"}
+_MORE = {"figure", "figcaption", "section", "label", "output"}
+_STYLES = {"color", "background-color", "text-align", "font-weight", "font-style", "text-decoration", "width"}
 
 
 def visible(text: object) -> str:
@@ -91,6 +92,8 @@ def yaml(head: Mapping[str, Any]) -> str:
 def sanitise(page: str) -> str:
     """HTML with only what a report needs: no script, style sheet, form, frame, base, redirect or event handler.
 
+    A section may carry data for sliders; what moves them, outside of what is sanitised, takes it as text.
+
     Pictures are PNGs in the page itself; links lead to pages, addresses of the web and mail, never into a script.
     Characters that hide or turn others are shown as `visible` shows them.
     """
@@ -105,11 +108,11 @@ def sanitise(page: str) -> str:
     own = {
         "a": {"href"}, "img": {"src", "alt", "width", "height"}, "details": {"open"}, "ol": {"start"},
         "td": {"colspan", "rowspan", "style"}, "th": {"colspan", "rowspan", "scope", "style"}, "table": {"border"},
-        "tr": {"style"}, "span": {"style"}, "p": {"style"}, "div": {"style"},
+        "tr": {"style"}, "span": {"style"}, "p": {"style"}, "div": {"style"}, "section": {"data-frames"},
     }  # fmt: skip
     return nh3.clean(
         _shown(page, _JOINERS + "\n\t"),
-        tags=(nh3.ALLOWED_TAGS | _MATHML | {"figure", "figcaption", "section"}) - {"area", "map", "center"},
+        tags=(nh3.ALLOWED_TAGS | _MATHML | _MORE) - {"area", "map", "center"},
         attributes={"*": shared} | own | {tag: _MATHML_ATTRIBUTES for tag in _MATHML},
         attribute_filter=keep,
         url_schemes={"http", "https", "mailto", "data"},

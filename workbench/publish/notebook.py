@@ -1,14 +1,17 @@
 """Notebooks as data: what their cells promise, what of a run is kept, and how a page shows it.
 
 A run's finding travels as JSON in an output of its own type (`ANSWER`), so that Lab, GitHub and the report each show
-it in their way from the same numbers. nbconvert's own exporters aren't used: they know nothing of answers, leave TeX
-and widgets to scripts from elsewhere, and a page here runs no script. `report` runs the notebooks; ``cells.html`` is
-what a page makes of them.
+it in their way from the same numbers; so do a panel's frames, which a page turns by sliders. nbconvert's own exporters
+aren't used: they know nothing of either, and leave TeX and widgets to scripts from elsewhere, where a page here runs
+none but `SCRIPT`. `report` runs the notebooks; ``cells.html`` is what a page makes of them.
 """
 
 from __future__ import annotations  # nbformat takes 3 s to import: only what runs or publishes pays for it
 
 import ast
+import base64
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from functools import cache, partial
@@ -17,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import escape
 from workbench.errors import WorkbenchError
+from workbench.show import frames
 from workbench.store import fingerprint, write_atomic
 
 if TYPE_CHECKING:
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 ANSWER = "application/vnd.workbench.answer+json"
+SCRIPT = Path(__file__).with_name("frames.js").read_text(encoding="utf-8")  # the one that a page may run
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 # Opening $ before and closing $ after a non-space, no digit next, no code between: "$5 and $6" are amounts.
 _INLINE_MATH = r"(?<![\\$\w])\$(?=\S)(?P<math_inline_tex>[^$`]+?)(?<=[^\s\\])\$(?![$\d])"
@@ -177,9 +182,13 @@ def templates() -> Environment:
     made = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     made.finalize = lambda value: escape.visible(value) if type(value) is str else value
     style = HtmlFormatter(style="xcode").get_style_defs(".highlight")
-    made.globals |= {"answer_type": ANSWER, "code_style": Markup(style)}
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    made.globals |= {"answer_type": ANSWER, "frames_type": frames.FRAMES, "code_style": Markup(style)}
+    made.globals |= {"script": Markup(SCRIPT), "script_hash": f"sha256-{digest}"}
     made.filters |= {
         "answer": lambda found: Markup(answer_html(found)),
+        "first": frames.first,
+        "json": lambda found: json.dumps(found, separators=(",", ":")),
         "code": lambda source: Markup(highlight(source, PythonLexer(), HtmlFormatter())),
         "headings": partial(re.findall, r"(?m)^#+ +(.+)$"),
         "markdown": lambda source: Markup(markdown(source)),
@@ -192,6 +201,17 @@ def templates() -> Environment:
 def to_html(nb: NotebookNode, hide_code: bool = False) -> str:
     """HTML of its cells, code folded away if asked. What outputs hold is as it came: see `escape.sanitise`."""
     return templates().get_template("cells.html").module.cells(nb, tagged(nb, "injected-parameters"), hide_code)
+
+
+def outputs(cells: list[NotebookNode], alt: str) -> str:
+    """HTML of all that some cells show, without their code."""
+    shown = templates().get_template("cells.html").module.shown
+    return "\n".join(shown(output, alt) for cell in cells for output in cell.get("outputs", []))
+
+
+def moves(page: str) -> bool:
+    """Whether a sanitised page holds frames, so that `SCRIPT` has something to do."""
+    return bool(re.search('<section[^<>]* data-frames="', page))
 
 
 def figures(cells: list[NotebookNode], alt: str) -> str:

@@ -304,7 +304,10 @@ def slug(value: str) -> str:
 
 
 def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> None:
-    """Write a page for every executed notebook in `out`, an ``index.html`` of all of `notebooks`, and a zip of them."""
+    """Write a page for every executed notebook in `out`, an ``index.html`` of all of `notebooks`, and a zip of them.
+
+    What cells tagged ``decision`` show is the last page, ``decision.html``.
+    """
     from markupsafe import Markup
 
     pages = []
@@ -318,27 +321,34 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> 
     done = [page for page in pages if page["run"]]
 
     template = nb_.templates().get_template("report.html")
+    decisions = [(page, nb_.outputs(nb_.tagged(page["notebook"], "decision"), page["label"])) for page in done]
+    decided = next(((page, shown) for page, shown in decisions if shown), None)
+    written = []
 
-    def write(name: str, **values: Any) -> None:
-        page = template.render(here=name, pages=pages, duration=duration, **values)
-        write_atomic(out / f"{name}.html", page)
+    def write(name: str, html: str, **values: Any) -> None:
+        body = Markup(escape.sanitise(html))
+        shared = {"pages": pages, "decided": bool(decided), "moving": nb_.moves(body), "duration": duration}
+        write_atomic(out / f"{name}.html", template.render(here=name, body=body, **shared, **values))
+        written.append(name)
 
     for page in done:
-        body = Markup(escape.sanitise(nb_.to_html(page["notebook"], hide_code)))
-        write(page["name"], title=page["label"], body=body, run=page["run"])
+        write(page["name"], nb_.to_html(page["notebook"], hide_code), title=page["label"], run=page["run"])
+    if decided:
+        page, shown = decided
+        write("decision", shown, title="Decision", best=page, run=page["run"])
     # 03 asks the question of the whole report; until it has run, the latest answer is the nearest to it.
     answered = sorted((p for p in done if p["run"].answer), key=lambda p: p["name"].startswith("03_"))
     best = answered[-1] if answered else None
-    body = ""
+    found = ""
     if best:
         pictures = nb_.figures(nb_.tagged(best["notebook"], "headline"), f"The finding of {best['label']}")
-        body = Markup(escape.sanitise(nb_.answer_html(best["run"].answer, pictures)))
+        found = nb_.answer_html(best["run"].answer, pictures)
     told = nb_.markdown(news((p["name"], p["label"], p["run"].answer) for p in done)) if best else ""
-    news_html = Markup(escape.sanitise(told))
-    write("index", title="Report", body=body, news=news_html, best=best, run=(best or next(iter(done), {})).get("run"))
+    run = (best or next(iter(done), {})).get("run")
+    write("index", found, title="Report", news=Markup(escape.sanitise(told)), best=best, run=run)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in ("index", *(page["name"] for page in done)):
+        for name in sorted(written, key="index".__ne__):
             archive.write(out / f"{name}.html", f"{out.name}/{name}.html")
     write_atomic(out / f"{out.name}.zip", packed.getvalue())
 

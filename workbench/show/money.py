@@ -4,7 +4,10 @@ Like `figures`, with the tables of `workbench.hosted.economics` and `cascade`: e
 accuracies are fractions and drawn in %, dollars are on logarithmic axes.
 """
 
+import itertools
+import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import ipywidgets as ipw
 import numpy as np
@@ -15,7 +18,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from workbench.errors import WorkbenchError
-from workbench.show import style, widgets
+from workbench.show import figures, style, widgets
+from workbench.show.frames import Bar, Dial, pack
 from workbench.show.style import BLUE, GREY, INK, LIGHT, arm_styles, figure, handles, legend, marked, styled
 
 ACCURACY = "accuracy, class-balanced (%)"
@@ -83,7 +87,7 @@ def accuracy_for_dollars(
     points: pd.DataFrame, curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float] | None = None, *,
     title: str = "Accuracy for money", note: str = "",
 ) -> Figure:  # fmt: skip
-    """Accuracy against dollars per 1,000 requests (log scale): contestants as points, cascades as curves.
+    """Accuracy against dollars per 1,000 requests (log scale): points with their Pareto front, cascades as curves.
 
     Args:
         points: columns name, dollars, accuracy, low, high (fractions; NaN: no interval).
@@ -96,7 +100,10 @@ def accuracy_for_dollars(
     _need(points, ["name", "dollars", "accuracy", "low", "high"], "the points")
     at = ", ".join(f"{100 * share:g}" for share in SHARES)
     said = f"dots: {at} % of calls to the teacher" if curves else ""
-    ax = figure(4.1, title, said, "bar: 95 % interval", note).subplots()
+    ax = figure(4.1, title, said, "bar: 95 % interval", "grey step: Pareto front", note).subplots()
+    best = points[figures.pareto(points["dollars"], points["accuracy"])].sort_values("dollars")
+    steps = np.r_[best["accuracy"], best["accuracy"].iloc[-1:]]
+    ax.step([*best["dollars"], 1.5 * points["dollars"].max()], 100 * steps, where="post", color=style.PATH, zorder=0)
     styles = arm_styles(points["name"])
     for row in points.to_dict("records"):
         ax.vlines(row["dollars"], 100 * row["low"], 100 * row["high"], color=styles[row["name"]][0], lw=1.6)
@@ -121,19 +128,23 @@ def accuracy_for_dollars(
 
 
 Slider = tuple[str, str, float, float, float]  # unit, tooltip, lowest, highest, value; logarithmic
+Way = tuple[str, float, str]  # its name, dollars per 1,000 requests, what is said of it
 
 
 class WhatIfPanel(widgets.Panel):
-    """Turn prices, volume, wage and the price of a mistake, and see what each way of answering costs."""
+    """Turn prices, volume, wage and the price of a mistake, and see what is decided and each way of answering costs."""
 
-    def __init__(self, costs: Callable[..., pd.DataFrame], sliders: Mapping[str, Slider]) -> None:
+    STOPS = 11  # of a slider in a published page, at most
+
+    def __init__(self, costs: Callable[..., tuple[str, list[Way]]], sliders: Mapping[str, Slider]) -> None:
         """Show the costs at the sliders' values.
 
         Args:
-            costs: from the values by name to a row a way: way, dollars (per 1,000 requests), said (beside its bar).
+            costs: from the values by name to what is decided, in words, and each way: its name, dollars per 1,000
+                requests, and what is said beside its bar.
             sliders: name -> unit, tooltip, lowest, highest and first value; above 0.
         """
-        self.costs, self.names = costs, list(sliders)
+        self.costs, self.sliders = costs, dict(sliders)
         moved = [
             widgets.control(
                 ipw.FloatLogSlider, name.replace("_", " "), unit, tooltip, value=value, readout_format=",.4g",
@@ -146,18 +157,51 @@ class WhatIfPanel(widgets.Panel):
 
     def draw(self) -> Figure:
         """A bar a way, on a logarithmic axis that stays where it is as long as the bars fit."""
-        table = self.costs(**{name: control.value for name, control in zip(self.names, self.controls, strict=True)})
-        fig = style.figure(0.8 + 0.36 * len(table), "What each way of answering costs")
+        values = zip(self.sliders, self.controls, strict=True)
+        decided, ways = self.costs(**{name: control.value for name, control in values})
+        names, dollars, words = zip(*ways, strict=True)
+        fig = style.figure(0.8 + 0.36 * len(ways), "What each way of answering costs", decided)
         ax = fig.subplots()
-        colours = [look[0] for look in arm_styles(table["way"]).values()]
-        low, high = (10.0 ** f(np.log10(table["dollars"].agg(end))) for f, end in ((np.floor, "min"), (np.ceil, "max")))
-        ax.barh(np.arange(len(table)), table["dollars"] - low / 3, left=low / 3, color=colours, height=0.7)
-        style.rows(ax, list(table["way"]))
-        for y, said in enumerate(table["said"]):
+        colours = [look[0] for look in arm_styles(names).values()]
+        low, high = 10.0 ** np.floor(np.log10(min(dollars))), 10.0 ** np.ceil(np.log10(max(dollars)))
+        ax.barh(np.arange(len(ways)), np.subtract(dollars, low / 3), left=low / 3, color=colours, height=0.7)
+        style.rows(ax, names)
+        for y, said in enumerate(words):
             style.say(ax, said, (1, y), "x", (6, 0), va="center", fontsize=8.5)
         ax.set(xlim=(low / 3, high), xlabel="dollars per 1,000 requests, all in (log scale)")
         _log(ax, "x")
         return fig
+
+    def frames(self) -> dict[str, Any]:
+        """The same at round values of each slider and at its first one; bars share one logarithmic scale."""
+        at = {name: stops(low, high, value, self.STOPS) for name, (_, _, low, high, value) in self.sliders.items()}
+        found = [self.costs(**dict(zip(at, values, strict=True))) for values in itertools.product(*at.values())]
+        logs = [math.log10(dollars) for _, ways in found for _, dollars, _ in ways]
+        low, high = math.floor(min(logs)), math.ceil(max(logs))
+
+        def bar(way: str, dollars: float, said: str) -> Bar:
+            told = f"$ {_number(dollars)}" + f", {said}" * bool(said)
+            return way, (math.log10(dollars) - low) / (high - low), told
+
+        rows = [[decided, *(bar(*way) for way in ways)] for decided, ways in found]
+        dials = [
+            Dial(f"{name.replace('_', ' ')} ({unit})", tooltip, [_number(v) for v in at[name]], at[name].index(value))
+            for name, (unit, tooltip, _, _, value) in self.sliders.items()
+        ]
+        about = f"Dollars per 1,000 requests, all in; bars from $ {10.0**low:,g} to {10.0**high:,g} on a log scale"
+        return pack(about, dials, rows, [look[0] for look in arm_styles(way for way, *_ in found[0][1]).values()])
+
+
+def stops(low: float, high: float, value: float, most: int) -> list[float]:
+    """At most so many round values from low to high, and the one given in place of its nearest."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        found = [float(f"{digit}e{decade}") for decade in decades for digit in digits]
+        found = [v for v in found if low <= v <= high]
+        if len(found) <= most:
+            break
+    found.remove(min(found, key=lambda v: abs(np.log(v / value))))
+    return sorted([*found, value])
 
 
 def _log(ax: Axes, axis: str) -> None:

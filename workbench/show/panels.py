@@ -9,6 +9,7 @@ import functools
 import textwrap
 import timeit
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import ipywidgets as ipw
 import numpy as np
@@ -23,6 +24,7 @@ from workbench import metrics
 from workbench.errors import WorkbenchError
 from workbench.escape import shorten, visible
 from workbench.show import figures, style, widgets
+from workbench.show.frames import Dial, pack
 from workbench.show.training_panel import TrainingPanel, config_code
 from workbench.show.widgets import Panel, choice, control, said
 
@@ -35,7 +37,8 @@ class TemperaturePanel(Panel):
     Everything is drawn from logits that are given; the axes stay where they are while the slider moves.
     """
 
-    NEIGHBOURS, CHOICES = 4, 50
+    NEIGHBOURS, CHOICES, BARS = 4, 50, 6
+    PAGE_TEXTS, PAGE_STEPS = 8, 25  # that a published page offers
     _ORDERS = ("as given", "most certain first", "least certain first", "teacher wrong")
 
     def __init__(
@@ -142,28 +145,60 @@ class TemperaturePanel(Panel):
         """Move what depends on the controls over a background that is drawn once."""
         i, t = self.example.value, self.temperature.value
         log_soft = special.log_softmax(self.logits / t, axis=1)
-        soft = np.exp(log_soft)
-        shown = np.argsort(-self.logits[i], kind="stable")[:6]
+        shown, p, entropy, says, near = self._told(i, t, log_soft)
         for old in (*self._bars.patches, *self._bars.texts):
             old.remove()
-        style.bars(self._bars, soft[i, shown], [style.BLUE] + [style.LIGHT] * (len(shown) - 1), gap=2)
+        style.bars(self._bars, p, [style.BLUE] + [style.LIGHT] * (len(shown) - 1), gap=2)
         for y, label in enumerate(shown):
             self._bars.text(-3, y, shorten(self.label_names[label], 24), ha="right", va="center")
-        entropy = special.entr(soft[i]).sum()
         self._line.set_ydata(figures.entropies(self.logits[[i]], self._grid)[:, 0])
         self._dot.set_data([t], [entropy])
-        says = f"T = {t:.3g}; entropy {entropy:.2f} nats; teacher: {shorten(self.label_names[self.top[i]], 22)}"
-        if self.truth[i] >= 0:
-            wrong = self.truth[i] != self.top[i]
-            says += f", {f'wrong: {shorten(self.label_names[self.truth[i]], 22)}' if wrong else 'right'}"
         self._head.set_text(f"“{shorten(self.texts[i], 70)}”")
         self._sub.set_text(says)
-        self._near.set_text("\n".join(self._neighbours(i, log_soft)))
-        self._map.set_data(100 * figures.likeness(soft)[np.ix_(self.rank, self.rank)])
+        self._near.set_text("\n".join(near))
+        self._map.set_data(100 * figures.likeness(np.exp(log_soft))[np.ix_(self.rank, self.rank)])
         self._fig.canvas.restore_region(self._background)
         for artist in (*self._bars.patches, *self._bars.texts, *self._moving):
             self._fig.draw_artist(artist)
         return self._fig
+
+    def frames(self) -> dict[str, Any]:
+        """Some texts, from the surest to the least sure and the chosen one among them, at some temperatures."""
+        chosen, ranked = self.example.value, np.argsort(-self.certainty, kind="stable")
+        spread = ranked[np.linspace(0, len(ranked) - 1, min(self.PAGE_TEXTS, len(ranked))).astype(int)]
+        texts = [int(i) for i in ranked if i in spread or i == chosen]
+        levels = np.geomspace(0.25, 16, self.PAGE_STEPS)
+        rows = {}
+        for t in levels:
+            log_soft = special.log_softmax(self.logits / t, axis=1)
+            for i in texts:
+                shown, p, _, says, near = self._told(i, t, log_soft)
+                names = [shorten(self.label_names[c], 34) for c in shown]
+                bars = zip(names, p, (f"{100 * share:.1f} %" for share in p), strict=True)
+                near = [f"near: {line}" for line in near] + [""] * (self.NEIGHBOURS - len(near))  # in few texts
+                rows[i, t] = [says, *bars, *near]
+        dials = [
+            Dial("text", "From the surest to the least sure", [shorten(self.texts[i], 70) for i in texts],
+                 texts.index(chosen)),
+            Dial("temperature T", widgets.SOFTER, [f"{t:.3g}" for t in levels],
+                 int(np.argmin(abs(np.log(levels / self.temperature.value))))),
+        ]  # fmt: skip
+        about = "A text's soft label, and the texts whose soft labels at T are closest (KL)"
+        frames = (rows[i, t] for i in texts for t in levels)
+        return pack(about, dials, frames, [style.BLUE] + [style.LIGHT] * (len(shown) - 1))
+
+    def _told(
+        self, i: int, t: float, log_soft: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float, str, list[str]]:
+        """Of text i, from all at T ``[N, C]``: its likeliest classes, their p, its entropy, a sentence, neighbours."""
+        p = np.exp(log_soft[i])
+        shown = np.argsort(-self.logits[i], kind="stable")[: self.BARS]
+        entropy = float(special.entr(p).sum())
+        says = f"T = {t:.3g}; entropy {entropy:.2f} nats; teacher: {shorten(self.label_names[self.top[i]], 22)}"
+        if self.truth[i] >= 0:
+            wrong = self.truth[i] != self.top[i]
+            says += f", {f'wrong: {shorten(self.label_names[self.truth[i]], 22)}' if wrong else 'right'}"
+        return shown, p[shown], entropy, says, self._neighbours(i, log_soft)
 
     def _neighbours(self, i: int, log_soft: np.ndarray) -> list[str]:
         """A line for each of the other texts whose soft labels ``[N, C]`` are nearest to that of text i."""

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from workbench.errors import WorkbenchError
 from workbench.escape import html
 from workbench.show import style
+from workbench.show.frames import FRAMES
 
 DPI = 144  # pixels an inch: sharp at 700 CSS pixels, and quick
 LABEL = {"description_width": "13em"}
@@ -50,7 +51,15 @@ class Panel(ipw.VBox):
     def _repr_mimebundle_(self, **options: object) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle = super()._repr_mimebundle_(**options) | {"text/plain": self.about}
         picture = {"image/png": bytes(self.image.value)} if self.image.value else {}
-        return bundle | picture, {name: {"width": 700} for name in picture}
+        try:
+            packed = {FRAMES: found} if (found := self.frames()) else {}
+        except WorkbenchError as error:  # at a stop that nobody has turned to yet
+            packed, self.note.value = {}, said(f"A published page will show a picture without sliders: {error}", True)
+        return bundle | picture | packed, {name: {"width": 700} for name in picture}
+
+    def frames(self) -> dict[str, Any] | None:
+        """What a published page can turn by sliders, as of `frames.pack`; None: the picture alone."""
+        return None
 
     def watch(self, *controls: ipw.Widget) -> None:
         """Draw, and again whenever the value of one of the controls changes."""
