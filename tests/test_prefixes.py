@@ -13,6 +13,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from workbench import students, weights
+from workbench.hosted.endpoint import Endpoint, Request
+from workbench.hosted.prices import Price
+from workbench.hosted.replies import read
+from workbench.hosted.serve import llama
 from workbench.language import causal
 from workbench.language.blocks import load_text
 from workbench.language.causal import LanguageModel
@@ -192,3 +196,22 @@ def test_replies_teach_without_the_teacher_s_tokenizer(characters, task, store):
         reply_labels([reply(pieces[:2])], task, characters, "hosted", store=store)
     with refused("ask for longer"):
         reply_labels([reply(pieces)], replace(task, tokenizer="other"), characters, "hosted", store=store)
+
+
+@pytest.mark.slow
+def test_a_served_language_model_teaches_characters(characters, task, store, tmp_path):
+    pytest.importorskip("xllamacpp")
+    asked = {"messages": [{"role": "user", "content": "Tell me about cats."}], "max_tokens": 60, "temperature": 0}
+    with llama() as base_url:
+        endpoint = Endpoint(base_url, "smollm2", price=Price(0.1, 0.4), path=tmp_path / "r.sqlite", in_flight=1)
+        (reply,) = endpoint.ask([Request(asked | {"logprobs": True, "top_logprobs": 20})])
+    said = read(reply)
+    ids, p = of_reply(said.tokens, Prefixes(characters))
+    text = characters.decode(ids)
+    assert said.text.startswith(text[:40]) and (p.sum(-1) - 1).abs().max() <= 1e-6
+    soft = (p.max(-1).values < 1).double().mean()  # a place in some four or five is where a token begins
+    assert 0.1 < soft < 0.5
+    written, labels = reply_labels([said.tokens], task, characters, "SmolLM2 by llama.cpp", store=store)
+    assert written.train.shape == (len(ids) // LENGTH, LENGTH)
+    records = list(train(Job(written, labels, CONFIG), store=store))
+    assert records[-1]["kd"] < records[0]["kd"]
