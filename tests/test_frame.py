@@ -26,7 +26,7 @@ CORE = (
     "reading students soft_labels answers training teachers sweeps speed"
 ).split()
 WINGS = {
-    "hosted": "prices economics hosts cascade replies batch exchange endpoint pilot teacher writer serve",
+    "hosted": "prices economics hosts cascade next_purchase replies batch exchange endpoint pilot teacher writer serve",
     "language": "blocks problems fused causal texts labels traces lessons zero_shot",
     "show": "style figures widgets money training_panel panels",
     "publish": "notebook onnx ship report escalate serve",
