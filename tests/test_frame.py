@@ -25,8 +25,8 @@ CORE = (
     "reading students soft_labels answers training gates teachers sweeps speed contest"
 ).split()
 WINGS = {
-    "hosted": "tables prices economics hosts terms defences cascade replies batch exchange endpoint pilot teacher "
-    "writer serve",
+    "hosted": "tables prices economics hosts next_purchase terms defences cascade replies batch exchange endpoint "
+    "pilot teacher writer serve",
     "language": "blocks problems fused causal ngrams texts prefixes labels traces lessons zero_shot",
     "show": "style figures frames widgets money training_panel panels",
     "publish": "notebook onnx ship report escalate serve",
