@@ -14,7 +14,7 @@ from workbench.hosted.writer import Writer, write_texts
 from workbench.language.causal import Sampling
 from workbench.language.problems import problems
 from workbench.language.texts import with_texts
-from workbench.language.traces import Local, sample, writer
+from workbench.language.traces import Local, by_engine, sample
 from workbench.publish import report
 from workbench.store import Store
 
@@ -57,10 +57,11 @@ def test_reasoning_that_comes_apart_is_kept(field, tmp_path):
 
 def test_a_notebook_names_an_engine_and_its_options(tmp_path):
     with saying() as server:
-        made = writer("endpoint", "m", base_url=server.base_url, price=[1.0, 2.0], path=tmp_path / "r.sqlite", cap=0.5)
+        options = {"base_url": server.base_url, "price": [1.0, 2.0], "path": tmp_path / "r.sqlite", "cap": 0.5}
+        made = by_engine("endpoint", "m", **options)
         assert made.endpoint == replace(endpoint_of(server, tmp_path), price=Price(1.0, 2.0), cap=0.5)
         assert made.fingerprint == Writer(endpoint_of(server, tmp_path)).fingerprint
-    assert writer("local", "a model", threads=2) == Local("a model", 2)
+    assert by_engine("local", "a model", threads=2) == Local("a model", 2)
     bad = {
         "Unknown engine 'endpont': did you mean 'endpoint'": ("endpont", {}),
         "The engine endpoint can't take these options (missing a required argument: 'base_url')": ("endpoint", {}),
@@ -70,7 +71,7 @@ def test_a_notebook_names_an_engine_and_its_options(tmp_path):
     }
     for sentence, (engine, options) in bad.items():
         with refused(sentence):
-            writer(engine, "m", **options)
+            by_engine(engine, "m", **options)
 
 
 @pytest.mark.slow

@@ -23,8 +23,9 @@ WORDS = {
 }
 # Both terms, dropout and uneven micro-batches: whatever a resumed run could get wrong.
 CONFIG = TrainConfig(
-    student="1x16", ce_weight=1.0, steps=12, batch_size=8, accumulation=3, dropout=0.2, eval_every=4, log_every=2
-)
+    student="1x16", ce_weight=1.0, steps=12, batch_size=8, accumulation=3, dropout=0.2, eval_every=4, log_every=2,
+    keep="best",
+)  # fmt: skip
 PLAIN = replace(CONFIG, accumulation=1, dropout=0.0)
 
 

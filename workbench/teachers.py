@@ -33,12 +33,11 @@ from workbench.training import Epochs, Job, Run, TrainConfig, choose_device, fin
 from workbench.verdicts import Results, arm_estimates
 
 MINILM = "all-MiniLM-L6-v2"
-# The last step's weights, so that no other label is read than those it is trained on. The rate is ten times the usual
-# one for BERT: there are a hundred steps, not thousands. It is looked at once, at its end.
+# The rate is ten times the usual one for BERT: there are a hundred steps, not thousands. It is looked at once, at its
+# end, and that changes nothing: no other label is read than those it is trained on.
 FINETUNE = TrainConfig(
-    student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, eval_every=MANY,
-    keep="last",
-)  # fmt: skip
+    student="minilm", kd_weight=0.0, ce_weight=1.0, steps=100, batch_size=8, learning_rate=5e-4, eval_every=MANY
+)
 FINETUNE_STEPS = Epochs(8, FINETUNE.steps, 1500)  # over the labelled rows
 # Of any other encoder, by hub name or path: the usual rate, and steps enough for few labels of many classes.
 FINETUNE_ANY = replace(FINETUNE, steps=500, batch_size=16, learning_rate=5e-5)

@@ -84,8 +84,8 @@ class TrainConfig(Objective):
         dropout: share of what passes through a layer that is left out at random.
         max_length: tokens read of a text.
         eval_every: steps between looks at validation; ``"auto"`` is a fifth of all.
-        keep: the weights that become the student: those of the best look, which reads validation's labels, or the
-            last, which reads none: then no label of validation changes the student.
+        keep: the weights that become the student: those of the last step, which reads none of validation's labels, or
+            of the best look, which chooses by them. A language model's validation has no labels to count.
         stop_above: a score: the run ends at the first look that reaches it, whatever its learning rate is by then.
             A teacher stopped half-way is a teacher that errs. None takes all steps.
         log_every: steps between records.
@@ -108,7 +108,7 @@ class TrainConfig(Objective):
     dropout: float = setting(0.0, SHARE)
     max_length: int = setting(128, Number(1, 1_048_576, whole=True, unit="tokens"))
     eval_every: int | str = setting(AUTO, _OrAuto(1, MANY, whole=True, unit="steps"))
-    keep: str = setting("best", Choice(("best", "last")))
+    keep: str = setting("last", Choice(("best", "last")))
     stop_above: float | None = setting(None, Number(above=0, most=1, optional=True))
     log_every: int = setting(10, _COUNT)
     precision: str = setting("auto", Choice(("auto", "float32", "bfloat16")))

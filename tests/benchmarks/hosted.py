@@ -116,7 +116,7 @@ def students(folder: Path, seeds: int) -> dict[str, object]:
     arms = {"letters": letters, "full logits": soft_labels(teacher, task)}
     runs = {}
     for name, labels in arms.items():
-        made = run_all(jobs({name: TrainConfig(steps=150, eval_every=150, keep="last")}, task, labels, range(seeds)))
+        made = run_all(jobs({name: TrainConfig(steps=150, eval_every=150)}, task, labels, range(seeds)))
         runs[name] = np.stack([run.logits() for run in made["run"]])
     results = Results.of(runs, np.array(task.test["label"]), np.array(task.test["group"]))
     (row,) = compare(results, [("letters", "full logits")]).to_dict("records")

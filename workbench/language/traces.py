@@ -167,7 +167,7 @@ ENGINES = {
 }
 
 
-def writer(engine: str, model: str, **options: object) -> Writer:
+def by_engine(engine: str, model: str, **options: object) -> Writer:
     """Who writes, by the name of an engine in `ENGINES`.
 
     Args:
