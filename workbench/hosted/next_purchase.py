@@ -201,7 +201,7 @@ def advice(table: pd.DataFrame, corner: pd.DataFrame, least: float = 0.5) -> str
     if (known["high"] < least).all():
         told = f"no offer gains {least:g} points, {known['high'].max():.1f} at most"
         return f"Nothing: the task is at its ceiling ({told})."
-    sure = known[known["low"] > 0]
+    sure = known[known["low"].round(1) > 0]
     if sure.empty or sure["points"].max() < least:
         return (
             f"The runs can't tell: no offer surely gains anything, and {known['high'].max():.1f} points are possible."
