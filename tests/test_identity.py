@@ -100,7 +100,7 @@ MODULES = {
     "language.lessons": {TRACES, TEXT},
     "losses": {"texts.written", "traces.sample", "labels._fill", *RUNS},
     "quality": {CLASSIFIER},
-    "reading": LOADED - {"students._learn_tokenizer", *WRITERS},
+    "reading": LOADED - {"students._learn_tokenizer", *WRITERS} | {"labels._fill"},
     "students": LOADED - {"teachers.FrozenProbe"},
     "language.problems": {"traces.sample", TRACES},
     "soft_labels": {"soft_labels.derive", "labels._fill"},

@@ -271,7 +271,7 @@ class _Walk:
             if width != len(self.head):
                 raise WorkbenchError(
                     f"The teacher has {width} tokens and the student {len(self.head)}: give both heads the number of "
-                    "real ids of their common tokenizer as `vocabulary`."
+                    "real ids of their common tokenizer as `vocabulary`, or without one, labels of kind 'prefix'."
                 )
 
     def run(
