@@ -15,7 +15,6 @@ from workbench.language.causal import Sampling
 from workbench.language.problems import problems
 from workbench.language.texts import with_texts
 from workbench.language.traces import Local, by_engine, sample
-from workbench.publish import report
 from workbench.store import Store
 
 
@@ -72,35 +71,6 @@ def test_a_notebook_names_an_engine_and_its_options(tmp_path):
     for sentence, (engine, options) in bad.items():
         with refused(sentence):
             by_engine(engine, "m", **options)
-
-
-@pytest.mark.slow
-def test_07_learns_from_traces_of_an_endpoint(tmp_path):
-    """Its students read what came whole; what was cut is marked, and reasoning that comes apart stands before it."""
-    splits = {"train": 60, "validation": 6, "test": 8}  # what a smoke run asks for, and more
-    known = {p.prompt: p.completion for split, n in splits.items() for p in problems("sums", [2, 3, 4], n, split=split)}
-
-    def answer(body):
-        prompt = body["messages"][-1]["content"]
-        number = sorted(known).index(prompt)
-        apart = {"reasoning_content": "first\n"} if number % 7 == 1 else {}
-        end = "length" if number % 7 == 2 else "stop"
-        return 200, {}, json.dumps(completion(known[prompt], end=end, **apart)).encode()
-
-    with saying(answer) as server:
-        options = {"base_url": server.base_url, "price": [1.0, 1.0], "cap": 1.0}
-        flags = {"engine": "endpoint", "teacher": "m", "engine_options": options}
-        assert report.run(budget="quick", only=["07"], flags=flags, data=tmp_path) == []
-    entries = Store(tmp_path / "quick" / "store").list("traces")
-    rows = [row for entry in entries for row in json.loads((entry.path / "traces.json").read_text(encoding="utf-8"))]
-    asked = {body["messages"][-1]["content"] for body in server.asked}
-    theirs = [row for row in rows if row["prompt"] in asked and (row["tokens"] == 1)]  # as the server counts
-    assert {row["finished"] for row in theirs} == {True, False}
-    for row in theirs:
-        number = sorted(known).index(row["prompt"])
-        assert row["finished"] == (number % 7 != 2) and (row["verdict"] == "verified") == (number % 7 not in (1, 2))
-        if number % 7 == 1:
-            assert row["text"] == f"<think>\nfirst\n</think>\n{known[row['prompt']]}"
 
 
 def test_texts_for_a_task(task, tmp_path):
