@@ -87,12 +87,7 @@ def test_no_student_of_the_story_is_chosen_by_a_label(path):
         assert not re.search(r"\bchoose\(|\bsearch\(|keep=\"best\"", code)
 
 
-UNRUN = pytest.mark.xfail(strict=True, reason="06 was rewritten; its run at laptop takes a quiet quarter of an hour")
-
-
-@pytest.mark.parametrize(
-    "path", [pytest.param(p, id=p.stem, marks=UNRUN if p.name[:2] == "06" else ()) for p in PATHS]
-)
+@each
 def test_outputs_are_those_of_the_code_in_a_default_run(path):
     nb = nb_.load(path)
     record = nb.metadata.workbench
