@@ -88,8 +88,10 @@ class Results:
             raise WorkbenchError(f"These {len(draws)} draws can't be pooled: give Results of the same arms.")
         means = {arm: [np.mean(np.atleast_2d(d.correct[arm]), 0) for d in draws] for arm in draws[0].correct}
         folds: list[Results] = []
+        fold_of = []
         for d in draws:
-            folds += [] if any(_same_items(fold, d) for fold in folds) else [d]
+            fold_of.append(next((i for i, fold in enumerate(folds) if _same_items(fold, d)), len(folds)))
+            folds += [d] if fold_of[-1] == len(folds) else []
         if len(folds) == 1:
             everywhere = np.ones((len(draws), len(folds[0].labels)), dtype=bool)
             return replace(folds[0], correct={arm: np.stack(h) for arm, h in means.items()}, tested=everywhere)
@@ -97,7 +99,7 @@ class Results:
         groups = [group for fold in folds for group in ([None] if fold.groups is None else fold.groups)]
         if None in groups or len({*zip(number, groups, strict=True)}) > len({*groups}):
             raise WorkbenchError("The draws share some of their groups: pool draws of the same items, or of folds.")
-        tested = np.array([number == next(i for i, fold in enumerate(folds) if _same_items(fold, d)) for d in draws])
+        tested = np.array(fold_of)[:, None] == number
         correct = {arm: np.zeros(tested.shape) for arm in means}
         for arm, hits in means.items():
             correct[arm][tested] = np.concatenate(hits)
