@@ -536,6 +536,9 @@ def _make(
     return stopped
 
 
+# loky puts a new process in an idle one's place: nothing is lost, and a page need not speak of it.
+warnings.filterwarnings("ignore", "A worker stopped while some jobs were given to the executor")
+
 Outcome = tuple[str | None, dict[str, tuple[int, float]]]  # what went wrong; what was pruned
 
 
