@@ -21,8 +21,8 @@ REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "workbench"
 # Each module imports only from those of its own wing that stand before it, and from the core; publish, from two more.
 CORE = (
-    "escape errors turns store noise weights splits voice_commands tasks teacher losses quality metrics verdicts "
-    "reading students soft_labels answers training gates teachers sweeps speed contest"
+    "escape errors turns store noise weights splits columns own_data voice_commands tasks teacher losses quality "
+    "metrics verdicts reading students soft_labels answers training gates teachers sweeps speed contest"
 ).split()
 WINGS = {
     "hosted": "tables prices economics hosts next_purchase terms defences cascade replies batch exchange endpoint "

@@ -13,10 +13,11 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from refusal import refused
 
-from workbench import tasks
+from workbench import own_data
 from workbench.errors import WorkbenchError
+from workbench.own_data import PAIR
 from workbench.store import fingerprint
-from workbench.tasks import PAIR, SPLITS, Columns, Task, load_task
+from workbench.tasks import SPLITS, Columns, Task, load_task
 
 REPO = Path(__file__).resolve().parents[1]
 # Of the embedded task with its default arguments: another machine must sample the very same rows. It changes only
@@ -101,7 +102,7 @@ def test_describe_counts_what_is_there(task):
 
 def test_the_fingerprint_is_the_stores_of_all_columns(task, monkeypatch):
     columns = {s: [getattr(task, s)[c][:] for c in ("text", "label", "group")] for s in SPLITS}
-    monkeypatch.setattr(tasks, "ROWS", 7)  # computed in batches, which must not show
+    monkeypatch.setattr("workbench.tasks.ROWS", 7)  # computed in batches, which must not show
     assert replace(task).fingerprint == fingerprint([list(task.label_names), columns]) == FINGERPRINT
 
 
@@ -469,14 +470,14 @@ def test_hub_refuses_what_is_no_classification(tmp_path):
 
 
 def test_hub_out_of_reach_is_said_at_once(monkeypatch):
-    monkeypatch.setattr(tasks.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(tasks.config, "HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
-    tasks._hub_in_reach.cache_clear()
+    monkeypatch.setattr(own_data.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(own_data.config, "HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    own_data._hub_in_reach.cache_clear()
     for name in ("nobody/nothing", "nobody/nothing/config", "nothing"):
         text = refusal(f"hub:{name}")
         assert "The hub is out of reach and n" in text and "hub:<folder>" in text
-    assert not tasks.config.HF_HUB_OFFLINE  # only while it was asked
-    tasks._hub_in_reach.cache_clear()
+    assert not own_data.config.HF_HUB_OFFLINE  # only while it was asked
+    own_data._hub_in_reach.cache_clear()
     assert "write hub:owner/name" in refusal("hub:a/b/c/d")
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # The rest is imported where it is used: --help needs no torch.
-from workbench.errors import WorkbenchError, unknown
+from workbench.errors import WorkbenchError, check_name, unknown
 from workbench.store import Store, check_writable, data_dir
 
 COLUMNS = ("text_column", "label_column", "group_column", "split_column", "out_of_scope")
@@ -148,7 +148,7 @@ def _check(flags: dict[str, Any], base_url: str | None = None, cap: float | None
         raise WorkbenchError("Columns and labels are named of a file: give it too, with --task csv:<path>.")
     answers = teacher.startswith("answers:")
     if name is not None or answers:
-        from workbench.tasks import check_name, load_task
+        from workbench.tasks import load_task
 
         given = {key.removesuffix("_column"): flags[key] for key in (*COLUMNS, "labels_per_class") if key in flags}
         if name is not None:

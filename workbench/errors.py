@@ -7,6 +7,7 @@ quotes what came from elsewhere stands in `workbench.escape`.
 
 import difflib
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -212,6 +213,16 @@ def strings(name: str, values: Any) -> list[str]:
         if not _is_text(value):
             raise WorkbenchError(f"{name}[{i}] is {shown(value)}: it holds half of a surrogate pair; take that out.")
     return values
+
+
+def check_name(what: str, name: object) -> None:
+    """Raise WorkbenchError unless `name` is a string that a person can read and a file can have."""
+    if not isinstance(name, str):
+        raise WorkbenchError(f"The name of a {what} is {name!r}: give a string.")
+    if any(unicodedata.category(c) in ("Cc", "Cs") for c in name):
+        raise WorkbenchError(
+            f"The {what} {ascii(name)} holds a control character or bytes that are not UTF-8: rename the file."
+        )
 
 
 def _is_text(value: str) -> bool:

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from workbench.errors import MANY, Number, WorkbenchError, unknown, whole
+from workbench.errors import MANY, Number, WorkbenchError, check_name, unknown, whole
+from workbench.own_data import files_below
 from workbench.store import Store, code_fingerprint, fingerprint
-from workbench.tasks import check_name, files_below
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT = {"test": 0.15, "validation": 0.1}  # of the topics
