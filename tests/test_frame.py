@@ -15,18 +15,18 @@ import yaml
 
 from workbench.language.blocks import TextTask
 from workbench.language.problems import TraceTask
-from workbench.publish import report
+from workbench.publish import notebook, report
 
 REPO = Path(__file__).parents[1]
 PACKAGE = REPO / "workbench"
 # Each module imports only from those of its own wing that stand before it, and from the core; publish, from two more.
 CORE = (
     "escape errors turns store noise weights splits columns own_data voice_commands tasks teacher losses quality "
-    "metrics verdicts reading students soft_labels answers training gates teachers sweeps speed contest"
+    "metrics verdicts reading students soft_labels answers training hints gates teachers sweeps speed contest"
 ).split()
 WINGS = {
-    "hosted": "tables prices economics hosts next_purchase terms defences cascade replies batch exchange endpoint "
-    "pilot teacher writer serve",
+    "hosted": "tables prices economics hosts next_purchase terms defences queries cascade replies batch exchange "
+    "endpoint pilot teacher writer serve",
     "language": "blocks problems fused causal ngrams texts prefixes labels traces lessons zero_shot",
     "show": "style figures frames widgets money training_panel panels",
     "publish": "notebook onnx ship report escalate serve",
@@ -113,12 +113,30 @@ except SystemExit:
     subprocess.run([sys.executable, "-c", program], cwd=REPO, check=True, capture_output=True)
 
 
+def marked(text: str) -> str:
+    return text.partition(report.MARKS[0])[2].partition(report.MARKS[1])[0].strip()
+
+
 def test_the_readme_holds_what_the_notebooks_found():
     text = (REPO / "README.md").read_text(encoding="utf-8")
     assert [text.count(mark) for mark in report.MARKS] == [1, 1]
-    block = text.partition(report.MARKS[0])[2].partition(report.MARKS[1])[0]
-    assert block.strip() == report.readme_results().strip()
-    assert block.strip()
+    assert marked(text) == report.readme_results().strip() != ""
+
+
+def test_the_overview_ends_with_the_claims_as_they_stand():
+    cells = notebook.load(report.NOTEBOOKS / "00_overview.ipynb").cells
+    (told,) = [marked(cell.source) for cell in cells if report.MARKS[0] in cell.source]
+    assert told == report.committed_news() and all(claim in told for claim in report.CLAIMS.values())
+
+
+def test_what_one_notebook_cites_of_others_still_stands_there():
+    cells = notebook.load(report.NOTEBOOKS / "09_access_and_terms.ipynb").cells
+    (cell,) = [cell for cell in cells if "cited(name, words)" in cell.source]
+    lines = "".join(output["text"] for output in cell.outputs).splitlines()
+    assert len(lines) == 2
+    for line, words in zip(lines, ("Of the gain", "answers only"), strict=True):
+        name, _, sentence = line.partition(": ")
+        assert sentence == report.cited(name, words) != ""
 
 
 ALONE = """

@@ -105,7 +105,7 @@ MODULES = {
     "students": LOADED - {"teachers.FrozenProbe"},
     "language.problems": {"traces.sample", TRACES},
     "soft_labels": {"soft_labels.derive", "labels._fill"},
-    "teachers": {SCORES, *TEACHERS},
+    "teachers": {SCORES, "teachers.Ensemble", *TEACHERS},
     "language.zero_shot": {"zero_shot.ZeroShot"},
     "language.blocks": {"blocks.load_text", "labels._fill", TEXT},
     "language.labels": {"labels._fill"},

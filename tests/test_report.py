@@ -57,10 +57,12 @@ def folder(tmp_path) -> Path:
     """A repository of three notebooks, of which the second fails."""
     notebooks = tmp_path / "notebooks"
     notebooks.mkdir()
-    link = v4.new_markdown_cell("Then [train](03_student_training.ipynb#start).")
+    told = f"{report.MARKS[0]}\n{report.MARKS[1]}\n\nThen [train](03_student_training.ipynb#start)."
+    link = v4.new_markdown_cell(told)
     steps = code("for i in range(3):\n    print(f'\\rstep {i}', end='', flush=True)")
     refusal = code("import workbench.errors as e\nraise e.WorkbenchError('x.csv has no rows: add some.')")
-    found = code("from workbench.publish import report\nreport.answer('**Yes**, it pays.')")
+    claimed = "report.answer('**Yes**, it pays.', claims={'faster': 'Twice.'})"
+    found = code(f"from workbench.publish import report\n{claimed}")
     first, third = code("print('kept until here')"), code("print('never reached')")
     panels = code(PANEL, "headline"), code(SLIDER)
     made = {
@@ -136,7 +138,8 @@ def test_update_stores_outputs_and_results(folder, tmp_path):
     assert report.run(folder, update=True, data=tmp_path / "data") == []
     for name, old in before.items():
         new = nb_.load(folder / name)
-        assert [cell.source for cell in new.cells] == [cell.source for cell in old.cells]
+        code = ([cell.source for cell in nb.cells if cell.cell_type == "code"] for nb in (new, old))
+        assert next(code) == next(code)
         assert new.metadata.workbench.code == nb_.code_hash(old)
         assert new.metadata.workbench.budget == "laptop"
         assert new.metadata.keys() == {"kernelspec", "language_info", "workbench"}
@@ -146,7 +149,13 @@ def test_update_stores_outputs_and_results(folder, tmp_path):
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     results = report.readme_results(folder)
     assert readme == f"Before\n{report.MARKS[0]}\n{results}\n{report.MARKS[1]}\nAfter\n"
-    assert "**Yes**, it pays." in results and "Overview" not in results and "in the news" not in results
+    assert "**Yes**, it pays." in results and "Overview" not in results
+    (told,) = [c.source for c in nb_.load(folder / "00_overview.ipynb").cells if report.MARKS[0] in c.source]
+    news = "| It is faster | Twice. ([03](03_student_training.ipynb)) |"
+    assert news in told and told.endswith(f"{report.MARKS[1]}\n\nThen [train](03_student_training.ipynb#start).")
+    assert news.replace("(03", "(notebooks/03") in readme
+    assert report.cited("03_student_training", "pays", folder) == "Yes, it pays."
+    assert report.cited("03_student_training", "never", folder) == report.cited("07", "pays", folder) == ""
 
 
 def test_claims_in_the_news_are_told_with_what_measured_them():

@@ -1,5 +1,6 @@
 """Teachers: fingerprints that follow what decides their scores, columns in the task's order, exact zero-shot scores."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from workbench.language.zero_shot import SMOLLM, ZeroShot
 from workbench.soft_labels import soft_labels
 from workbench.store import Store
 from workbench.tasks import Task, load_task
-from workbench.teacher import Teacher
+from workbench.teacher import AtHand, Teacher, authors
 from workbench.teachers import load_teacher
 
 TEXTS = ["the cat near a mango", "a saw"]
@@ -108,6 +109,72 @@ def test_a_class_without_a_labelled_row_is_refused(task):
     lacking = replace(task, labelled=task.labelled.filter(lambda row: row["label"] != 1))
     with refused("The labelled rows lack some of the 3 classes: bag of words needs each"):
         load_teacher("bag-of-words", lacking)
+
+
+# --- several as one, and one with its answers at hand
+
+
+class Told(Teacher):
+    """Says the same of every text; counts what it was asked, and is silent on some."""
+
+    def __init__(self, name: str, p: list[float], silent: Sequence[str] = ()):
+        self.name, self.fingerprint, self.licence = name, name, f"licence of {name}"
+        self.label_names, self.p, self.silent, self.asked = tuple("abc"), p, silent, []
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        self.asked += texts
+        return np.log(np.tile(self.p, (len(texts), 1))) + 7
+
+    def describe(self, texts: list[str]) -> dict[str, float]:
+        return {"parameters": 10, "bytes": 40, "flops": 20}
+
+    def kinds(self, texts: Sequence[str]) -> list[str]:
+        return ["refused" if text in self.silent else "answer" for text in texts]
+
+
+def test_an_ensemble_says_the_mean_of_its_teachers_probabilities():
+    one, other = Told("one", [0.8, 0.1, 0.1]), Told("other", [0.2, 0.7, 0.1], silent=TEXTS[:1])
+    both = teachers.Ensemble([one, other])
+    logits = both.logits(TEXTS)
+    assert logits.dtype == np.float32 and logits.shape == (2, 3)
+    np.testing.assert_allclose(np.exp(logits), np.tile([0.5, 0.4, 0.1], (2, 1)), rtol=1e-5)
+    np.testing.assert_allclose(softmax(teachers.Ensemble([one]).logits(TEXTS), -1)[0], one.p, rtol=1e-5)
+    assert both.kinds(TEXTS) == ["refused", "answer"]
+    assert both.describe(TEXTS) == {"parameters": 20, "bytes": 80, "flops": 40}
+    assert both.name == "2 teachers" and teachers.Ensemble([one], "mine").name == "mine"
+
+
+def test_an_ensemble_is_who_its_teachers_are_and_comes_under_the_terms_of_each():
+    one, other = Told("one", [0.8, 0.1, 0.1]), Told("other", [0.2, 0.7, 0.1])
+    made = [[one, other], [one], [other], [one, one, other]]
+    prints = {teachers.Ensemble(members).fingerprint for members in made}
+    assert len(prints) == 4 and teachers.Ensemble([other, one]).fingerprint in prints
+    assert authors(teachers.Ensemble([one, other, one])) == [*authors(one), *authors(other)]
+    assert teachers.Ensemble([one, other]).timed
+    other.timed = False
+    assert not teachers.Ensemble([one, other]).timed
+    other.label_names = ("a", "b", "d")
+    with refused("other has other classes than one"):
+        teachers.Ensemble([one, other])
+    with refused("An ensemble has no teachers"):
+        teachers.Ensemble([])
+    with refused("has no 'logits'"):
+        teachers.Ensemble([3])
+
+
+def test_a_teacher_with_its_answers_at_hand_is_asked_once_a_text():
+    one = Told("one", [0.8, 0.1, 0.1], silent=TEXTS[:1])
+    quick = AtHand(one, TEXTS)
+    assert one.asked == TEXTS
+    np.testing.assert_array_equal(quick.logits([*TEXTS[::-1], TEXTS[0]]), one.logits([*TEXTS, TEXTS[0]]))
+    one.asked.clear()
+    assert quick.logits(["more", TEXTS[0], "more"]).shape == (3, 3) and one.asked == ["more"]
+    assert (quick.fingerprint, quick.name, quick.licence) == (one.fingerprint, one.name, one.licence)
+    assert authors(quick) == authors(one) and quick.kinds(TEXTS) == one.kinds(TEXTS) and not quick.timed
+    assert quick.describe(TEXTS) == one.describe(TEXTS)
+    given = AtHand(one, TEXTS, np.eye(3)[:2])
+    one.asked.clear()
+    assert given.logits(TEXTS).tolist() == np.eye(3)[:2].tolist() and one.asked == []
 
 
 # --- the best of them

@@ -2,11 +2,13 @@
 
 `load_teacher` knows four by name and chooses among three (``"auto"``), takes any sequence classifier by hub name or
 path, fine-tunes any encoder, reads what a model elsewhere has answered (`answers`), and takes a teacher of your own.
+An `Ensemble` makes one of several.
 """
 
 import runpy
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -17,18 +19,18 @@ import pandas as pd
 import sklearn
 import torch
 from scipy.optimize import minimize
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from transformers import AutoModel, AutoTokenizer
 
 from workbench import reading, students, weights
 from workbench.answers import Answers, Names
-from workbench.errors import MANY, TEMPERATURE, WorkbenchError, reason, unknown
+from workbench.errors import MANY, TEMPERATURE, WorkbenchError, reason, sequence, unknown
 from workbench.soft_labels import SoftLabels
 from workbench.store import Store, code_fingerprint, fingerprint
 from workbench.tasks import Task
-from workbench.teacher import Teacher, as_teacher
+from workbench.teacher import ANSWER, Teacher, as_teacher, authors
 from workbench.training import Epochs, Job, Run, TrainConfig, choose_device, find_run, train
 from workbench.verdicts import Results, arm_estimates
 
@@ -136,6 +138,45 @@ class Classifier(Teacher):
     def describe(self, texts: list[str]) -> dict[str, int]:
         """Parameters, bytes, FLOPs of a text of median length."""
         return reading.describe(self.model, self.tokenizer, texts)
+
+
+class Ensemble(Teacher):
+    """Several teachers as one: the mean of their probabilities (arXiv:1503.02531), under the terms of each."""
+
+    def __init__(self, teachers: Sequence[Teacher], name: str = ""):
+        """`teachers`: one or more of the same classes; `name`: by default how many they are.
+
+        Raises:
+            WorkbenchError: none, or teachers of other classes than the first.
+        """
+        self.teachers = [as_teacher(one) for one in sequence("teachers", teachers, "teachers")]
+        if not self.teachers:
+            raise WorkbenchError("An ensemble has no teachers: give at least one.")
+        self.label_names = tuple(self.teachers[0].label_names)
+        for one in self.teachers:
+            if tuple(one.label_names) != self.label_names:
+                told = f"{one.name} has other classes than {self.teachers[0].name}"
+                raise WorkbenchError(f"{told}: an ensemble takes teachers of one task.")
+        self.name = name or f"{len(self.teachers)} teachers"
+        self.licence = "; ".join(dict.fromkeys(one.licence for one in self.teachers))
+        self.timed = all(one.timed for one in self.teachers)
+        self.authors = list(dict.fromkeys(author for one in self.teachers for author in authors(one)))
+        members = sorted(one.fingerprint for one in self.teachers)
+        self.fingerprint = fingerprint([members, code_fingerprint("teachers:Ensemble")])
+
+    def logits(self, texts: list[str]) -> np.ndarray:
+        """``[N, C]`` logs of the mean probabilities."""
+        log_p = [log_softmax(np.asarray(one.logits(texts), float), axis=1) for one in self.teachers]
+        return (logsumexp(log_p, axis=0) - np.log(len(log_p))).astype(np.float32)
+
+    def describe(self, texts: list[str]) -> dict[str, float]:
+        """Sums over the teachers."""
+        return dict(pd.DataFrame([one.describe(texts) for one in self.teachers]).sum(skipna=False))
+
+    def kinds(self, texts: Sequence[str]) -> list[str]:
+        """An answer takes one of each; else what the first has instead."""
+        of = zip(*(one.kinds(texts) for one in self.teachers), strict=True)
+        return [next((kind for kind in kinds if kind != ANSWER), ANSWER) for kinds in of]
 
 
 TEACHERS = {

@@ -37,7 +37,7 @@ REPO = Path(__file__).resolve().parents[2]
 NOTEBOOKS = REPO / "notebooks"
 BUDGETS = ("quick", "laptop", "gpu")
 REDRAW, SPARSE = 1.0, 30.0  # seconds between two words on progress, on a terminal and in a log
-MARKS = ("<!-- results -->", "<!-- /results -->")  # of what `report --update` writes into the README
+MARKS = ("<!-- results -->", "<!-- /results -->")  # of what `report --update` writes into README and notebooks
 CLAIMS = {  # what was said when distillation came into the news; notebooks measure what they can of it
     "cheaper": "A distilled student is cheaper",
     "faster": "It is faster",
@@ -47,7 +47,7 @@ CLAIMS = {  # what was said when distillation came into the news; notebooks meas
     "open": "Open models gain",
     "prevented": "Makers of models try to prevent it",
 }
-_FIRST = re.compile(r".+?[.?!](?=\s+[^a-z\d\s]|\s*$)|.+", re.S)  # sentence of an answer
+_SENTENCE = re.compile(r".+?[.?!](?=\s+[^a-z\d\s]|\s*$)|.+", re.S)  # of an answer
 
 
 @dataclass(frozen=True)
@@ -371,13 +371,37 @@ def _update(notebooks: Path, out: Path, names: Iterable[str]) -> None:
         for output in [o for cell in nb_.tagged(executed, "headline") for o in cell.outputs]:
             if picture := output.get("data", {}).get("image/png"):  # the last one stays: the README shows it
                 write_atomic(notebooks / "headline.png", base64.b64decode(picture))
+    for path in _sources(notebooks):
+        nb = nb_.load(path)
+        if marked := [cell for cell in nb.cells if cell.cell_type == "markdown" and MARKS[0] in cell.source]:
+            for cell in marked:
+                cell.source = _between(cell.source, committed_news(notebooks), path)
+            nb_.save(nb, path)
     readme = notebooks.parent / "README.md"
-    text = readme.read_text(encoding="utf-8")
+    write_atomic(readme, _between(readme.read_text(encoding="utf-8"), readme_results(notebooks), readme))
+
+
+def _between(text: str, found: str, path: Path) -> str:
+    """`text` with what was found in place of what stands between its `MARKS`."""
     before, mark, rest = text.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not end:
-        raise WorkbenchError(f"{readme} lacks {' and '.join(MARKS)}: put them where results belong.")
-    write_atomic(readme, f"{before}{mark}\n{readme_results(notebooks)}\n{end}{after}")
+        raise WorkbenchError(f"{path} lacks {' and '.join(MARKS)}: put them where results belong.")
+    return f"{before}{mark}\n{found}\n{end}{after}"
+
+
+def cited(name: str, words: str, notebooks: Path = NOTEBOOKS) -> str:
+    """The sentence with these words in what a committed notebook found, without its bold; "" if there is none."""
+    path = notebooks / f"{name}.ipynb"
+    record = nb_.load(path).metadata.get("workbench") if path.exists() else None
+    sentences = _SENTENCE.findall(((record or {}).get("answer") or {}).get("text", ""))
+    return next((one.strip().replace("**", "") for one in sentences if words in one), "")
+
+
+def committed_news(notebooks: Path = NOTEBOOKS) -> str:
+    """`news` of the committed notebooks, for a cell of one of them."""
+    found = [(path.stem, nb_.load(path)) for path in _sources(notebooks)]
+    return news((n, _label(n, nb), (nb.metadata.get("workbench") or {}).get("answer")) for n, nb in found)
 
 
 def readme_results(notebooks: Path = NOTEBOOKS) -> str:
@@ -390,7 +414,7 @@ def readme_results(notebooks: Path = NOTEBOOKS) -> str:
         if answered := record.get("answer"):
             label = _label(path.stem, nb)
             found.append((path.stem, label, answered))
-            first = _in_cell(_FIRST.match(answered["text"])[0])
+            first = _in_cell(_SENTENCE.match(answered["text"])[0])
             link = f"[{label}](notebooks/{path.name})"
             rows.append(f"| {link} | {nb_.question(nb)} | {first} | {duration(record['seconds'])} |")
     return "\n\n".join(filter(None, [news(found, "notebooks/"), "\n".join(rows)]))
