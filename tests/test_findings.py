@@ -13,11 +13,11 @@ GAIN = pd.DataFrame([("distilled", "labels only", 0.0512, 0.03, 0.07, "BEATS"),
 
 
 @pytest.mark.parametrize(("verdict", "said"), [
-    ("BEATS", "Distillation adds 5.1 points to labels only; −1.0 to its teacher"),
-    ("WORSE", "Distillation loses 5.1 points against labels only; −1.0 to its teacher"),
-    ("EQUIVALENT", "Distillation adds nothing to labels only; −1.0 to its teacher"),
-    ("INCONCLUSIVE", "Distillation isn't shown to add to labels only (+5.1 points); −1.0 to its teacher"),
-    ("no verdict (smoke run)", "Distillation isn't shown to add to labels only (+5.1 points); −1.0 to its teacher"),
+    ("BEATS", "Distillation adds 5.1 points to labels only; −1.0 against its teacher"),
+    ("WORSE", "Distillation loses 5.1 points against labels only; −1.0 against its teacher"),
+    ("EQUIVALENT", "Distillation adds nothing to labels only; −1.0 against its teacher"),
+    ("INCONCLUSIVE", "Distillation isn't shown to add to labels only (+5.1 points); −1.0 against its teacher"),
+    ("no verdict (smoke run)", "Distillation isn't shown to add to labels only (+5.1 points); −1.0 against its teacher"),
 ])  # fmt: skip
 def test_what_distillation_adds_is_said_as_it_was_decided(verdict, said):
     assert findings.of_arms(make_estimates(["distilled"]), GAIN.assign(verdict=[verdict, "INCONCLUSIVE"])) == said

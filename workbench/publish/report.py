@@ -49,6 +49,7 @@ CLAIMS = {  # what was said when distillation came into the news; notebooks meas
     "prevented": "Makers of models try to prevent it",
 }
 MAIN = "03_"  # begins the notebook whose question is that of the whole report
+PICTURES = ("headline", "panel_temperature", "panel_training", "panel_try_it")  # by tag; the README shows them
 
 
 @dataclass(frozen=True)
@@ -382,9 +383,10 @@ def _update(notebooks: Path, out: Path, names: Iterable[str]) -> None:
         if [cell.source for cell in nb_.load(path).cells] != [cell.source for cell in executed.cells]:
             raise WorkbenchError(f"{path.name} was edited while it ran: run `report --update` again.")
         nb_.save(executed, path)
-        for output in [o for cell in nb_.tagged(executed, "headline") for o in cell.outputs]:
-            if (picture := output.get("data", {}).get("image/png")) and name.startswith(MAIN):  # the README's
-                write_atomic(notebooks / "headline.png", base64.b64decode(picture))
+        for tag in PICTURES if name.startswith(MAIN) else PICTURES[1:]:
+            for output in [o for cell in nb_.tagged(executed, tag) for o in cell.outputs]:
+                if picture := output.get("data", {}).get("image/png"):
+                    write_atomic(notebooks / f"{tag}.png", base64.b64decode(picture))
     readme = notebooks.parent / "README.md"
     text = readme.read_text(encoding="utf-8")
     before, mark, rest = text.partition(MARKS[0])

@@ -22,7 +22,7 @@ def of_arms(estimates: pd.DataFrame, verdicts: pd.DataFrame | None) -> str:
                 "WORSE": f"Distillation loses {points} against labels only",
                 "EQUIVALENT": "Distillation adds nothing to labels only"}  # fmt: skip
         first = said.get(gain["verdict"], f"Distillation isn't shown to add to labels only ({_signed(gain)} points)")
-        return first + (f"; {_signed(against)} to its teacher" if against is not None else "")
+        return first + (f"; {_signed(against)} against its teacher" if against is not None else "")
     ranked = estimates.sort_values("estimate", ascending=False, kind="stable")
     top, low = ranked.iloc[0], ranked.iloc[-1]
     highest = f"{top['arm']} {100 * top['estimate']:.1f} %"
@@ -38,7 +38,7 @@ def of_differences(table: pd.DataFrame) -> str:
     shown = table[table["verdict"].isin(["BEATS", "WORSE"])]
     if not len(shown):
         return f"None of {len(table)} differences is shown"
-    most = shown.loc[shown["estimate"].abs().idxmax()]
+    most = shown.iloc[int(shown["estimate"].abs().to_numpy().argmax())]  # an index may come twice
     return f"{len(shown)} of {len(table)} differences are shown, the largest {_signed(most)} points"
 
 
