@@ -293,7 +293,7 @@ ROWS: list[tuple[str, Try, str]] = [
     ("a surplus comma", table(GOOD + "now, please,a\n"), "saw 3.*quote texts that hold a comma"),
     ("surplus commas", table(GOOD.replace("text ", "please, text ")), "more cells.*quote texts"),
     ("an open quote", table(GOOD + '"hello,a\n'), "not a well-formed CSV.*quote"),
-    ("a header alone", table("text,label\n"), "no rows: it needs a header and one row a text"),
+    ("a header alone", table("text,label\n"), "no rows: it needs a header and one row per text"),
     ("two columns of the name", table(GOOD.replace("text,label", "text,text", 1)), "has 2 columns 'text': rename all"),
     ("two columns of the label", table("text,label,label\na,b,c\n"), "has 2 columns 'label': rename all but one"),
     ("one column", table("text\na\nb\n"), "has no column 'label'; it has 'text'"),

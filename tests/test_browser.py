@@ -49,7 +49,7 @@ def panel(lab, open_notebook) -> Notebook:
 
 def steps(panel: Notebook, number: int, seed: int) -> None:
     """Set the run's length and seed as a person would; each test has a seed, and so runs, of its own."""
-    for label, value in (("steps (batches)", number), ("seed (number)", seed)):
+    for label, value in (("steps (batches)", number), ("seed", seed)):
         box = panel.page.get_by_label(label)
         box.fill(str(value))
         box.press("Tab")

@@ -288,6 +288,8 @@ def test_styles_differ_and_do_not_depend_on_order():
     assert styles == style.arm_styles([*ARMS, *many[::-1]])
     assert len({colour for colour, _ in style.arm_styles(many[:9]).values()}) == 9
     assert styles["distilled"] == style.ARM_STYLES["distilled"]
+    told = style.NOTEBOOK_STYLES  # alone, among others and in any order
+    assert style.arm_styles([*reversed(told), *many])["verified traces"] == told["verified traces"]
     assert len(style.arm_styles(map(str, range(200)))) == 200  # more than there are styles
 
 
@@ -373,6 +375,9 @@ def test_reliability_quotes_the_ece_and_counts_all_items():
     fig = figures.reliability({"teacher": (p, LABELS)}, bins=10)
     assert fig.legends[0].get_texts()[0].get_text() == f"teacher: ECE {100 * metrics.ece(p, LABELS, 10):.1f} %"
     assert fig.axes[1].patches[0].get_data().values.sum() == 150
+    drawn = [line for line in fig.axes[0].lines if line.get_linestyle() == "-"][0].get_xdata()
+    counts = metrics.reliability(p, LABELS, 10)["n"]
+    assert len(drawn) == (counts >= 10).sum() < len(counts)
 
 
 def test_fidelity_draws_seeds_and_their_mean_and_nearer_is_right():
@@ -385,9 +390,22 @@ def test_fidelity_draws_seeds_and_their_mean_and_nearer_is_right():
 
 def test_flips_show_the_worst_classes_losses_to_the_left():
     (ax,) = figures.flips(make_flips(50), LONG, top=5).axes
-    lost, won = ([bar.get_width() for bar in bars] for bars in ax.containers)
+    lost, won = ([line.get_xdata()[0] for line in ax.lines if line.get_marker() == marker] for marker in "so")
     assert lost == pytest.approx(-100 * np.linspace(0.3, 0, 50)[:5]) and min(won) >= 0
     assert "worst 5 of 50 classes" in ax.figure.texts[1].get_text()
+
+
+def test_flips_of_classes_with_few_templates_share_a_row_without_an_interval():
+    table = make_flips(4).assign(n_templates=[12, 3, 9, 30])
+    (ax,) = figures.flips(table, NAMES).axes
+    assert named(ax.get_yticklabels(), "!") == [
+        f"{NAMES[0]} (12)", f"{NAMES[3]} (30)", "2 classes below 10 together (12)"
+    ]  # fmt: skip
+    lost = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "s"]
+    assert lost[2] == pytest.approx(-100 * np.average([0.2, 0.1], weights=[3, 9]))
+    ends = [path.vertices[:, 0] for bars in ax.collections for path in bars.get_paths()]
+    assert np.isfinite([ends[0], ends[1]]).all() and np.isnan(ends[-1]).all()
+    assert min(np.min(end) for end in ends[:2]) >= -100 and max(np.max(end) for end in ends[:2]) <= 0
 
 
 def test_refusal_curve_has_the_auroc_as_area_and_marks_the_threshold():
@@ -462,5 +480,6 @@ def test_pyplot_is_not_imported_and_settings_are_left_alone():
 
 def test_a_notebook_shows_a_figure_at_700_px_with_twice_the_pixels_and_its_words_as_text():
     data, size = figures.reliability({"teacher": (metrics.softmax(Z), LABELS)})._repr_mimebundle_()
-    assert data["text/plain"] == "Is the confidence justified? – n = 150 items; 15 bins"
+    said = f"The confidence of teacher is off by {100 * metrics.ece(metrics.softmax(Z), LABELS):.1f} points"
+    assert data["text/plain"] == f"{said} – n = 150 items; 15 bins, those of fewer than 10 not drawn"
     assert int.from_bytes(data["image/png"][16:20]) == 1400 and size["image/png"]["width"] == 700

@@ -28,8 +28,8 @@ WINGS = {
     "hosted": "tables prices economics hosts next_purchase terms defences queries cascade replies batch exchange "
     "endpoint pilot teacher writer serve",
     "language": "blocks problems fused causal ngrams texts prefixes labels traces lessons zero_shot",
-    "show": "style figures frames widgets money training_panel panels",
-    "publish": "notebook onnx ship report escalate serve",
+    "show": "style findings figures frames widgets money training_panel panels",
+    "publish": "glossary notebook onnx ship report escalate serve",
 }
 MAY_USE = {"publish": ["show", "hosted"]}
 ORDER = {"": CORE} | {wing: [f"{wing}.{name}" for name in names.split()] for wing, names in WINGS.items()}

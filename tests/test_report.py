@@ -41,10 +41,12 @@ def notebook(title: str, question: str, *cells):
 
 
 def check_standalone(page: str) -> None:
-    """Nothing to load, nothing to run but what moves sliders, no widget shown as text."""
-    script = f"<script>{nb_.SCRIPT}</script>"
-    assert page.count(script) == page.count("script-src 'sha256-") == nb_.moves(page)
-    page = page.replace(script, "")
+    """Nothing to load, nothing to run but scripts of ours, no widget shown as text, no link into nothing."""
+    scripts = nb_.scripts(page)
+    assert len(scripts) == 1 + nb_.moves(page) == page.count("<script>") == page.count("'sha256-")
+    for script in scripts:
+        assert f"<script>{script}</script>" in page and f"'{nb_.digest(script)}'" in page
+        page = page.replace(f"<script>{script}</script>", "")
     for tag in re.findall(r"<(?:script|link|img|iframe|object|embed|source|video|audio)\b[^>]*>", page):
         assert re.match(r'<img src="data:image/png;base64,', tag), tag[:200]
     assert not re.search(r"@import|url\(\s*['\"]?(?!data:)", page)
@@ -82,7 +84,7 @@ def test_a_failed_notebook_stops_no_other_and_the_index_opens_on_the_answer(fold
     out = tmp_path / "data" / "reports" / "quick"
     pages = {path.stem: path.read_text(encoding="utf-8") for path in out.glob("*.html")}
     assert failed == ["01_broken"]
-    assert set(pages) == {"index", "00_overview", "01_broken", "03_student_training"}
+    assert set(pages) == {"index", "00_overview", "01_broken", "03_student_training", "glossary"}
     with zipfile.ZipFile(out / "quick.zip") as archive:
         assert {*archive.namelist()} == {f"quick/{name}.html" for name in pages}
     for page in pages.values():
@@ -97,7 +99,11 @@ def test_a_failed_notebook_stops_no_other_and_the_index_opens_on_the_answer(fold
     assert "kept until here" in pages["01_broken"]
     assert "<pre" in pages["01_broken"] and "never reached</pre>" not in pages["01_broken"]
     assert "Traceback" not in pages["01_broken"]
-    assert pages["03_student_training"].count("<img") == 1
+    third = pages["03_student_training"]
+    assert third.count("<img") == 1, "the picture stands at the top, and there alone"
+    assert third.index("Does it pay?") < third.index('class="answer"') < third.index(PNG) < third.index("budget =")
+    assert third.count("The picture stands <a") == 1 and 'href="#finding"' in third
+    assert '<meta property="og:description" content="Yes, it pays.">' in third
     assert 'href="03_student_training.html#start"' in pages["00_overview"]
     assert "quick 3" in pages["00_overview"]
     assert "step 2" in pages["00_overview"] and ">step 0" not in pages["00_overview"]
@@ -108,10 +114,10 @@ def test_a_failed_notebook_stops_no_other_and_the_index_opens_on_the_answer(fold
     assert "01_broken: cell 5: x.csv has no rows: add some." in capsys.readouterr().out
 
 
-def test_one_notebook_alone_with_its_code_folded_and_then_edited(folder, tmp_path, monkeypatch, capsys):
+def test_one_notebook_alone_and_then_edited(folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "REDRAW", 0.01)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    report.run(folder, only=["00"], hide_code=True, data=tmp_path)
+    report.run(folder, only=["00"], data=tmp_path)
     told = capsys.readouterr().out.strip("\n").split("\n")[-1].split("\r\x1b[K")  # redrawn
     assert re.fullmatch(r"1/1 00_overview: cell \d/5, \d+ s", told[1]) and "cell 5/5" in told[-2]
     assert re.fullmatch(r"00_overview: done \(\d+ s\)", told[-1])
@@ -119,17 +125,27 @@ def test_one_notebook_alone_with_its_code_folded_and_then_edited(folder, tmp_pat
     index, page = ((out / f"{name}.html").read_text(encoding="utf-8") for name in ("index", "00_overview"))
     assert "No answer yet" in index and index.count("not run yet") == 2 and "Smoke run" not in index
     assert page.count('<details class="code">') == page.count('<div class="highlight">') == 3
-    assert page.index("</details>") < page.index("laptop 300")  # outputs stand outside
+    assert '<details class="code" open' not in page and "Settings, 4 lines" in page and "Code, 1 line<" in page
+    assert page.index("laptop 300") > page.index("print") and page.count("</details>") == 4  # one is of the pages
     with zipfile.ZipFile(out / "laptop.zip") as archive:
         assert archive.testzip() is None
-        assert archive.namelist() == ["laptop/index.html", "laptop/00_overview.html"]
+        assert archive.namelist() == [f"laptop/{name}.html" for name in ("index", "00_overview", "glossary")]
         assert archive.read("laptop/00_overview.html").decode() == page
     source = nb_.load(folder / "00_overview.ipynb")
     source.cells[2].source += "  # edited"
     nb_.save(source, folder / "00_overview.ipynb")
     report.publish(out, folder)
     assert "before its code was edited" in (out / "index.html").read_text(encoding="utf-8")
-    assert 'class="code"' not in (out / "00_overview.html").read_text(encoding="utf-8")
+
+
+def test_each_page_leads_to_the_one_before_and_the_one_after(folder, tmp_path):
+    report.run(folder, budget="quick", data=tmp_path / "data")
+    order = ["index", "00_overview", "01_broken", "03_student_training", "glossary"]
+    for before, name, after in zip([None, *order], order, [*order[1:], None], strict=False):
+        page = (tmp_path / "data" / "reports" / "quick" / f"{name}.html").read_text(encoding="utf-8")
+        for way, other in (("prev", before), ("next", after)):
+            found = set(re.findall(f'<a rel="{way}" href="(.+?).html"', page))
+            assert found == ({other} if other else set()), name
 
 
 def test_update_stores_outputs_and_results(folder, tmp_path):
@@ -204,7 +220,7 @@ def test_another_task_has_a_folder_of_its_own_and_leaves_out_notebooks_without_o
     assert lines and all(re.fullmatch(r"1/1 00_overview: cell \d/6, \d+ s", line) for line in lines)
     out = tmp_path / "reports" / "laptop-my-mails"
     assert {path.name for path in out.iterdir()} == {
-        "00_overview.html", "00_overview.ipynb", "index.html", "laptop-my-mails.zip"
+        "00_overview.html", "00_overview.ipynb", "glossary.html", "index.html", "laptop-my-mails.zip"
     }  # fmt: skip
     assert "csv:/data/My Mails.csv" in (out / "index.html").read_text(encoding="utf-8")
     assert nb_.tagged(nb_.load(out / "00_overview.ipynb"), "injected-parameters")[0].source.count("=") == 1
@@ -244,6 +260,47 @@ def test_the_answer_is_the_same_in_lab_and_in_the_report():
     assert shown.index("Yes.") < shown.index("<hr>") < shown.index("a|b")
 
 
+def test_verdicts_are_plain_words_in_sentences_and_stay_as_they_are_in_tables_and_names():
+    text = "**NOT FOR MONEY**, were it so. A over B: INCONCLUSIVE; **BEATS** C. Class WORSE of NOT FOR MONEY."
+    table = pd.DataFrame({"verdict": ["BEATS"]})
+    page = nb_.answer_html(report.answer(text, table).content)
+    assert "<strong>Not for money</strong>, were it so." in page and "A over B: not settled;" in page
+    assert "<strong>better</strong> C." in page and "Class WORSE of not for money." in page
+    assert ">BEATS</td>" in page and nb_.worded("Class BEATS, a.") == "Class BEATS, a."
+    assert report.answer(text).content["text"] == text
+
+
+def test_an_answer_opens_on_its_first_sentence_and_lists_the_others():
+    page = nb_.answer_html(report.answer("With 1.5 points. It is **so**. And more?").content)
+    assert re.sub(r"\s*\n\s*", "", page) == (
+        '<div class="answer"><p>With 1.5 points.</p><ul><li><p>It is <strong>so</strong>.</p></li>'
+        "<li><p>And more?</p></li></ul></div>"
+    )
+    assert "<ul>" not in nb_.answer_html(report.answer("One, e.g. this.").content)
+
+
+def test_a_picture_gets_few_colours_and_what_is_none_or_is_clear_stays():
+    import io
+
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    pixels = np.tile(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), (20, 20, 1))
+
+    def encoded(image) -> str:
+        made = io.BytesIO()
+        image.save(made, "PNG")
+        return base64.b64encode(made.getvalue()).decode()
+
+    full = encoded(Image.fromarray(pixels))
+    made = nb_.lighter(full)
+    shown = Image.open(io.BytesIO(base64.b64decode(made)))
+    assert len(made) < len(full) and shown.mode == "P" and (np.asarray(shown.convert("RGB")) == pixels).all()
+    assert nb_.lighter(made) == made and nb_.lighter(PNG) == PNG
+    clear = encoded(Image.fromarray(np.dstack([pixels, np.full(pixels.shape[:2], 7, np.uint8)])))
+    assert nb_.lighter(clear) == clear
+
+
 def test_math_becomes_mathml_and_money_and_code_stay():
     text = "For $5 to $10, or `$x$`, the loss is $T^2$.\n\n$$\\frac{a}{b}$$\n\n| n |\n|---|\n| $k$ |"
     page = nb_.markdown(text)
@@ -263,7 +320,7 @@ def test_a_page_tells_pictures_in_words_shows_a_progress_line_as_it_ended_and_fo
     page = nb_.to_html(nb_.clean(v4.new_notebook(cells=[v4.new_markdown_cell("## Judge"), cell])))
     assert "3/3\ndone\n20%" in page and "1/3" not in page and "10%" not in page
     assert "ValueError: &lt;b&gt;" in page and "\x1b" not in page
-    assert page.index("<details>") < page.index("frames")
+    assert page.index("<summary>Traceback") < page.index("frames")
     said = ["Figure: Judge. Accuracy of &#34;arms&#34;. n = 4 items", "Figure: Judge"]
     assert re.findall('alt="(.+?)"', page) == said
 

@@ -48,7 +48,6 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
     report.add_argument("--budget", default="laptop", help="quick (a smoke run), laptop (default) or gpu")
     report.add_argument("--only", nargs="+", action="extend", default=[], metavar="NN", help="such as 01 03")
-    report.add_argument("--hide-code", action="store_true", help="fold the code of the pages away")
     report.add_argument("--update", action="store_true", help="maintainers: store outputs in notebooks/")
     # What is not given is not there: a notebook then keeps the value of its parameters cell.
     of = report.add_argument_group("what the notebooks are about", argument_default=argparse.SUPPRESS)
@@ -136,8 +135,7 @@ def _report(options: argparse.Namespace) -> int:
     _check(flags, options.base_url, options.cap)
     if options.cap is not None:
         os.environ["WORKBENCH_CAP"] = str(options.cap)  # which the notebooks' processes inherit
-    chosen = {"budget": options.budget, "only": options.only, "update": options.update, "hide_code": options.hide_code}
-    failed = report.run(flags=flags, **chosen)
+    failed = report.run(flags=flags, budget=options.budget, only=options.only, update=options.update)
     return 1 if failed else 0
 
 

@@ -258,7 +258,7 @@ def _check_labels(labels: Tensor, logits: Tensor) -> None:
         raise WorkbenchError(f"labels are {got}: give a tensor of whole numbers, a class each, -1 where unknown.")
     if labels.shape != logits.shape[:-1]:
         raise WorkbenchError(
-            f"labels have shape {list(labels.shape)}, logits {list(logits.shape)}: give one label a row of logits."
+            f"labels have shape {list(labels.shape)}, logits {list(logits.shape)}: give one label per row of logits."
         )
 
 

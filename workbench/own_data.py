@@ -48,7 +48,7 @@ def read_csv(path: Path, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
     except UnicodeDecodeError:
         raise WorkbenchError(f"{path} is not UTF-8: save it again as UTF-8.") from None
     except pd.errors.EmptyDataError:
-        raise WorkbenchError(f"{path} has no rows: it needs a header and one row a text.") from None
+        raise WorkbenchError(f"{path} has no rows: it needs a header and one row per text.") from None
     except pd.errors.ParserError as error:
         reason = str(error).strip().rpartition("error: ")[2]
         raise WorkbenchError(f"{path} is not a well-formed CSV ({reason}): quote texts that hold a comma.") from None
@@ -57,7 +57,7 @@ def read_csv(path: Path, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
     there = header.iloc[0].tolist()
     wanted = columns.among(path, there)
     if table.empty:
-        raise WorkbenchError(f"{path} has no rows: it needs a header and one row a text.")
+        raise WorkbenchError(f"{path} has no rows: it needs a header and one row per text.")
     table = table[wanted].apply(lambda cells: cells.str.strip()).replace("", np.nan)
     for column in wanted:
         bad = table.index[table[column].isin(["NaN", "nan"]) | (table[column].isna() & (column != columns.label))]

@@ -1,6 +1,6 @@
 """What a student saves, when it pays, and what a mistake may cost: the formulas of money.
 
-Units stand in the names: dollars are US dollars, `per_1k` is per 1,000 requests, rates are requests a second of one
+Units stand in the names: dollars are US dollars, `per_1k` is per 1,000 requests, rates are requests per second of one
 machine or requests a month, shares lie in [0, 1]. The formulas take numbers or arrays of numbers, so that the same one
 serves an estimate, its interval and a tornado. Whatever never pays is infinite; `amount` says "never". What can't be (a
 price of 0, a utilisation above 1, NaN) raises WorkbenchError.
@@ -20,7 +20,7 @@ HOURS_PER_MONTH = 730.0
 SECONDS_PER_HOUR = 3600.0
 PRICE = Number(above=0, most=1e9, unit="dollars")
 DOLLARS = Number(least=0, most=1e12, unit="dollars")
-RATE = Number(above=0, most=1e12, unit="requests a second")
+RATE = Number(above=0, most=1e12, unit="requests per second")
 SHARE = Number(least=0, most=1)
 UTILISATION = Number(above=0, most=1, unit="the share of its hours that a machine works")
 REQUESTS = Number(above=0, most=1e15, unit="requests")
@@ -57,7 +57,7 @@ def machine_dollars_per_1k(
 ) -> ArrayLike:
     """Dollars per 1,000 requests of a machine: 1,000 · $/h ÷ (3,600 · requests/s · utilisation).
 
-    By hand: $ 0.36 an hour and 10 requests a second, busy half of the time, are 18,000 requests an hour: 0.02.
+    By hand: $ 0.36 per hour and 10 requests per second, busy half of the time, are 18,000 requests an hour: 0.02.
     """
     _check("dollars_per_hour", dollars_per_hour, PRICE)
     _check("requests_per_second", requests_per_second, RATE)

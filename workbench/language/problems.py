@@ -193,7 +193,7 @@ class TraceTask:
         """Refuse what no run could learn from."""
         if len(self.prompts) != len(self.completions):
             counts = f"{len(self.prompts)} prompts and {len(self.completions)} completions"
-            raise WorkbenchError(f"{self.name} has {counts}: give one completion a prompt.")
+            raise WorkbenchError(f"{self.name} has {counts}: give one completion per prompt.")
         if not self.prompts or not self.validation:
             raise WorkbenchError(f"{self.name} has no rows to train on or to validate with: give some of both.")
         if not all([*self.prompts, *self.completions, *(text for pair in self.validation for text in pair)]):

@@ -245,7 +245,7 @@ def sample(
     store: Store | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Texts to problems, verified: one row a text, the draws of a problem side by side.
+    """Texts to problems, verified: one row per text, the draws of a problem side by side.
 
     Columns: problem (its number), draw, difficulty, prompt, text, tokens, finished, verdict, first_wrong (a step's
     number from 0, NaN where none is wrong), answer_right, verified. A text that was cut has no answer, whatever

@@ -3,7 +3,8 @@
 A run's finding travels as JSON in an output of its own type (`ANSWER`), so that Lab, GitHub and the report each show
 it in their way from the same numbers; so do a panel's frames, which a page turns by sliders. nbconvert's own exporters
 aren't used: they know nothing of either, and leave TeX and widgets to scripts from elsewhere, where a page here runs
-none but `SCRIPT`. `report` runs the notebooks; ``cells.html`` is what a page makes of them.
+none but `SCRIPT` and, where there are frames, `MOVER`. `report` runs the notebooks; ``cells.html`` is what a page makes
+of them.
 """
 
 from __future__ import annotations  # nbformat takes 3 s to import: only what runs or publishes pays for it
@@ -11,10 +12,11 @@ from __future__ import annotations  # nbformat takes 3 s to import: only what ru
 import ast
 import base64
 import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,20 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 ANSWER = "application/vnd.workbench.answer+json"
-SCRIPT = Path(__file__).with_name("frames.js").read_text(encoding="utf-8")  # the one that a page may run
+SCRIPT, MOVER = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.js", "frames.js"))
+PLAIN = {
+    "BEATS": "better", "WORSE": "worse", "EQUIVALENT": "equal within the margin", "INCONCLUSIVE": "not settled",
+    "REPLACES": "it can take over", "DOES NOT REPLACE": "it can't take over",
+    "NOT SHOWN TO REPLACE": "it isn't shown that it can take over", "DISTIL": "distil", "CASCADE": "cascade",
+    "KEEP THE TEACHER": "keep the teacher", "NOT FOR MONEY": "not for money",
+}  # fmt: skip
+# Where our own sentences give a verdict: in bold, after a colon, or of several words. A class may be called "WORSE".
+_VERDICT = re.compile(
+    rf"(?:(?<=\*\*)|(?<=: ))(?:{'|'.join(sorted(PLAIN, key=len, reverse=True))})(?![\w-])|"
+    rf"\b(?:{'|'.join(code for code in PLAIN if ' ' in code)})\b"
+)
+_SENTENCE = re.compile(r".+?[.?!](?=\s+[^a-z\d\s]|\s*$)|.+", re.S)  # of an answer
+_OPENING = re.compile(r"\A\s*# +.+\n*(?:> *.+\n*)*")  # title and question
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 # Opening $ before and closing $ after a non-space, no digit next, no code between: "$5 and $6" are amounts.
 _INLINE_MATH = r"(?<![\\$\w])\$(?=\S)(?P<math_inline_tex>[^$`]+?)(?<=[^\s\\])\$(?![$\d])"
@@ -109,6 +124,17 @@ def answer(nb: NotebookNode) -> dict[str, Any] | None:
     return found[-1] if found else None
 
 
+def worded(text: str) -> str:
+    """An answer's text with its verdicts in plain words: its table keeps the capitals by which they are defined."""
+    said = _VERDICT.sub(lambda found: PLAIN[found[0]], text)
+    return said if said == text else re.sub(r"\A(\W*)(\w)", lambda begun: begun[1] + begun[2].upper(), said)
+
+
+def sentences(text: str) -> list[str]:
+    """An answer's text cut into its sentences, of which the first stands alone."""
+    return [found.strip() for found in _SENTENCE.findall(worded(text))] or [""]
+
+
 def content(text: str, table: pandas.DataFrame | None = None) -> dict[str, Any]:
     """An answer of a text and the numbers behind it, as JSON: a named index becomes the first columns, NaN is None."""
     if table is None:
@@ -181,10 +207,9 @@ def templates() -> Environment:
 
     made = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     made.finalize = lambda value: escape.visible(value) if type(value) is str else value
-    style = HtmlFormatter(style="xcode").get_style_defs(".highlight")
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    made.globals |= {"answer_type": ANSWER, "frames_type": frames.FRAMES, "code_style": Markup(style)}
-    made.globals |= {"script": Markup(SCRIPT), "script_hash": f"sha256-{digest}"}
+    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("xcode", "github-dark"))
+    made.globals |= {"answer_type": ANSWER, "frames_type": frames.FRAMES, "light_code": Markup(light)}
+    made.globals |= {"dark_code": Markup(dark), "lighter": lighter}
     made.filters |= {
         "answer": lambda found: Markup(answer_html(found)),
         "first": frames.first,
@@ -198,9 +223,28 @@ def templates() -> Environment:
     return made
 
 
-def to_html(nb: NotebookNode, hide_code: bool = False) -> str:
-    """HTML of its cells, code folded away if asked. What outputs hold is as it came: see `escape.sanitise`."""
-    return templates().get_template("cells.html").module.cells(nb, tagged(nb, "injected-parameters"), hide_code)
+def to_html(nb: NotebookNode) -> str:
+    """HTML of a notebook: title, question, its answer, the one picture, then its cells with their code folded.
+
+    What outputs hold is as it came: see `escape.sanitise`.
+    """
+    from nbformat import from_dict
+
+    nb, opening, above = from_dict(nb), "", []
+    if nb.cells and nb.cells[0].cell_type == "markdown":
+        opening = (found := _OPENING.match(nb.cells[0].source)) and found[0] or ""
+        nb.cells[0].source = nb.cells[0].source[len(opening) :]
+    if found := answer(nb):
+        above.append(answer_text(found))
+    for cell in [*tagged(nb, "headline"), *tagged(nb, "decision")]:
+        drawn = [output for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
+        if drawn:
+            above.append(picture(drawn[0], f"The finding of {title(nb)}"))
+            drawn[0].data = from_dict({"text/markdown": "The picture stands [at the top of this page](#finding)."})
+            break
+    finding = f'<div id="finding">{"".join(above)}</div>' if above else ""
+    cells = templates().get_template("cells.html").module.cells(nb, tagged(nb, "injected-parameters"))
+    return f"{markdown(opening)}{finding}{cells}"
 
 
 def outputs(cells: list[NotebookNode], alt: str) -> str:
@@ -210,21 +254,58 @@ def outputs(cells: list[NotebookNode], alt: str) -> str:
 
 
 def moves(page: str) -> bool:
-    """Whether a sanitised page holds frames, so that `SCRIPT` has something to do."""
+    """Whether a sanitised page holds frames, so that `MOVER` has something to do."""
     return bool(re.search('<section[^<>]* data-frames="', page))
+
+
+def scripts(page: str) -> list[str]:
+    """What a sanitised page may run."""
+    return [SCRIPT, MOVER] if moves(page) else [SCRIPT]
+
+
+def digest(script: str) -> str:
+    """By what a page's policy knows a script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def picture(output: NotebookNode, alt: str) -> str:
+    """HTML of the picture that an output shows."""
+    return templates().get_template("cells.html").module.picture(output, alt)
 
 
 def figures(cells: list[NotebookNode], alt: str) -> str:
     """HTML of the pictures that some cells show."""
-    picture = templates().get_template("cells.html").module.picture
-    outputs = [o for cell in cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-    return "".join(picture(output, alt) for output in outputs)
+    drawn = [o for cell in cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    return "".join(picture(output, alt) for output in drawn)
+
+
+@lru_cache(maxsize=512)  # pages are written again after each notebook of a run
+def lighter(png: str) -> str:
+    """A picture in base64 with at most 256 colours, which is all that a figure needs: a third of the bytes."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(png))) as full:
+            clear = full.mode == "RGBA" and full.getchannel("A").getextrema() != (255, 255)
+            if full.mode not in ("RGB", "RGBA") or clear:
+                return png
+            made = io.BytesIO()
+            full.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(made, "PNG", optimize=True)
+    except Exception:  # Pillow raises many types; what is no picture a browser tells in its own way
+        return png
+    return min(base64.b64encode(made.getvalue()).decode(), png, key=len)
+
+
+def answer_text(found: Mapping[str, Any]) -> str:
+    """HTML of an answer's text: the first sentence large, the others as a list."""
+    first, *rest = (markdown(escape.prose(sentence)) for sentence in sentences(found["text"]))
+    listed = "\n".join(f"<li>{sentence}</li>" for sentence in rest)
+    return f'<div class="answer">{first}\n{f"<ul>{listed}</ul>" if rest else ""}</div>'
 
 
 def answer_html(found: Mapping[str, Any], between: str = "") -> str:
     """HTML of an answer: its text, then anything to show ``between``, then its table."""
-    text, table = markdown(escape.prose(found["text"])), markdown(markdown_table(found))
-    return f'<div class="answer">{text}</div>{between}{table}'
+    return f"{answer_text(found)}{between}{markdown(markdown_table(found))}"
 
 
 def markdown(source: str) -> str:

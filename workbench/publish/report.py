@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import escape
 from workbench.errors import WorkbenchError, unknown
+from workbench.publish import glossary
 from workbench.publish import notebook as nb_
 from workbench.store import check_writable, commit, data_dir, versions, write_atomic
 
@@ -47,7 +48,8 @@ CLAIMS = {  # what was said when distillation came into the news; notebooks meas
     "open": "Open models gain",
     "prevented": "Makers of models try to prevent it",
 }
-_SENTENCE = re.compile(r".+?[.?!](?=\s+[^a-z\d\s]|\s*$)|.+", re.S)  # of an answer
+MAIN = "03_"  # begins the notebook whose question is that of the whole report
+PICTURES = ("headline", "panel_temperature", "panel_training", "panel_try_it")  # by tag; the README shows them
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Answer:
     content: dict[str, Any]
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, Any]:
-        text, table = self.content["text"], nb_.markdown_table(self.content)
+        text, table = nb_.worded(self.content["text"]), nb_.markdown_table(self.content)
         shown = f"{escape.prose(text)}\n\n{table}".strip()
         plain = f"{escape.visible(text)}\n\n{table}".strip()
         return {"text/plain": plain, "text/markdown": shown, nb_.ANSWER: self.content}
@@ -103,7 +105,6 @@ def run(
     only: Sequence[str] = (),
     flags: Mapping[str, Any] | None = None,
     update: bool = False,
-    hide_code: bool = False,
     data: Path | None = None,
 ) -> list[str]:
     """Run notebooks, each in a fresh kernel of this interpreter, and publish under `<data>/reports/`.
@@ -120,7 +121,6 @@ def run(
         flags: parameters, such as ``task_name``, injected wherever a notebook has them; one without a ``task_name``
             is then left out, unless `only` names it.
         update: afterwards write outputs back into `notebooks` and results into the README beside it.
-        hide_code: fold the code of the pages away.
         data: the data folder, default `store.data_dir()`.
 
     Returns:
@@ -155,7 +155,7 @@ def run(
             print(f"{name} has no {', '.join(sorted(lacking))}: it runs without", flush=True)
         executed = _execute(notebooks / f"{name}.ipynb", values, budget, env, f"{number}/{len(injected)} {name}")
         nb_.save(executed, out / f"{name}.ipynb")
-        publish(out, notebooks, hide_code)
+        publish(out, notebooks)
         record = executed.metadata.workbench
         print(f"{name}: {record.error or 'done'} ({duration(record.seconds)})", flush=True)
         failed += [name] if record.error else []
@@ -303,10 +303,10 @@ def slug(value: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")
 
 
-def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> None:
+def publish(out: Path, notebooks: Path = NOTEBOOKS) -> None:
     """Write a page for every executed notebook in `out`, an ``index.html`` of all of `notebooks`, and a zip of them.
 
-    What cells tagged ``decision`` show is the last page, ``decision.html``.
+    What cells tagged ``decision`` show is a page of its own, ``decision.html``; the last one explains the terms.
     """
     from markupsafe import Markup
 
@@ -319,38 +319,53 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> 
         told = {"question": nb_.question(nb), "label": _label(path.stem, nb), "run": record, "edited": edited}
         pages.append({"name": path.stem, "notebook": nb, **told})
     done = [page for page in pages if page["run"]]
-
-    template = nb_.templates().get_template("report.html")
+    # MAIN asks the question of the whole report; until it has run, the latest answer is the nearest to it.
+    answered = sorted((p for p in done if p["run"].answer), key=lambda p: p["name"].startswith(MAIN))
+    best = answered[-1] if answered else None
     decisions = [(page, nb_.outputs(nb_.tagged(page["notebook"], "decision"), page["label"])) for page in done]
     decided = next(((page, shown) for page, shown in decisions if shown), None)
-    written = []
+    turns = [{"name": "index", "label": "Report"}, *done]
+    turns += [{"name": "decision", "label": "Decision"}] if decided else []
+    turns += [{"name": glossary.PAGE, "label": "Glossary"}]
+    template, terms = nb_.templates().get_template("report.html"), glossary.terms()
 
-    def write(name: str, html: str, **values: Any) -> None:
-        body = Markup(escape.sanitise(html))
-        shared = {"pages": pages, "decided": bool(decided), "moving": nb_.moves(body), "duration": duration}
-        write_atomic(out / f"{name}.html", template.render(here=name, body=body, **shared, **values))
-        written.append(name)
+    def write(number: int, title: str, told: str, html: str = "", more: Sequence[str] = (), **values: Any) -> None:
+        """One page of `turns`; what is data on it is sanitised, and explained where it first says a term."""
+        seen: set[str] = set()
+        body, *rest = (Markup(glossary.explain(escape.sanitise(part), seen)) for part in (html, *more))
+        beside = {"before": turns[number - 1] if number else None, "after": [*turns, None][number + 1]}
+        shared = {"pages": pages, "turns": turns, "scripts": nb_.scripts(body), "digest": nb_.digest} | beside
+        shared |= {"duration": duration, "rest": rest, "terms": terms, "slug": glossary.slug, "best": best}
+        name = turns[number]["name"]
+        shared |= {"title": title, "told": told.replace("**", "")}
+        made = template.render(here=name, body=body, **shared | values)
+        write_atomic(out / f"{name}.html", made)
 
-    for page in done:
-        write(page["name"], nb_.to_html(page["notebook"], hide_code), title=page["label"], run=page["run"])
-    if decided:
-        page, shown = decided
-        write("decision", shown, title="Decision", best=page, run=page["run"])
-    # 03 asks the question of the whole report; until it has run, the latest answer is the nearest to it.
-    answered = sorted((p for p in done if p["run"].answer), key=lambda p: p["name"].startswith("03_"))
-    best = answered[-1] if answered else None
     found = ""
     if best:
         pictures = nb_.figures(nb_.tagged(best["notebook"], "headline"), f"The finding of {best['label']}")
         found = nb_.answer_html(best["run"].answer, pictures)
-    told = nb_.markdown(news((p["name"], p["label"], p["run"].answer) for p in done)) if best else ""
     run = (best or next(iter(done), {})).get("run")
-    write("index", found, title="Report", news=Markup(escape.sanitise(told)), best=best, run=run)
+    findings = [nb_.markdown(escape.prose(_told(page["run"]))) for page in pages]
+    claims = nb_.markdown(news((p["name"], p["label"], p["run"].answer) for p in done)) if best else ""
+    task = terms.get(run.parameters.get("task_name") if run else None, {}).get("says")
+    write(0, best["question"] if best else "Report", _told(run), found, [*findings, claims], run=run, task=task)
+    for number, page in enumerate(done, 1):
+        write(number, page["label"], _told(page["run"]), nb_.to_html(page["notebook"]), run=page["run"])
+    if decided:
+        page, shown = decided
+        write(len(turns) - 2, "Decision", _told(page["run"]), shown, run=page["run"], best=page)
+    write(len(turns) - 1, "Glossary", "The terms of these pages, each in a sentence or two.", run=run)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(written, key="index".__ne__):
-            archive.write(out / f"{name}.html", f"{out.name}/{name}.html")
+        for turn in turns:
+            archive.write(out / f"{turn['name']}.html", f"{out.name}/{turn['name']}.html")
     write_atomic(out / f"{out.name}.zip", packed.getvalue())
+
+
+def _told(run: Any) -> str:
+    """The first sentence of what a run found, "" without one."""
+    return nb_.sentences(run["answer"]["text"])[0] if run and run["answer"] else ""
 
 
 def _sources(notebooks: Path) -> list[Path]:
@@ -368,9 +383,10 @@ def _update(notebooks: Path, out: Path, names: Iterable[str]) -> None:
         if [cell.source for cell in nb_.load(path).cells] != [cell.source for cell in executed.cells]:
             raise WorkbenchError(f"{path.name} was edited while it ran: run `report --update` again.")
         nb_.save(executed, path)
-        for output in [o for cell in nb_.tagged(executed, "headline") for o in cell.outputs]:
-            if picture := output.get("data", {}).get("image/png"):  # the last one stays: the README shows it
-                write_atomic(notebooks / "headline.png", base64.b64decode(picture))
+        for tag in PICTURES if name.startswith(MAIN) else PICTURES[1:]:
+            for output in [o for cell in nb_.tagged(executed, tag) for o in cell.outputs]:
+                if picture := output.get("data", {}).get("image/png"):
+                    write_atomic(notebooks / f"{tag}.png", base64.b64decode(picture))
     for path in _sources(notebooks):
         nb = nb_.load(path)
         if marked := [cell for cell in nb.cells if cell.cell_type == "markdown" and MARKS[0] in cell.source]:
@@ -394,7 +410,7 @@ def cited(name: str, words: str, notebooks: Path = NOTEBOOKS) -> str:
     """The sentence with these words in what a committed notebook found, without its bold; "" if there is none."""
     path = notebooks / f"{name}.ipynb"
     record = nb_.load(path).metadata.get("workbench") if path.exists() else None
-    sentences = _SENTENCE.findall(((record or {}).get("answer") or {}).get("text", ""))
+    sentences = nb_.sentences(((record or {}).get("answer") or {}).get("text", ""))
     return next((one.strip().replace("**", "") for one in sentences if words in one), "")
 
 
@@ -414,7 +430,7 @@ def readme_results(notebooks: Path = NOTEBOOKS) -> str:
         if answered := record.get("answer"):
             label = _label(path.stem, nb)
             found.append((path.stem, label, answered))
-            first = _in_cell(_SENTENCE.match(answered["text"])[0])
+            first = _in_cell(nb_.sentences(answered["text"])[0])
             link = f"[{label}](notebooks/{path.name})"
             rows.append(f"| {link} | {nb_.question(nb)} | {first} | {duration(record['seconds'])} |")
     return "\n\n".join(filter(None, [news(found, "notebooks/"), "\n".join(rows)]))
@@ -425,7 +441,7 @@ def news(found: Iterable[tuple[str, str, Mapping[str, Any] | None]], folder: str
     said: dict[str, list[str]] = {name: [] for name in CLAIMS}
     for name, label, answered in found:
         for claim, sentence in (answered or {}).get("claims", {}).items():
-            said[claim].append(f"{_in_cell(sentence)} ([{label[:2]}]({folder}{name}.ipynb))")
+            said[claim].append(f"{_in_cell(nb_.worded(sentence))} ([{label[:2]}]({folder}{name}.ipynb))")
     if not any(said.values()):
         return ""
     rows = [f"| {CLAIMS[claim]} | {' '.join(sentences) or 'not measured'} |" for claim, sentences in said.items()]

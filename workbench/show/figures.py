@@ -2,8 +2,9 @@
 
 The idea: a figure checks its table, makes a `style.figure` as high as its rows need, and lets the primitives of `style`
 draw into its axes. Every function returns a matplotlib Figure. Accuracies and probabilities come in as fractions and
-are drawn in %. The subtitle gives n and seeds as far as the data tells; `note` adds what only the caller knows
-("validation split, label draw 2"). Bad input raises WorkbenchError. Read `panels` next, which has what moves.
+are drawn in %. A title is a finding made of the numbers (`findings`), unless one is given. The subtitle gives n and
+seeds as far as the data tells; `note` adds what only the caller knows ("validation split, label draw 2"). Bad input
+raises WorkbenchError. Read `panels` next, which has what moves.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -23,13 +24,14 @@ from scipy.spatial.distance import squareform
 from workbench import metrics
 from workbench.errors import WorkbenchError, unknown
 from workbench.escape import shorten, visible
-from workbench.show import style
+from workbench.show import findings, style
 from workbench.show.style import BLUE, GREY, INK, ORANGE, PALE, arm_styles, figure, handles, legend, marked, styled
 
 VERDICT_COLOURS = {"BEATS": "#00704F", "WORSE": "#B04A00", "EQUIVALENT": "#005A8C", "INCONCLUSIVE": GREY}
 SHARE_COLOURS = (BLUE, "#E69F00", ORANGE, "#999999")  # of parts of a whole, the best first
 HATCHES = ("", "///", "...", "xxx")
 INTERVAL = "bar: 95 % interval"
+LEAST = 10  # items of a bin and templates of a class, below which a share says too little to be drawn
 ACCURACY = "accuracy, class-balanced (%)"
 _DASHED = {"color": GREY, "ls": "--", "lw": 1}
 _BAND = {"color": "#ececec", "lw": 0, "zorder": 0}
@@ -39,7 +41,7 @@ Draws = Mapping[str, tuple[pd.DataFrame, pd.DataFrame | None]]  # estimates of a
 
 
 @styled
-def training_curves(histories: pd.DataFrame, *, title: str = "Validation accuracy", note: str = "") -> Figure:
+def training_curves(histories: pd.DataFrame, *, title: str | None = None, note: str = "") -> Figure:
     """Validation accuracy against the step: thin lines for seeds, a bold one for each arm's mean over its seeds.
 
     Histories have columns arm, seed, step and validation (accuracy in [0, 1]; NaN where it was not measured). Between
@@ -50,14 +52,17 @@ def training_curves(histories: pd.DataFrame, *, title: str = "Validation accurac
     _some(measured, "values of validation in histories: give runs that were validated")
     seeds = measured.groupby("arm", sort=False)["seed"].nunique()
     thin = "thin: one seed, bold: mean" if seeds.max() > 1 else ""
-    ax = figure(3.6, title, _seeds(seeds), thin, note).subplots()
-    styles, ends = arm_styles(seeds.index), {}
+    styles, ends, of_arm = arm_styles(seeds.index), {}, {}
     for arm, runs in measured.groupby("arm", sort=False):
         values = 100 * runs.pivot_table(index="step", columns="seed", values="validation")
-        values = values.interpolate(method="index", limit_area="inside")
+        of_arm[arm] = values.interpolate(method="index", limit_area="inside")
+    reached = {arm: values.dropna().mean(axis=1) for arm, values in of_arm.items()}
+    found = findings.of_curves({arm: mean.iloc[-1] for arm, mean in reached.items() if len(mean)})
+    ax = figure(3.6, title or found, _seeds(seeds), thin, note).subplots()
+    for arm, values in of_arm.items():
         if seeds[arm] > 1:
             ax.plot(values, color=styles[arm][0], lw=0.7, alpha=0.45)
-        mean = values.dropna().mean(axis=1)
+        mean = reached[arm]
         at = list(range(len(mean) - 1, -1, -max(1, len(mean) // 7)))  # the end has one, for its label
         ax.plot(mean, lw=2.4, **marked(styles[arm]), markevery=at)
         if len(mean):
@@ -80,19 +85,20 @@ def training_curves(histories: pd.DataFrame, *, title: str = "Validation accurac
 def soft_labels(
     logits: ArrayLike, texts: Sequence[str], label_names: Sequence[str],
     temperatures: Sequence[float] = (0.5, 1, 2, 4), top: int = 6, *,
-    title: str = "Soft labels at different temperatures", note: str = "",
+    title: str | None = None, note: str = "",
 ) -> Figure:  # fmt: skip
     """Probabilities of the top classes: a row for each text [K] of logits [K, C], a column a temperature."""
     first = _soft(logits, label_names)
     if len(texts) != len(first):
-        raise WorkbenchError(f"{len(texts)} texts do not fit logits {list(first.shape)}: give one text a row.")
+        raise WorkbenchError(f"{len(texts)} texts do not fit logits {list(first.shape)}: give one text per row.")
     top = min(top, first.shape[1])
     names = [style.wrap(name, 24) for name in label_names]
     bar = 0.31 if any("\n" in name for name in names) else 0.19  # inches
     headers = [style.wrap(f"“{text}”", 52, 3) for text in texts]
     height = 0.5 + sum(0.4 + bar * top + 0.16 * (header.count("\n") + 1) for header in headers)
     n = f"{len(texts)} text{'s' * (len(texts) > 1)}, top {top} of {first.shape[1]} classes"
-    fig = figure(height, title, n, note)
+    sure = {t: 100 * metrics.softmax(np.asarray(logits)[[0]], t).max() for t in temperatures}
+    fig = figure(height, title or findings.of_temperature(sure), n, note)
     # A row of flat axes above each row of panels carries the text, so that long texts can span all columns.
     grid = fig.add_gridspec(2 * len(texts), len(temperatures), height_ratios=[0.01, bar * top] * len(texts))
     for row, text in enumerate(headers):
@@ -114,9 +120,8 @@ def soft_labels(
 
 @styled
 def entropy_by_temperature(
-    logits: ArrayLike | dict[str, ArrayLike], *, title: str = "How soft the labels are at each temperature",
-    note: str = "",
-) -> Figure:  # fmt: skip
+    logits: ArrayLike | dict[str, ArrayLike], *, title: str | None = None, note: str = ""
+) -> Figure:
     """Mean entropy in nats of softmax(logits / T) against T, logits [N, C] of one model or several by name.
 
     The band holds the middle 80 % of the texts; the dashed line, log C, is the entropy of a uniform label.
@@ -126,7 +131,7 @@ def entropy_by_temperature(
     grid, styles = np.geomspace(0.25, 16, 33), arm_styles(models)
     found = {name: entropies(values, grid) for name, values in models.items()}
     n = _count(entropy.shape[1] for entropy in found.values())
-    ax = figure(3.7, title, n, "band: 10–90 % of texts", note).subplots()
+    ax = figure(3.7, title or findings.of_softness(found, grid), n, "band: 10–90 % of texts", note).subplots()
     for name, entropy in found.items():
         ax.fill_between(grid, *np.quantile(entropy, [0.1, 0.9], axis=1), color=styles[name][0], alpha=0.15, lw=0)
         ax.plot(grid, entropy.mean(1), **marked(styles[name]), markevery=4, clip_on=False)
@@ -152,9 +157,8 @@ def entropy_axes(ax: Axes, classes: Sequence[int]) -> None:
 
 @styled
 def class_similarity(
-    logits: ArrayLike, label_names: Sequence[str], temperature: float = 4.0, *,
-    title: str = "Dark knowledge: where the rest of the probability goes", note: str = "",
-) -> Figure:  # fmt: skip
+    logits: ArrayLike, label_names: Sequence[str], temperature: float = 4.0, *, title: str | None = None, note: str = ""
+) -> Figure:
     """Dark knowledge of logits [N, C]: mean probability given to other classes, a row a predicted class.
 
     Rows are averages over the texts predicted as that class; the diagonal, and rows of classes that are never
@@ -170,6 +174,7 @@ def class_similarity(
     height = 0.6 + 0.125 * classes if numbered else min(style.WIDTH - room - 0.9, 5.2, 1 + 0.6 * classes) + room
     unused = np.isnan(table).all(1).sum()
     blank = f"{unused} never predicted (blank rows)" if unused else ""
+    title = title or findings.of_similarity(table, [shorten(name, 28) for name in label_names])
     ax = figure(height, title, f"n = {n:,} texts, T = {temperature:g}", blank, note).subplots()
     likeness_map(ax, table[np.ix_(order, order)], names, numbered, size, bar={"ax": ax, "aspect": 30, "pad": 0.02})
     ax.set_ylabel("predicted class")
@@ -216,7 +221,7 @@ def similarity_order(table: np.ndarray) -> np.ndarray:
 
 def comparison(
     estimates: pd.DataFrame, verdicts: pd.DataFrame | None = None, reference: str | None = None,
-    title: str = "Accuracy of each arm", *, note: str = "",
+    title: str | None = None, *, note: str = "",
 ) -> Figure:  # fmt: skip
     """Accuracy of each arm with its interval, the best on top, and to the right what was decided about it.
 
@@ -229,9 +234,8 @@ def comparison(
 
 @styled
 def comparison_by_draw(
-    draws: Draws, reference: str | None = None, title: str = "Accuracy of each arm in each label draw", *,
-    note: str = "",
-) -> Figure:  # fmt: skip
+    draws: Draws, reference: str | None = None, title: str | None = None, *, note: str = ""
+) -> Figure:
     """`comparison`, a panel for each label draw: one x axis, one order of arms (best mean on top)."""
     together = _checked_draws(draws, reference)
     rank = together.groupby("arm")["estimate"].mean().sort_values(ascending=False, kind="stable").index
@@ -246,6 +250,7 @@ def comparison_by_draw(
     dashed = f"dashed: {reference}" if reference is not None else ""
     bar = INTERVAL if together[["low", "high"]].notna().all(axis=1).any() else ""
     heights = [end for *_, end in tables]
+    title = title or findings.of_arms(*next(iter(draws.values())))
     fig = figure(0.55 + sum(heights) + (0.1 + 0.3 * (len(draws) > 1)) * len(draws), title, _evidence(together), bar,
                  dashed, note)  # fmt: skip
     axes = fig.subplots(len(draws), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
@@ -284,7 +289,7 @@ def _checked_draws(draws: Draws, reference: str | None) -> pd.DataFrame:
 @styled
 def differences(
     verdict_tables: dict[str, pd.DataFrame], margin: float = 0.01, *, apart: pd.DataFrame | None = None,
-    title: str = "Paired differences in accuracy", note: str = "",
+    title: str | None = None, note: str = "",
 ) -> Figure:  # fmt: skip
     """Difference and interval of each declared pair in points, a marker for each table.
 
@@ -300,6 +305,7 @@ def differences(
     step, draws = 0.2, list(verdict_tables)  # inches from draw to draw; y counts inches
     row = 0.2 + max(step * len(draws), 0.35)
     drawn = f"bar: interval, Holm-adjusted; band: equivalence, ±{100 * margin:g} pp"
+    title = title or findings.of_differences(together)
     ax = figure(0.95 + row * len(pairs), title, _evidence(together), drawn, note).subplots()
     ax.axvspan(-100 * margin, 100 * margin, **_BAND)
     ax.axvline(0, color=INK, lw=1, zorder=1)
@@ -313,7 +319,7 @@ def differences(
         _need(apart, ["arm", "baseline", "estimate"], "the draws apart")
         dots = apart.merge(pairs.assign(y=centres - step * (len(draws) - 1) / 2))
         ax.plot(100 * dots["estimate"], dots["y"], "o", ms=4, mfc="white", mec=GREY, mew=1, zorder=3)
-    names = [f"{shorten(a, 26)}\n− {shorten(b, 26)}" for a, b in pairs.to_numpy()]
+    names = [f"{shorten(a, 34)}\n− {shorten(b, 34)}" for a, b in pairs.to_numpy()]
     style.rows(ax, names, centres, (0, row * len(pairs)))
     ax.hlines(centres[1:] - row / 2, 0, 1, PALE, lw=0.8, zorder=0, transform=ax.get_yaxis_transform())
     ax.set_xlabel("difference in accuracy (percentage points, pp)")
@@ -324,7 +330,7 @@ def differences(
 
 @styled
 def quality_against_cost(
-    table: pd.DataFrame, *, title: str = "Accuracy against latency and size", note: str = ""
+    table: pd.DataFrame, *, title: str | None = None, note: str = ""
 ) -> Figure:
     """Accuracy against latency in ms (log scale); the marker's area grows with the cube root of the bytes.
 
@@ -339,7 +345,8 @@ def quality_against_cost(
     scale = 420 / np.cbrt(biggest)  # in proportion to bytes, a student 100 times smaller could not be seen
     table["area"] = scale * np.cbrt(table["bytes"].astype(float))  # pt²
     bar = "" if table[["low", "high"]].isna().all(axis=None) else INTERVAL
-    ax = figure(4.6, title, _evidence(table), bar, "line: Pareto front", note).subplots()
+    front = "line: Pareto front"
+    ax = figure(4.6, title or findings.of_trade(table), _evidence(table), bar, front, note).subplots()
     for (colour, marker), (_, row) in zip(arm_styles(table["name"]).values(), table.iterrows(), strict=True):
         x = row["latency_ms"]
         ax.plot([x, x], [100 * row["low"], 100 * row["high"]], color=colour, lw=1.5)
@@ -392,7 +399,9 @@ def sweep_map(
     shown = cells.to_numpy()
     hatched = f"hatched: {x} plays no part" if spans else ""
     seeds = f"mean of {_plural(table.dropna(subset=[value])['seed'].nunique())}"
-    fig = figure(0.9 + 0.36 * len(shown), title or f"Score by {y} and {x}", seeds, hatched, "framed: the best", note)
+    i, j = np.unravel_index(np.nanargmax(shown), shown.shape)
+    title = title or findings.of_cell(cells.index[i], x, None if cells.index[i] in spans else columns[j], shown[i, j])
+    fig = figure(0.9 + 0.36 * len(shown), title, seeds, hatched, "framed: the best", note)
     ax = fig.subplots()
     top, bottom = np.nanmax(shown), np.nanmin(shown)
     floor = max(bottom, top - 10)  # one failed cell must not hide the differences between the others
@@ -400,17 +409,16 @@ def sweep_map(
     extend = "min" if floor > bottom else "neither"
     image = style.heat_map(ax, shown, label, cmap="cividis", vmin=floor, bar={"ax": ax, "extend": extend})
     across = cells.index.isin(spans)
-    for i in np.flatnonzero(across):
-        ax.add_patch(Rectangle((-0.5, i - 0.5), len(columns), 1, fill=False, hatch="///", ec=GREY, lw=0))
-    for i, j in np.argwhere(~np.isnan(shown)):
-        tint = image.norm(shown[i, j])
+    for row in np.flatnonzero(across):
+        ax.add_patch(Rectangle((-0.5, row - 0.5), len(columns), 1, fill=False, hatch="///", ec=GREY, lw=0))
+    for row, column in np.argwhere(~np.isnan(shown)):
+        tint = image.norm(shown[row, column])
         text = {"ha": "center", "va": "center", "color": "white" if tint < 0.4 else INK}
-        if not across[i]:
-            ax.text(j, i, f"{shown[i, j]:.1f}", **text)
-        elif not j:  # one cell for all of x
+        if not across[row]:
+            ax.text(column, row, f"{shown[row, column]:.1f}", **text)
+        elif not column:  # one cell for all of x
             text["bbox"] = {"fc": image.cmap(tint), "ec": "none", "pad": 1.5}
-            ax.text((len(columns) - 1) / 2, i, f"{shown[i, j]:.1f}", **text)
-    i, j = np.unravel_index(np.nanargmax(shown), shown.shape)
+            ax.text((len(columns) - 1) / 2, row, f"{shown[row, column]:.1f}", **text)
     wide = len(columns) if across[i] else 1
     ax.add_patch(Rectangle((j - 0.5, i - 0.5), wide, 1, fill=False, ec=ORANGE, lw=2.2, clip_on=False))
     ax.set_xticks(range(len(columns)), [f"{v:g}" if np.isreal(v) else visible(v) for v in columns])
@@ -420,7 +428,7 @@ def sweep_map(
 
 
 @styled
-def main_effects(table: pd.DataFrame, *, title: str = "What each choice costs", note: str = "") -> Figure:
+def main_effects(table: pd.DataFrame, *, title: str | None = None, note: str = "") -> Figure:
     """Difference of each level of each factor to that factor's reference, with its interval, in points.
 
     Columns factor, level, estimate, low, high (fractions); estimate 0 with NaN bounds marks the reference.
@@ -432,14 +440,14 @@ def main_effects(table: pd.DataFrame, *, title: str = "What each choice costs", 
     y = line * np.arange(len(table)) + gap * (1 + np.sort(number))
     bar = "bar: 95 % interval, Holm-adjusted; hollow: the reference"
     height = 0.75 + line * len(table) + gap * (1 + number.max())
-    ax = figure(height, title, _evidence(table.assign(arm="all")), bar, note).subplots()
+    ax = figure(height, title or findings.of_costs(table), _evidence(table.assign(arm="all")), bar, note).subplots()
     ax.axvline(0, color=INK, lw=1, zorder=1)
     for at, row in zip(y, table.to_dict("records"), strict=True):
         verdict = "BEATS" if row["low"] > 0 else "WORSE" if row["high"] < 0 else "INCONCLUSIVE"
         colour = VERDICT_COLOURS[verdict]
         fill = "white" if np.isnan(row["low"]) else colour
         style.dots(ax, row, at, (colour, "o"), size=6.5, mfc=fill, mec=colour, mew=1)
-    names = [f"{shorten(row.factor, 22)} = {shorten(row.level, 18)}" for row in table.itertuples()]
+    names = [f"{shorten(row.factor, 30)} = {shorten(row.level, 26)}" for row in table.itertuples()]
     style.rows(ax, names, y, (0, y[-1] + line))
     between = y[1:][np.diff(np.sort(number)) > 0] - (line + gap) / 2
     ax.hlines(between, 0, 1, PALE, lw=0.8, zorder=0, transform=ax.get_yaxis_transform())
@@ -483,7 +491,8 @@ def accuracy_by(table: pd.DataFrame, label: str, *, title: str | None = None, no
     Columns arm, x (a number), estimate, low, high (fractions); n_templates, n_items, n_seeds if known. Label names x
     and its unit.
     """
-    ax = _lines(table, "x", True, title or f"Accuracy by {label}", note)
+    _need(table, ["arm", "x", "estimate", "low", "high"], "the table")
+    ax = _lines(table, "x", True, title or findings.of_dose(table, label), note)
     ax.set(xlabel=f"{label}, log scale", ylabel=ACCURACY)
     return ax.figure
 
@@ -496,7 +505,7 @@ def _lines(table: pd.DataFrame, x: str, log: bool, title: str, note: str) -> Axe
     styles, ticks = arm_styles(table["arm"]), sorted(set(table[x]))
     # All at the same few places: arms are moved apart, so that their bars don't cover each other.
     same = len(ticks) <= 8 and table.groupby("arm")[x].nunique().eq(len(ticks)).all()
-    apart = 0.25 * min(np.diff(np.log(ticks) if log else ticks), default=1) / len(styles) if same else 0.0
+    apart = 0.18 * min(np.diff(np.log(ticks) if log else ticks), default=1) / len(styles) if same else 0.0
     table = table.sort_values(x, kind="stable", ignore_index=True)
     style.lines(ax, table, table[x].astype(float), styles, apart, log, bar=1.6, lw=1.8)
     if log:
@@ -513,31 +522,33 @@ def _lines(table: pd.DataFrame, x: str, log: bool, title: str, note: str) -> Axe
 @styled
 def reliability(
     models: dict[str, Curve], bins: int = 15, *, after: dict[str, Curve] | None = None,
-    title: str = "Is the confidence justified?", note: str = "",
+    title: str | None = None, note: str = "",
 ) -> Figure:  # fmt: skip
     """Accuracy against confidence of each model by name, counts beneath: probabilities [N, C] and labels [N].
 
     Or instead of them a finished curve, in the columns of `metrics.reliability` and with as many bins.
-    On the diagonal a model is right as often as it says; below it is over-confident. Bins have equal width;
-    ECE is the mean gap between the two (arXiv 1706.04599). With after, the same models after temperature
-    scaling stand in a second column.
+    On the diagonal a model is right as often as it says; below it is over-confident. Bins have equal width; those of
+    fewer than 10 items aren't drawn. ECE is the mean gap between the two (arXiv 1706.04599). With after, the same
+    models after temperature scaling stand in a second column.
     """
     _some(models, "models to draw: give probabilities and labels of at least one")
     columns = [models] + ([after] if after else [])
     curves = [{k: v if isinstance(v, pd.DataFrame) else metrics.reliability(*v, bins) for k, v in column.items()}
               for column in columns]  # fmt: skip
     n = _count((int(curve["n"].sum()) for column in curves for curve in column.values()), "items")
-    fig = figure(4.2 if after else 5.0, title, n, f"{bins} bins", note)
+    eces = [{name: 100 * np.average((c["accuracy"] - c["confidence"]).abs(), weights=c["n"])
+             for name, c in column.items()} for column in curves]  # fmt: skip
+    title = title or findings.of_confidence(eces[0], eces[1] if after else None)
+    fig = figure(4.2 if after else 5.0, title, n, f"{bins} bins, those of fewer than {LEAST} not drawn", note)
     grid = fig.subplots(2, len(columns), sharex=True, sharey="row", squeeze=False, height_ratios=[3, 1])
-    styles, eces, edges = arm_styles(models), {name: [] for name in models}, np.linspace(0, 1, bins + 1)
+    styles, edges = arm_styles(models), np.linspace(0, 1, bins + 1)
     for (ax, counts), drawn in zip(grid.T, curves, strict=True):
         (diagonal,) = ax.plot([0, 100], [0, 100], **_DASHED, label="calibrated")
         for name, curve in drawn.items():
-            ax.plot(100 * curve["confidence"], 100 * curve["accuracy"], **marked(styles[name]), clip_on=False)
+            told = curve[curve["n"] >= LEAST]
+            ax.plot(100 * told["confidence"], 100 * told["accuracy"], **marked(styles[name]), clip_on=False)
             items, _ = np.histogram(curve["confidence"], edges, weights=curve["n"])
             counts.stairs(items, 100 * edges, color=styles[name][0], lw=1.5)
-            gaps = (curve["accuracy"] - curve["confidence"]).abs()
-            eces[name].append(f"{100 * np.average(gaps, weights=curve['n']):.1f}")
         ax.set(xlim=(0, 101.5), ylim=(0, 103))
         ax.grid()
         counts.set_xlabel("confidence: probability of the top class (%)")
@@ -547,15 +558,15 @@ def reliability(
     for ax, when in zip(grid[0], ("before temperature scaling", "after") if after else ("",), strict=True):
         ax.set_title(when, loc="left", weight="bold")
     fig.align_ylabels()
-    named = {f"{shorten(name, 40)}: ECE {' → '.join(values)} %": styles[name] for name, values in eces.items()}
+    told = {name: " → ".join(f"{column[name]:.1f}" for column in eces) for name in models}
+    named = {f"{shorten(name, 40)}: ECE {values} %": styles[name] for name, values in told.items()}
     return legend(fig, [*handles(named), diagonal])
 
 
 @styled
 def perplexity_by(
-    table: pd.DataFrame, x: str, *, xlabel: str, log: bool = False, title: str = "Perplexity on held-out text",
-    note: str = "",
-) -> Figure:  # fmt: skip
+    table: pd.DataFrame, x: str, *, xlabel: str, log: bool = False, title: str | None = None, note: str = ""
+) -> Figure:
     """Perplexity against a number: thin lines for seeds, a bold one for each arm's geometric mean; lower is better.
 
     Args:
@@ -569,11 +580,14 @@ def perplexity_by(
     _need(table, ["arm", "seed", x, "perplexity"], "the table")
     seeds = table.groupby("arm", sort=False)["seed"].nunique()
     thin = "thin: one seed, bold: geometric mean" if seeds.max() > 1 else ""
-    ax = figure(3.6, title, _seeds(seeds), thin, "lower is better", note).subplots()
+    of_arm = {arm: runs.pivot_table(index=x, columns="seed", values="perplexity")
+              for arm, runs in table.groupby("arm", sort=False)}  # fmt: skip
+    means = {arm: np.exp(np.log(values).mean(axis=1)) for arm, values in of_arm.items()}
+    found = findings.of_perplexities({arm: mean.iloc[-1] for arm, mean in means.items()})
+    ax = figure(3.6, title or found, _seeds(seeds), thin, "lower is better", note).subplots()
     styles = arm_styles(seeds.index)
-    for arm, runs in table.groupby("arm", sort=False):
-        values = runs.pivot_table(index=x, columns="seed", values="perplexity")
-        mean = np.exp(np.log(values).mean(axis=1))
+    for arm, values in of_arm.items():
+        mean = means[arm]
         if len(mean) == 1:
             ax.axhline(mean.iloc[0], color=styles[arm][0], ls="--", lw=1.4)
         elif seeds[arm] > 1:
@@ -591,7 +605,7 @@ def perplexity_by(
 
 @styled
 def perplexities(
-    table: pd.DataFrame, *, reference: str | None = None, title: str = "Perplexity on held-out text", note: str = ""
+    table: pd.DataFrame, *, reference: str | None = None, title: str | None = None, note: str = ""
 ) -> Figure:
     """A row an arm, a mark a seed, a thick stroke at the geometric mean; columns arm, perplexity.
 
@@ -604,7 +618,8 @@ def perplexities(
     _need(table, ["arm", "perplexity"], "the table")
     arms = table.groupby("arm", sort=False)["perplexity"]
     marks = "one mark per seed; stroke: geometric mean; left is better"
-    ax = figure(0.9 + 0.3 * len(arms), title, marks, note).subplots()
+    found = findings.of_perplexities({arm: np.exp(np.log(v.astype(float)).mean()) for arm, v in arms}, reference)
+    ax = figure(0.9 + 0.3 * len(arms), title or found, marks, note).subplots()
     for y, ((arm, values), look) in enumerate(zip(arms, arm_styles(arms.groups).values(), strict=True)):
         mean = np.exp(np.log(values.astype(float)).mean())
         ax.vlines(mean, y - 0.32, y + 0.32, look[0], lw=2.2, alpha=0.6)
@@ -636,7 +651,7 @@ def next_tokens(table: pd.DataFrame, text: str, *, title: str = "What comes next
 
 @styled
 def fidelity(
-    scores: pd.DataFrame, *, title: str = "Accuracy and fidelity are two things", note: str = ""
+    scores: pd.DataFrame, *, title: str | None = None, note: str = ""
 ) -> Figure:
     """Accuracy against agreement with the teacher, and against the mean KL from it; right is nearer to it.
 
@@ -646,7 +661,8 @@ def fidelity(
     _need(scores, ["arm", "seed", "accuracy", "agreement", "mean_kl"], "scores")
     drawn = scores.assign(accuracy=100 * scores["accuracy"], agreement=100 * scores["agreement"])
     seeds, styles = scores.groupby("arm", sort=False)["seed"].nunique(), arm_styles(scores["arm"])
-    fig = figure(3.5, title, _seeds(seeds), "small: one seed, large: mean", note)
+    found = findings.of_agreement(drawn.groupby("arm", sort=False)["agreement"].mean().to_dict())
+    fig = figure(3.5, title or found, _seeds(seeds), "small: one seed, large: mean", note)
     axes = fig.subplots(1, 2, sharey=True)
     for ax, column in zip(axes, ("agreement", "mean_kl"), strict=True):
         for arm, of_arm in drawn.groupby("arm", sort=False):
@@ -666,32 +682,44 @@ def fidelity(
 
 @styled
 def flips(
-    table: pd.DataFrame, label_names: Sequence[str], top: int = 20, *,
-    title: str = "What changes for whom when the student takes over", note: str = "",
-) -> Figure:  # fmt: skip
-    """Negative flips to the left, positive to the right, a row a class of `metrics.flip_table`, worst on top."""
+    table: pd.DataFrame, label_names: Sequence[str], top: int = 20, *, title: str | None = None, note: str = ""
+) -> Figure:
+    """What gets worse and what gets better with the student, a row per class of `metrics.flip_table`, worst on top.
+
+    Classes of fewer than 10 templates share one row, their mean by templates, of which no interval is known.
+    """
     _need(table, ["label", "negative", "positive", "low", "high", "n_templates"], "the table of flips")
-    shown = table.head(top)
-    more = f"worst {len(shown)} of {len(table)} classes" if len(shown) < len(table) else ""
+    few = table["n_templates"] < LEAST
+    few &= few.sum() > 1
+    shown = table[~few].head(top)
+    more = f"worst {len(shown)} of {(~few).sum()} classes" if len(shown) < (~few).sum() else ""
+    rows = [(f"{shorten(label_names[row.label], 40)} ({row.n_templates})", row) for row in shown.itertuples()]
+    if few.any():
+        shares = np.average(table.loc[few, ["negative", "positive"]], axis=0, weights=table.loc[few, "n_templates"])
+        pooled = pd.Series([*shares, np.nan, np.nan], ["negative", "positive", "low", "high"])
+        small = f"{few.sum()} classes below {LEAST} together ({table.loc[few, 'n_templates'].sum()})"
+        rows.append((small, pooled))
     n = f"n = {table['n_templates'].sum():,} {_unit(table)} (of a class in brackets)"
-    ax = figure(1.0 + 0.2 * len(shown), title, n, more, "line: joint 95 % interval of the losses", note).subplots()
-    percent, y = 100 * shown[["negative", "positive", "low", "high"]], np.arange(len(shown))
-    ax.barh(y, -percent["negative"], height=0.7, color=ORANGE)
-    ax.barh(y, percent["positive"], height=0.7, color=BLUE)
-    ax.hlines(y, -percent["high"], -percent["low"], color=INK, lw=1)
+    said = title or findings.of_flips(table)
+    ax = figure(1.0 + 0.24 * len(rows), said, n, more, "bar: joint 95 % interval of the losses", note).subplots()
     ax.axvline(0, color=INK, lw=1)
-    style.rows(ax, [f"{shorten(label_names[row.label], 40)} ({row.n_templates})" for row in shown.itertuples()])
+    for y, (_, row) in enumerate(rows):
+        ax.plot([-100 * row.negative, 100 * row.positive], [y, y], color=PALE, lw=1.2, zorder=0)
+        ax.hlines(y, -100 * min(row.high, 1), -100 * max(row.low, 0), color=ORANGE, lw=1.6, alpha=0.7)
+        ax.plot(-100 * row.negative, y, **marked((ORANGE, "s")))
+        ax.plot(100 * row.positive, y, **marked((BLUE, "o")))
+    style.rows(ax, [name for name, _ in rows])
     ax.xaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
     ax.grid(axis="x")
     ax.set_xlabel("share of the class's texts (%)")
-    said = {"teacher right, student wrong": ORANGE, "student right, teacher wrong": BLUE}
-    return legend(ax.figure, style.patches(said))
+    looks = {"teacher right, student wrong": (ORANGE, "s"), "student right, teacher wrong": (BLUE, "o")}
+    return legend(ax.figure, handles(looks, line=False))
 
 
 @styled
 def refusal(
     models: dict[str, tuple[ArrayLike, ArrayLike, float]], *,
-    title: str = "Does it know what it was not made for?", note: str = "",
+    title: str | None = None, note: str = "",
 ) -> Figure:  # fmt: skip
     """Out-of-scope texts refused against in-scope texts refused, as the threshold on the confidence rises.
 
@@ -700,15 +728,17 @@ def refusal(
     """
     _some(models, "models to draw: give the confidences of at least one")
     n, m = (_count(len(pair[i]) for pair in models.values()) for i in (0, 1))
-    ax = figure(3.9, title, f"in scope: {n}", f"out of scope: {m}", "marker: chosen threshold", note).subplots()
+    chosen = {name: tuple(100 * np.mean(np.asarray(c) < threshold) for c in (inside, outside))
+              for name, (inside, outside, threshold) in models.items()}  # fmt: skip
+    said = title or findings.of_refusals(chosen)
+    ax = figure(3.9, said, f"in scope: {n}", f"out of scope: {m}", "marker: chosen threshold", note).subplots()
     styles, named = arm_styles(models), {}
     (guessing,) = ax.plot([0, 100], [0, 100], **_DASHED, label="guessing")
-    for name, (inside, outside, threshold) in models.items():
+    for name, (inside, outside, _) in models.items():
         levels = np.r_[np.unique(np.r_[inside, outside]), np.inf]
         share = [100 * np.searchsorted(np.sort(c), levels) / len(c) for c in (inside, outside)]
         ax.plot(*share, color=styles[name][0], lw=1.8)
-        chosen = [100 * np.mean(np.asarray(c) < threshold) for c in (inside, outside)]
-        ax.plot(*chosen, clip_on=False, **marked(styles[name], 9))
+        ax.plot(*chosen[name], clip_on=False, **marked(styles[name], 9))
         named[f"{shorten(name, 40)}: AUROC {100 * metrics.auroc(inside, outside):.1f} %"] = styles[name]
     ax.set(xlim=(0, 100), ylim=(0, 101), xlabel="in-scope texts refused (%)", ylabel="out-of-scope texts refused (%)")
     ax.grid()
@@ -716,7 +746,7 @@ def refusal(
 
 
 @styled
-def difficulty(tables: dict[str, pd.DataFrame], *, title: str = "Where it gets hard", note: str = "") -> Figure:
+def difficulty(tables: dict[str, pd.DataFrame], *, title: str | None = None, note: str = "") -> Figure:
     """Accuracy of each arm in slices of the texts, easy to hard or few to many: a panel for each table by name.
 
     Tables are those of `verdicts.by_slice` (slice, arm, estimate, low, high, n_templates; n_items if known). One y
@@ -730,7 +760,7 @@ def difficulty(tables: dict[str, pd.DataFrame], *, title: str = "Where it gets h
     crowded = max(table["slice"].nunique() for table in tables.values()) > 5
     columns = 1 if crowded else min(2, len(tables))
     count = -(-len(tables) // columns)
-    fig = figure(0.3 + 2.5 * count, title, f"{INTERVAL}; n: {unit}", note)
+    fig = figure(0.3 + 2.5 * count, title or findings.of_slices(tables), f"{INTERVAL}; n: {unit}", note)
     axes = fig.subplots(count, columns, sharey=True, squeeze=False)
     for ax in axes.flat[len(tables) :]:
         ax.axis("off")
@@ -788,8 +818,11 @@ def _plural(seeds: int) -> str:
 def _seeds(counts: pd.Series) -> str:
     """As "5 seeds (teacher 1)" of numbers of seeds by arm."""
     usual = int(counts.mode().max())
-    others = ", ".join(f"{arm} {n}" for arm, n in counts[counts != usual].items())
-    return _plural(usual) + (f" ({others})" if others else "")
+    others = counts[counts != usual]
+    if len(others) > 2:
+        return f"{counts.min()} to {_plural(int(counts.max()))} per arm"
+    named = ", ".join(f"{arm} {n}" for arm, n in others.items())
+    return _plural(usual) + (f" ({named})" if named else "")
 
 
 def _unit(table: pd.DataFrame) -> str:
@@ -823,7 +856,7 @@ def _verdict_text(found: Mapping[str, object]) -> str:
     joint = {"BEATS": "", "WORSE": "than ", "EQUIVALENT": "to "}.get(verdict, "vs ")
     replaces = ", replaces it" if found.get("replaces") is True else ""
     difference = f"{round(100 * found['estimate'], 1) + 0:+.1f}".replace("-", "−")
-    return f"{verdict} {joint}{shorten(found['baseline'], 22)} ({difference}){replaces}"
+    return f"{verdict} {joint}{shorten(found['baseline'], 32)} ({difference}){replaces}"
 
 
 def _some(things: Sized, words: str) -> None:
@@ -843,5 +876,5 @@ def _soft(logits: ArrayLike, label_names: Sequence[str]) -> np.ndarray:
     p = metrics.softmax(logits)
     if len(label_names) != p.shape[1]:
         count = f"{len(label_names)} label names do not fit logits {list(p.shape)}"
-        raise WorkbenchError(f"{count}: give one a class, in order.")
+        raise WorkbenchError(f"{count}: give one per class, in order.")
     return p

@@ -62,16 +62,16 @@ class TemperaturePanel(Panel):
         if self.logits.shape != (len(self.texts), len(self.label_names)):
             raise WorkbenchError(
                 f"Logits {list(self.logits.shape)} do not fit {len(self.texts)} texts and {len(self.label_names)} "
-                "label names: give a row a text, a column a class."
+                "label names: give one row per text and one column per class."
             )
         self.top, self.certainty = self.logits.argmax(1), metrics.softmax(self.logits).max(1)
         self.truth = np.full(len(self.texts), -1) if truth is None else np.asarray(truth)
         only = "Only texts that contain this; empty for all"
-        self.search = control(ipw.Text, "text contains", "words", only, placeholder="any")
-        self.order = choice("order", "certainty at T = 1", "Which texts to offer first", self._ORDERS)
-        self.example = choice("example", "a text", "The text whose soft label is drawn", [])
+        self.search = control(ipw.Text, "text contains", "", only, placeholder="any")
+        self.order = choice("order", "", "Which texts to offer first", self._ORDERS)
+        self.example = choice("example", "", "The text whose soft label is drawn", [])
         span = {"base": 2, "min": -2, "max": 4, "step": 0.125, "readout_format": ".2f", "value": temperature}
-        self.temperature = control(ipw.FloatLogSlider, "temperature T", "no unit", widgets.SOFTER, **span)
+        self.temperature = control(ipw.FloatLogSlider, "temperature T", "", widgets.SOFTER, **span)
         controls = [self.search, self.order, self.example, self.temperature]
         super().__init__("One text's soft label at a temperature T, its neighbours and the classes' likeness", controls)
         self.rank = figures.similarity_order(figures.likeness(metrics.softmax(self.logits, 2.0)))
@@ -125,9 +125,9 @@ class TemperaturePanel(Panel):
         figures.entropy_axes(entropy, [classes])
         entropy.set_ylabel("entropy (nats)")
         self._head, self._sub = say(y=1 - 0.08 / height, weight="bold"), say(y=1 - 0.3 / height, color=style.GREY)
-        say(y=1 - 2.78 / height, s="Neighbours: texts whose soft labels at T are closest (KL)", weight="bold")
+        say(y=1 - 2.78 / height, s="Neighbours: texts whose soft labels at T are closest (KL in nats)", weight="bold")
         self._near = say(y=1 - 3.02 / height, linespacing=1.5)
-        rest = f"Where the rest of the probability goes: mean over {len(self.texts):,} texts, a row a predicted class"
+        rest = f"Where the rest of the probability goes: mean of {len(self.texts):,} texts, one row per predicted class"
         say(y=1 - 4 / height, s=rest, weight="bold")
         names = [shorten(self.label_names[i], 34) for i in self.rank]
         some = [figures.likeness(metrics.softmax(self.logits, t)) for t in (1.0, 2.0, 4.0, 8.0)]
@@ -205,7 +205,7 @@ class TemperaturePanel(Panel):
         distance = (log_soft[i] - log_soft) @ np.exp(log_soft[i])
         other = np.flatnonzero([text != self.texts[i] for text in self.texts])
         nearest = other[np.argsort(distance[other], kind="stable")[: self.NEIGHBOURS]]
-        return [f"{abs(distance[j]):.3f}  “{shorten(self.texts[j], 48)}”  {shorten(self.label_names[self.top[j]], 26)}"
+        return [f"{abs(distance[j]):.2g}  “{shorten(self.texts[j], 48)}”  {shorten(self.label_names[self.top[j]], 26)}"
                 for j in nearest]  # fmt: skip
 
 
@@ -286,10 +286,10 @@ class SweepPanel(Panel):
         axes = [name for name in varied if name not in ("arm", "seed")] or varied or plain
         slices = ["(none)", *[name for name in varied if name != "seed"]]
         first = "arm" if "arm" in slices else slices[0]
-        self.x = choice("x axis", "a setting", "What varies from left to right", axes)
-        self.metric = choice("y axis", "a score", "What is compared", scores)
-        self.slice = choice("colour", "a setting", "One line for each of its values", slices, value=first)
-        self.chosen = choice("run", "its settings", "The run whose curve is drawn", [])
+        self.x = choice("x axis", "", "What varies from left to right", axes)
+        self.metric = choice("y axis", "", "What is compared", scores)
+        self.slice = choice("colour", "", "One line for each of its values", slices, value=first)
+        self.chosen = choice("run", "", "The run whose curve is drawn", [])
         self.code = ipw.HTML()
         super().__init__(about, [self.x, self.metric, self.slice, self.chosen], [self.code])
         self._list()
@@ -309,7 +309,7 @@ class SweepPanel(Panel):
     def draw(self) -> Figure:
         """Means over what is not told apart, with a dot a run; to the right the chosen run."""
         x, metric, by, chosen = self.x.value, self.metric.value, self.slice.value, self.chosen.value
-        told = f"{len(self.runs)} runs, a dot each; line: their mean; ring: the one run, whose curve is to the right"
+        told = f"{len(self.runs)} runs, one dot each; line: their mean; ring: the run whose curve is on the right"
         fig, left, right = widgets.pair("Finished runs", told, widths=[3, 2])
         numeric = pd.api.types.is_numeric_dtype(self.runs[x])
         values = self.runs[x].astype(float if numeric else str)
@@ -385,11 +385,11 @@ class ComparePanel(Panel):
         cheap = next((name for name in columns if widgets.lower_is_better(name)), columns[1])
         best = next(name for name in columns if name != cheap)
         classes = [("all classes", -1), *((visible(name), i) for i, name in enumerate(self.label_names))]
-        self.x = choice("x axis", "a measure", "From left to right", columns, value=cheap)
-        self.y = choice("y axis", "a measure", "From bottom to top", columns, value=best)
-        self.one = choice("one", "an arm", "Disagrees with the other", arms)
-        self.other = choice("other", "an arm", "Disagrees with the one", arms, value=arms[1])
-        self.only = choice("true class", "of the texts", "Disagreements to list", classes)
+        self.x = choice("x axis", "", "From left to right", columns, value=cheap)
+        self.y = choice("y axis", "", "From bottom to top", columns, value=best)
+        self.one = choice("first arm", "", "Disagrees with the second", arms)
+        self.other = choice("second arm", "", "Disagrees with the first", arms, value=arms[1])
+        self.only = choice("true class", "", "Disagreements to list", classes)
         self.table = ipw.HTML()
         super().__init__(about, [self.x, self.y, self.one, self.other, self.only], [self.table])
         self.watch(*self.controls)
@@ -460,8 +460,8 @@ class TracesPanel(Panel):
             raise WorkbenchError(f"The problems have no column {absent[0]!r}: they have {', '.join(problems.columns)}.")
         self.problems, self.models = problems.reset_index(drop=True), list(models)
         last, tooltip = len(problems) - 1, "Left and right step through"
-        self.number = control(ipw.IntSlider, "problem", "number", tooltip, min=0, max=last)
-        self.only = choice("show", "problems", "Which to step through", ["all", "one is wrong", "all are right"])
+        self.number = control(ipw.IntSlider, "problem", "", tooltip, min=0, max=last)
+        self.only = choice("show", "", "Which to step through", ["all", "one is wrong", "all are right"])
         super().__init__(about, [self.number, self.only])
         self._shown = list(range(len(problems)))
         longest = max(len(self._lines(row, model)) for row in self._shown for model in self.models)

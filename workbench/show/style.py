@@ -49,6 +49,24 @@ ARM_STYLES: dict[str, Look] = {
     "2-layer cut": ("#56B4E9", "X"),
     "teacher": ("#000000", "*"),
 }
+# Arms of one notebook each: what plays the part of one of those above looks like it.
+NOTEBOOK_STYLES: dict[str, Look] = {
+    "distilled bag of words": ("#6699CC", "h"), "frozen MiniLM": ("#117733", ">"), "teacher in int8": ("#555555", "d"),
+    "cut minilm-2": ("#661100", "8"), "cut minilm-2, labels only": ("#AA4499", "p"),
+    "permuted non-target": ("#332288", "H"), "class means": ("#AA4499", "p"), "one teacher label": ("#661100", "8"),
+    "cross-entropy": (ORANGE, "s"), "cross-entropy, all text": ("#CC79A7", "v"), "forward KL": (BLUE, "o"),
+    "teacher's text": ("#009E73", "D"), "teacher's text, 4 times": ("#117733", "d"), "top-8": ("#56B4E9", "X"),
+    "sampled-8": ("#E69F00", "^"), "n-grams": ("#777777", "P"), "n-grams, teacher's text": ("#332288", "h"),
+    "answers only": (ORANGE, "s"), "answers only, equal tokens": ("#CC79A7", "v"), "verified traces": (BLUE, "o"),
+    "verified traces, early teacher": ("#56B4E9", "X"), "unfiltered traces": ("#E69F00", "^"),
+    "unfiltered traces, early teacher": ("#999933", "<"), "several traces": ("#009E73", "D"),
+    "soft labels": ("#332288", "h"), "early teacher": ("#777777", "P"), "llama-2x64": (BLUE, "o"),
+    "llama-1x64": ("#661100", "8"), "hard label": ("#E69F00", "^"), "5 repeats": ("#999933", "<"),
+    "5 repeats, same money": ("#661100", "8"), "top 5": ("#56B4E9", "X"), "top 20": ("#6699CC", "h"),
+    "all logits": (BLUE, "o"), "hidden states": ("#332288", "H"), "weights": ("#009E73", "D"),
+    "letters over HTTP": ("#AA4499", "p"), "random": ("#777777", "P"), "uncertain": (BLUE, "o"),
+    "diverse": ("#009E73", "D"),
+}  # fmt: skip
 _OTHER_COLOURS = "#332288 #999933 #882255 #44AA99 #661100 #6699CC #AA4499 #117733 #BB5566".split()
 _OTHER_STYLES = [(_OTHER_COLOURS[i % 9], "<>hpd8H"[i % 7]) for i in range(63)]  # all differ
 
@@ -57,20 +75,20 @@ _LOCK = threading.RLock()  # rc_context changes settings of the whole process, a
 
 
 def arm_styles(arms: Iterable[str]) -> dict[str, Look]:
-    """(colour, marker) of each arm: fixed for the names in ARM_STYLES, for others derived from the name.
+    """(colour, marker) of each arm: fixed for the names in the two tables above, for others derived from the name.
 
     So an arm looks the same in every figure and notebook, whatever the order of rows. Only where two other
     names would share a colour in one figure does the alphabetically later one move on to the next free style.
     """
-    styles = dict.fromkeys(arms, ("", ""))
-    taken: list[Look] = []
-    for arm in sorted(set(styles) - set(ARM_STYLES)):
+    styles, fixed = dict.fromkeys(arms, ("", "")), NOTEBOOK_STYLES | ARM_STYLES
+    taken = [fixed[arm] for arm in styles if arm in fixed]
+    for arm in sorted(set(styles) - set(fixed)):
         slot = zlib.crc32(arm.encode()) % 63
         turn = _OTHER_STYLES[slot:] + _OTHER_STYLES[:slot]
         near = {colour for colour, _ in taken[-8:]}  # of 9 colours one is always free
         taken.append(next((s for s in turn if s not in taken and s[0] not in near), turn[0]))
         styles[arm] = taken[-1]
-    return styles | {arm: ARM_STYLES[arm] for arm in styles if arm in ARM_STYLES}
+    return styles | {arm: fixed[arm] for arm in styles if arm in fixed}
 
 
 @contextmanager

@@ -58,11 +58,12 @@ class TrainingPanel(widgets.Panel):
         self.base = training.Job(*first, base or training.TrainConfig()).config  # in which every setting is a value
         self.train_function = train or functools.partial(training.train, checkpoint_seconds=10.0)
         self._thread: threading.Thread | None = None
+        self._along: tuple[str, ...] = ()  # what was laid over the run without being asked for
         self._stop = threading.Event()
         self.settings = _settings(self.base, students)
-        self.case = widgets.choice("task", "with its labels", "What the student is taught with", list(self.data))
+        self.case = widgets.choice("task", "", "What the student is taught with", list(self.data))
         self.overlay = widgets.control(
-            ipw.SelectMultiple, "overlay", "runs", "Finished runs to draw too: arrows and Ctrl choose",
+            ipw.SelectMultiple, "compare with", "", "Finished runs to draw too: arrows and Ctrl choose",
             layout=widgets.LAYOUT | {"height": "5.5em"},
         )  # fmt: skip
         tip = "Finish this step, keep a checkpoint and stop. The kernel's Interrupt doesn't reach this training"
@@ -89,6 +90,7 @@ class TrainingPanel(widgets.Panel):
             self.live, self._live_name = pd.DataFrame(), ""
             self.finished: dict[str, tuple[Any, pd.DataFrame]] = {}
             self.overlay.options, self.table.value, self.bar.value = [], "", 0
+            self._along = ()
             for name, control in self.settings.items():
                 control.value = getattr(self.base, name)
             self.case.value = next(iter(self.data))
@@ -104,7 +106,7 @@ class TrainingPanel(widgets.Panel):
         """
         values = {name: control.value for name, control in self.settings.items()}
         values = {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
-        # A record a step, so that Stop acts at the next one; ten looks at validation, so that the curve has a shape.
+        # A record per step, so that Stop acts at the next one; ten evaluations, so that the curve has a shape.
         often = {"log_every": 1, "eval_every": max(1, values.get("steps", 10) // 10)}
         often = {name: value for name, value in often.items() if hasattr(self.base, name)}
         return replace(self.base, **values, **often)
@@ -175,6 +177,8 @@ class TrainingPanel(widgets.Panel):
             config = self.config
             self._stop = threading.Event()
             self._enable(False)
+            if self.overlay.value == self._along:  # nothing else was chosen
+                self.overlay.value = self._along = tuple(self.finished)[-1:]
             self.status.value = widgets.said("Starting…")
             self.bar.value, self.bar.max, self.bar.bar_style = 0, config.steps, "info"
             return config, self.case.value, self._stop
@@ -229,7 +233,8 @@ class TrainingPanel(widgets.Panel):
             self.bar.bar_style = "danger" if text else "success" if ended else "warning"
             if ended and not text:
                 self.finished[f"{len(self.finished) + 1}: {self._live_name}"] = config, self.live
-                self.overlay.options = list(self.finished)
+                kept = self.overlay.value
+                self.overlay.options, self.overlay.value = list(self.finished), kept  # new options choose none
                 self._tabulate()
                 told = f"Done: {step:,} steps. {_scores(self.live)} The run is in the store."
             else:
@@ -285,16 +290,16 @@ def _settings(base: Any, students: Sequence[str]) -> dict[str, ipw.Widget]:
 
     sizes = [*dict.fromkeys([getattr(base, "student", students[0]), *students])]
     offered = {
-        "loss": (ipw.Dropdown, "loss", "distillation", "How student and teacher are compared", {"options": [*LOSSES]}),
-        "temperature": (ipw.SelectionSlider, "temperature T", "no unit", widgets.SOFTER,
+        "loss": (ipw.Dropdown, "distillation loss", "", "How student and teacher are compared", {"options": [*LOSSES]}),
+        "temperature": (ipw.SelectionSlider, "temperature T", "", widgets.SOFTER,
                         scale("temperature", temperatures)),
-        "kd_weight": (ipw.FloatSlider, "teacher weight", "factor", "kd_weight: of the distillation term", weight),
-        "ce_weight": (ipw.FloatSlider, "label weight", "factor", "ce_weight: of the true labels' cross-entropy",
+        "kd_weight": (ipw.FloatSlider, "teacher weight", "kd_weight", "Factor of the distillation term", weight),
+        "ce_weight": (ipw.FloatSlider, "label weight", "ce_weight", "Factor of the true labels' cross-entropy",
                       weight),
-        "learning_rate": (ipw.SelectionSlider, "learning rate", "per step", "AdamW's peak rate",
+        "learning_rate": (ipw.SelectionSlider, "learning rate", "", "AdamW's peak rate",
                           scale("learning_rate", rates)),
         "steps": (ipw.BoundedIntText, "steps", "batches", "How many optimizer steps", whole("steps")),
-        "seed": (ipw.BoundedIntText, "seed", "number", "Of new weights and the order of the batches", whole("seed")),
+        "seed": (ipw.BoundedIntText, "seed", "", "Of new weights and the order of the batches", whole("seed")),
         "student": (ipw.Dropdown, "student", "layers x width", "Its size", {"options": sizes}),
     }  # fmt: skip
     had = {field.name for field in fields(base)}

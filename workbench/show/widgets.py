@@ -50,7 +50,7 @@ class Panel(ipw.VBox):
 
     def _repr_mimebundle_(self, **options: object) -> tuple[dict[str, Any], dict[str, Any]]:
         bundle = super()._repr_mimebundle_(**options) | {"text/plain": self.about}
-        picture = {"image/png": bytes(self.image.value)} if self.image.value else {}
+        picture = {"image/png": stamped(bytes(self.image.value))} if self.image.value else {}
         try:
             packed = {FRAMES: found} if (found := self.frames()) else {}
         except WorkbenchError as error:  # at a stop that nobody has turned to yet
@@ -89,8 +89,9 @@ class Panel(ipw.VBox):
 
 
 def control(kind: type[ipw.Widget], name: str, unit: str, tooltip: str, **options: Any) -> ipw.Widget:
-    """A control with its unit behind its name; the browser reaches it by Tab and moves it by arrows."""
-    return kind(description=f"{name} ({unit})", tooltip=tooltip, style=LABEL, **{"layout": LAYOUT} | options)
+    """A control with its unit, if it has one, behind its name; Tab reaches it in the browser, arrows move it."""
+    words = f"{name} ({unit})" if unit else name
+    return kind(description=words, tooltip=tooltip, style=LABEL, **{"layout": LAYOUT} | options)
 
 
 def choice(name: str, unit: str, tooltip: str, options: Sequence[Any], **more: Any) -> ipw.Widget:
@@ -131,13 +132,29 @@ def measured(history: pd.DataFrame) -> pd.Series:
     return 100 * seen.set_index("step")["validation"].astype(float)
 
 
+def stamped(picture: bytes) -> bytes:
+    """A panel's picture as it stands where nothing answers to its controls, and with a line below that says so."""
+    pixels = mpl_image.imread(io.BytesIO(picture))
+    with style.drawing():
+        line = Figure(figsize=(pixels.shape[1] / DPI, 0.28), dpi=DPI, facecolor="#eeeeee")
+        say = {"va": "center", "fontsize": 8.5, "color": style.INK}
+        line.text(0.01, 0.5, "Static: run this cell in JupyterLab, and its controls move.", **say)
+        FigureCanvasAgg(line).draw()
+    below = np.asarray(line.canvas.buffer_rgba()) / 255
+    return _encoded(np.concatenate([pixels, below[:, : pixels.shape[1], : pixels.shape[2]]]))
+
+
 def png(fig: Figure) -> bytes:
     """A figure as PNG."""
     if not isinstance(fig.canvas, FigureCanvasAgg):
         fig.set_dpi(DPI)
         FigureCanvasAgg(fig).draw()
+    return _encoded(np.asarray(fig.canvas.buffer_rgba()))
+
+
+def _encoded(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
-    mpl_image.imsave(out, np.asarray(fig.canvas.buffer_rgba()), format="png", pil_kwargs={"compress_level": 2})
+    mpl_image.imsave(out, pixels, format="png", pil_kwargs={"compress_level": 2})
     return out.getvalue()
 
 

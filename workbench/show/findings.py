@@ -1,0 +1,156 @@
+"""What a figure shows, in a sentence made of its own numbers: the title it gets where the caller has no better one.
+
+The idea: a title that names a topic leaves the work to the reader, and one that is typed can lie when the numbers
+change. Tables are those of `figures`; fractions come in, % and points come out.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+MAIN, RIVAL, TEACHER = "distilled", "labels only", "teacher"
+
+
+def of_arms(estimates: pd.DataFrame, verdicts: pd.DataFrame | None) -> str:
+    """What distillation adds to the labels, or else which arm is highest, and whether any difference is shown."""
+    decided = {} if verdicts is None else {(v["arm"], v["baseline"]): v for v in verdicts.to_dict("records")}
+    gain, against = decided.get((MAIN, RIVAL)), decided.get((MAIN, TEACHER))
+    if gain is not None:
+        points = f"{abs(100 * gain['estimate']):.1f} points"
+        said = {"BEATS": f"Distillation adds {points} to labels only",
+                "WORSE": f"Distillation loses {points} against labels only",
+                "EQUIVALENT": "Distillation adds nothing to labels only"}  # fmt: skip
+        first = said.get(gain["verdict"], f"Distillation isn't shown to add to labels only ({_signed(gain)} points)")
+        return first + (f"; {_signed(against)} against its teacher" if against is not None else "")
+    ranked = estimates.sort_values("estimate", ascending=False, kind="stable")
+    top, low = ranked.iloc[0], ranked.iloc[-1]
+    highest = f"{top['arm']} {100 * top['estimate']:.1f} %"
+    if len(ranked) == 1:
+        return highest
+    if decided and all(v["verdict"] in ("INCONCLUSIVE", "EQUIVALENT") for v in decided.values()):
+        return f"No difference is shown: {highest}, {low['arm']} {100 * low['estimate']:.1f} %"
+    return f"Highest: {highest}; lowest: {low['arm']} {100 * low['estimate']:.1f} %"
+
+
+def of_differences(table: pd.DataFrame) -> str:
+    """How many of the declared pairs differ."""
+    shown = table[table["verdict"].isin(["BEATS", "WORSE"])]
+    if not len(shown):
+        return f"None of {len(table)} differences is shown"
+    most = shown.iloc[int(shown["estimate"].abs().to_numpy().argmax())]  # an index may come twice
+    return f"{len(shown)} of {len(table)} differences are shown, the largest {_signed(most)} points"
+
+
+def of_curves(ends: Mapping[str, float]) -> str:
+    """Where the highest and the lowest curve end, in %."""
+    return _extremes("Ends at", ends) if ends else "No step that all seeds reached"
+
+
+def of_agreement(shares: Mapping[str, float]) -> str:
+    """Which arm follows the teacher most and which least, in %."""
+    followers = {arm: share for arm, share in shares.items() if arm != TEACHER}
+    return _extremes("Agreement with the teacher:", followers) if followers else "There is the teacher alone"
+
+
+def of_dose(table: pd.DataFrame, label: str) -> str:
+    """From where to where the main arm goes along the axis."""
+    arms = list(dict.fromkeys(table["arm"]))
+    arm = MAIN if MAIN in arms else arms[0]
+    line = table[table["arm"] == arm].sort_values("x")
+    ends = [f"{100 * row['estimate']:.1f} % at {row['x']:,g}" for row in (line.iloc[0], line.iloc[-1])]
+    return f"{arm}: {' and '.join(ends if len(line) > 1 else ends[:1])} {label}"
+
+
+def of_softness(found: Mapping[str, np.ndarray], grid: np.ndarray) -> str:
+    """The mean entropy of the first model's labels at two temperatures of the grid."""
+    name, entropy = next(iter(found.items()))
+    low, high = (float(entropy[np.argmin(abs(grid - t))].mean()) for t in (1.0, 4.0))
+    return f"Labels of {name} hold {low:.2f} nats at T = 1 and {high:.2f} at T = 4"
+
+
+def of_similarity(table: np.ndarray, names: list[str]) -> str:
+    """The two classes of which one gets most of the other's rest."""
+    if np.isnan(table).all():
+        return "No class is confused with another"
+    row, column = np.unravel_index(np.nanargmax(table), table.shape)
+    return f"Of “{names[row]}”, {100 * table[row, column]:.0f} % goes to “{names[column]}”"
+
+
+def of_trade(table: pd.DataFrame) -> str:
+    """The accuracy and latency of the best model, and of the teacher."""
+    rows = table.set_index("name")
+    best = rows["accuracy"].idxmax()
+    shown = [best, *([TEACHER] if TEACHER in rows.index and best != TEACHER else [])]
+    told = (f"{name} {100 * rows.loc[name, 'accuracy']:.1f} % in {rows.loc[name, 'latency_ms']:.2g} ms"
+            for name in shown)  # fmt: skip
+    return "Highest: " + "; ".join(told)
+
+
+def of_confidence(before: Mapping[str, float], after: Mapping[str, float] | None) -> str:
+    """How far confidence and accuracy lie apart, in points, or what one temperature makes of it."""
+    worst = max(before, key=lambda name: before[name])
+    if after:
+        ends = f"from {before[worst]:.1f} to {after[worst]:.1f} %"
+        return f"One temperature takes the calibration error of {worst} {ends}"
+    best = min(before, key=lambda name: before[name])
+    least = f", of {best} by {before[best]:.1f}" if best != worst else ""
+    return f"The confidence of {worst} is off by {before[worst]:.1f} points{least}"
+
+
+def of_flips(table: pd.DataFrame) -> str:
+    """The mean over classes of what gets worse and better."""
+    worse, better = (100 * table[column].mean() for column in ("negative", "positive"))
+    return f"{worse:.1f} % get worse with the student, {better:.1f} % better (mean over classes)"
+
+
+def of_refusals(chosen: Mapping[str, tuple[float, float]]) -> str:
+    """What the main model refuses at its threshold, in % in and out of scope."""
+    name = MAIN if MAIN in chosen else next(iter(chosen))
+    inside, outside = chosen[name]
+    return f"{name} refuses {outside:.0f} % of out-of-scope texts and {inside:.0f} % of the others"
+
+
+def of_slices(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The slice in which the main arm is weakest."""
+    arms = {arm for table in tables.values() for arm in table["arm"]}
+    arm = MAIN if MAIN in arms else next(iter(tables.values()))["arm"].iloc[0]
+    parts = pd.concat(table.assign(cut=cut) for cut, table in tables.items())
+    worst = parts[parts["arm"] == arm].sort_values("estimate", kind="stable").iloc[0]
+    return f"{arm} is weakest at {worst['cut']} = {worst['slice']}: {100 * worst['estimate']:.0f} %"
+
+
+def of_cell(name: object, x: str, value: object, score: float) -> str:
+    """The best cell of a map, in %; `value` is None where x plays no part in it."""
+    at = "" if value is None else f" at {x} {f'{value:g}' if np.isreal(value) else value}"
+    return f"Best: {name}{at}, {score:.1f} %"
+
+
+def of_costs(table: pd.DataFrame) -> str:
+    """The levels whose difference to the reference is told from zero."""
+    shown = table[(table["low"] > 0) | (table["high"] < 0)]
+    told = [f"{row['factor']} = {row['level']} ({_signed(row)} points)" for row in shown.to_dict("records")]
+    return f"Told from zero: {', '.join(told)}" if told else "No choice makes a difference that is told from zero"
+
+
+def of_perplexities(means: Mapping[str, float], apart: str | None = TEACHER) -> str:
+    """Which arm is lowest and which highest, but for one."""
+    arms = {arm: value for arm, value in means.items() if arm != apart} or dict(means)
+    low, high = min(arms, key=lambda a: arms[a]), max(arms, key=lambda a: arms[a])
+    return f"Lowest: {low} {arms[low]:.3g}" + (f"; highest: {high} {arms[high]:.3g}" if low != high else "")
+
+
+def of_temperature(top: Mapping[float, float]) -> str:
+    """How sure the label of the first text is, in %, at the first and the last temperature."""
+    (first, sharp), (last, soft) = list(top.items())[0], list(top.items())[-1]
+    said = f"The first text's top class has {sharp:.0f} % at T = {first:g}"
+    return said if first == last else f"{said} and {soft:.0f} % at T = {last:g}"
+
+
+def _extremes(words: str, values: Mapping[str, float]) -> str:
+    high, low = max(values, key=lambda a: values[a]), min(values, key=lambda a: values[a])
+    return f"{words} {high} {values[high]:.1f} %" + (f", {low} {values[low]:.1f} %" if high != low else "")
+
+
+def _signed(found: Mapping[str, object]) -> str:
+    return f"{round(100 * float(found['estimate']), 1) + 0:+.1f}".replace("-", "−")
