@@ -27,7 +27,8 @@ CORE = (
 WINGS = {
     "hosted": "tables prices economics hosts next_purchase terms defences queries cascade replies batch exchange "
     "endpoint pilot teacher writer serve",
-    "language": "blocks problems fused causal ngrams texts prefixes labels traces lessons zero_shot",
+    "language": "blocks problems fused causal ngrams texts prefixes labels traces lessons processes on_policy "
+    "zero_shot",
     "show": "style findings figures frames widgets money training_panel panels",
     "publish": "glossary notebook onnx ship report escalate serve",
 }

@@ -1,16 +1,19 @@
 """The gpu budget: what it names exists, as configs of the published size, and its encoders' family trains here."""
 
 import re
-from pathlib import Path
 
+import gpu_day
 import pandas as pd
 import pytest
 import torch
 import yaml
+from gpu_day import HUB, PARAMETERS
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
     ModernBertConfig,
     ModernBertForMaskedLM,
 )
@@ -37,14 +40,6 @@ def modernbert(width: int, inner: int, layers: int, heads: int) -> ModernBertCon
 ENCODERS = {
     "answerdotai/ModernBERT-large": (modernbert(1024, 2624, 28, 16), 395e6),
     "jhu-clsp/ettin-encoder-17m": (modernbert(256, 384, 7, 4), 17e6),
-}
-HUB = Path(__file__).parent / "hub"  # config.json of each causal model
-PARAMETERS = {  # as their pages say
-    "HuggingFaceTB/SmolLM2-1.7B": 1_711_376_384,
-    "Qwen/Qwen2.5-0.5B-Instruct": 494_032_768,
-    "Qwen/Qwen2.5-1.5B-Instruct": 1_543_714_304,
-    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": 7_615_616_512,
-    "meta-llama/Llama-3.2-1B-Instruct": 1_235_814_400,
 }
 
 
@@ -85,6 +80,50 @@ def test_each_model_stands_on_the_meta_device(name, task: Task):
     assert logits.shape[:1] + logits.shape[-1:] == (2, width) and logits.device.type == "meta"
     if published:
         assert model.num_parameters() == pytest.approx(published, rel=0.02 if name in ENCODERS else 0)
+
+
+# A GPU day on paper
+
+
+def test_the_page_is_that_of_the_budget():
+    assert gpu_day.PAGE.read_text(encoding="utf-8") == gpu_day.page()
+
+
+def test_every_stage_fits_the_card():
+    for stage in gpu_day.stages():
+        assert sum(size for _, size in stage.memory) < gpu_day.FILLED * gpu_day.CARD, stage
+
+
+@pytest.mark.parametrize("name", ["llama-8x512", *sorted(PARAMETERS)])
+def test_the_page_counts_as_the_model_does(name):
+    sizes = gpu_day.Model.of(name)
+    with torch.device("meta"):
+        model = causal.build_causal(name)[0] if name not in PARAMETERS else AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(HUB / f"{name.replace('/', '--')}.json")
+        )  # fmt: skip
+    assert model.num_parameters() == sizes.parameters
+    del causal.layers_of(model)[6:]
+    assert model.num_parameters() == pytest.approx(sizes.cut(6).parameters, rel=1e-3)
+
+
+def test_a_layer_keeps_what_the_page_says():
+    config = LlamaConfig(
+        vocab_size=8, hidden_size=192, num_attention_heads=6, num_key_value_heads=2, head_dim=32, intermediate_size=512,
+        num_hidden_layers=1,
+    )  # fmt: skip
+    model, kept = LlamaForCausalLM(config), {}
+    ids = torch.zeros(1, 256, dtype=torch.long)
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes(), tensor
+        return tensor
+
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    sizes = [size for at, (size, tensor) in kept.items() if at not in weights and 256 in tensor.shape]
+    counted = gpu_day.Model(0, 1, 192, 192, 64, 512, 8).activations()
+    assert out.requires_grad and sum(sizes) / ids.numel() == pytest.approx(counted, rel=0.1)
 
 
 @pytest.fixture(scope="module")

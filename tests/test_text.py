@@ -7,12 +7,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
 from refusal import refused
 from test_training import kill, run
 
@@ -195,6 +197,36 @@ def test_export_and_import_round_trip(teacher, task, store, tmp_path):
             import_labels(tmp_path / name, task, "x", store=store)
 
 
+def test_what_the_docs_have_vllm_say_becomes_our_own_labels(teacher, task, store, tmp_path, monkeypatch):
+    page = (Path(blocks.__file__).parents[2] / "docs" / "language-models.md").read_text(encoding="utf-8")
+    code = page.partition("## A teacher under vLLM")[2].partition("```python\n")[2].partition("```")[0]
+
+    class LLM:
+        """Says of each token what vLLM does: the likeliest, and the one that stands there."""
+
+        def __init__(self, model, max_logprobs):
+            self.most = max_logprobs
+
+        def generate(self, prompts, how):
+            return [SimpleNamespace(prompt_logprobs=[None, *self.said(p["prompt_token_ids"], how)]) for p in prompts]
+
+        def said(self, ids, how):
+            assert how.prompt_logprobs <= self.most
+            for row, token in zip(logits(teacher, [ids]).log_softmax(-1), ids[1:], strict=True):
+                order = row.argsort(descending=True).tolist()
+                chosen = dict.fromkeys([token, *order[: how.prompt_logprobs]])
+                yield {i: SimpleNamespace(logprob=float(row[i]), rank=1 + order.index(i)) for i in chosen}
+
+    fake = SimpleNamespace(LLM=LLM, SamplingParams=SimpleNamespace)
+    monkeypatch.chdir(tmp_path)
+    found = {"vllm": fake, "task": task, "Dataset": Dataset, "import_labels": partial(import_labels, store=store)}
+    exec(code, found)
+    mine, theirs = (told(x, task.train) for x in (label(teacher, task, store, "top_k", k=64), found["labels"]))
+    assert torch.equal(mine.ids, theirs.ids)
+    torch.testing.assert_close(mine.log_probs, theirs.log_probs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mine.log_tail.exp(), theirs.log_tail.exp(), atol=1e-5, rtol=0)
+
+
 # Students and training
 
 
@@ -280,13 +312,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.nn.parallel import DistributedDataParallel
 from workbench.language import causal
 from workbench.language.fused import Hidden, Head
 from workbench.language.lessons import TextDistiller
 from workbench.training import TrainConfig
 
-wrapper, rank, world, port, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5]
+rank, world, port, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 torch.manual_seed(0)
 student, tokenizer = causal.build_causal("llama-2x32")
 teacher, _ = causal.build_causal("llama-1x32")
@@ -297,9 +328,6 @@ module = TextDistiller(student, config, len(tokenizer))
 if world > 1:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=120))
-if wrapper == "ddp":
-    module = DistributedDataParallel(module)
-if wrapper == "fsdp":
     mesh = init_device_mesh("cpu", (world,))
     for layer in student.model.layers:
         fully_shard(layer, mesh=mesh)
@@ -308,8 +336,7 @@ mine = slice(rank, rank + 1) if rank == 0 and world > 1 else slice(rank, 4)  # u
 target = Hidden(hidden[mine].flatten(0, 1), Head(teacher.get_output_embeddings().weight.detach()))
 loss = module(ids[mine], target, tokens=4 * 9)[0]
 loss.backward()
-plain = getattr(module, "module", module)
-grads = {n: p.grad.full_tensor() if hasattr(p.grad, "full_tensor") else p.grad for n, p in plain.named_parameters()}
+grads = {n: p.grad.full_tensor() if world > 1 else p.grad for n, p in module.named_parameters()}
 if rank == 0:
     torch.save(grads, out)
 if world > 1:
@@ -318,20 +345,17 @@ if world > 1:
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("wrapper", ["ddp", pytest.param("fsdp", marks=pytest.mark.long)])
-def test_two_processes_give_the_gradients_of_one(wrapper, tmp_path):
+@pytest.mark.long
+def test_two_processes_that_share_the_weights_give_the_gradients_of_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
 
-    def start(kind, rank, world, name):
-        return subprocess.Popen(
-            [sys.executable, "-c", WORKER, kind, str(rank), str(world), port, str(tmp_path / name)],
-            stderr=subprocess.PIPE,
-        )
+    def start(rank, world, name):
+        command = [sys.executable, "-c", WORKER, str(rank), str(world), port, str(tmp_path / name)]
+        return subprocess.Popen(command, stderr=subprocess.PIPE)
 
-    processes = [start(wrapper, 0, 2, "two"), start(wrapper, 1, 2, "two"), start("none", 0, 1, "one")]
+    processes = [start(0, 2, "two"), start(1, 2, "two"), start(0, 1, "one")]
     for process in processes:
         _, errors = process.communicate(timeout=500)
         assert process.returncode == 0, errors.decode()[-2000:]

@@ -1,12 +1,14 @@
 """A student with a tokenizer of its own: what byte prefixes give it, against ULD, the teacher's text and cross-entropy.
 
-`python tests/benchmarks/any_tokenizer.py` (minutes on one core; SmolLM2 is fetched for the labelling speed). A teacher
+`python tests/benchmarks/any_tokenizer.py` (minutes on one core; SmolLM2 is fetched for the labelling speed); `--seeds 1
+--steps 60` for a look whether it runs. A teacher
 of 1,024 byte pairs reads all of Python's documentation; students of 512 byte pairs, and one of the teacher's own, read
 the same few blocks of it. Judged in nats a byte on held-out topics, which flatters no tokenizer; every arm takes the
 same steps and the weights of its best look at the validation topics. `halfway` is the share of the way from ULD's
 student to the one with the teacher's tokenizer. The last line is JSON.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -28,12 +30,11 @@ from workbench.store import Store
 from workbench.sweeps import jobs
 from workbench.training import Batches, Job, TrainConfig, find_run, train
 
-LENGTH, BLOCKS, HELD_OUT, SEEDS = 64, 96, 100, (0, 1, 2)
+LENGTH, BLOCKS, HELD_OUT = 64, 96, 100
 BASE = TrainConfig(
     student="llama-2x64", temperature=1.0, steps=300, batch_size=16, learning_rate=4e-3, max_length=LENGTH,
     eval_every=20, log_every=20, keep="best",
 )  # fmt: skip
-BY_TEXT = replace(BASE, kd_weight=0.0, ce_weight=1.0)
 
 
 def per_byte(model: LanguageModel, task: TextTask) -> float:
@@ -124,7 +125,14 @@ def main() -> None:
     sys.path.append(str(Path(language.__file__).parents[2] / "tests"))
     from test_prefixes import learnt  # a tokenizer of bytes
 
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=BASE.steps)
+    options = parser.parse_args()
+    base = replace(BASE, steps=options.steps, eval_every=max(1, options.steps // 15))
+    by_text = replace(base, kd_weight=0.0, ce_weight=1.0)
     torch.set_num_threads(1)
+    began = time.perf_counter()
     with TemporaryDirectory() as folder:
         folder, store = Path(folder), Store(Path(folder) / "store")
         characters = build_causal("llama-1x32")[1]
@@ -135,34 +143,36 @@ def main() -> None:
         task = replace(task, train=task.train[:: len(task.train) // BLOCKS][:BLOCKS])
         texts = own.batch_decode(task.train)
         same = replace(all_text, train=pack("\n\n".join(texts), theirs, LENGTH))
-        reads = replace(BY_TEXT, student=str(blank("llama-3x128", theirs, folder / "teacher")), batch_size=32)
+        reads = replace(by_text, student=str(blank("llama-3x128", theirs, folder / "teacher")), batch_size=32)
         teacher = replace(made(Job(all_text, None, reads), store), name="teacher")
         found = {"teacher": [per_byte(teacher, all_text)]}
         wrote = [text_labels(teacher, same, "text", seed=s, store=store).as_task(same).train for s in (0, 1)]
         by_it = "\n\n".join(theirs.batch_decode(np.concatenate(wrote)[:, LENGTH // 2 :]))
         arms = {
-            "cross-entropy": (BY_TEXT, task, None),
-            "teacher's text": (BY_TEXT, replace(task, train=pack(by_it, own, LENGTH)), None),
-            "byte prefixes": (BASE, task, text_labels(teacher, task, "prefix", tokenizer=own, store=store)),
+            "cross-entropy": (by_text, task, None),
+            "teacher's text": (by_text, replace(task, train=pack(by_it, own, LENGTH)), None),
+            "byte prefixes": (base, task, text_labels(teacher, task, "prefix", tokenizer=own, store=store)),
             "same tokenizer": (
-                replace(BASE, batch_size=round(16 * len(same.train) / len(task.train))),
+                replace(base, batch_size=round(16 * len(same.train) / len(task.train))),
                 same,
                 text_labels(teacher, same, store=store),
             ),
         }
-        for seed in SEEDS:
+        for seed in range(options.seeds):
             for arm, (config, rows, labels) in arms.items():
                 tokenizer = theirs if arm == "same tokenizer" else own
                 start = blank("llama-2x64", tokenizer, folder / f"{arm} {seed}", seed)
                 (job,) = jobs({arm: replace(config, student=str(start))}, rows, labels, [seed])
                 found.setdefault(arm, []).append(per_byte(made(job, store), rows))
             start = folder / f"cross-entropy {seed}"
-            of_uld = by_uld(start, teacher, texts, task, replace(BASE, seed=seed))
+            of_uld = by_uld(start, teacher, texts, task, replace(base, seed=seed))
             found.setdefault("ULD", []).append(of_uld)
             print({arm: [round(x, 4) for x in values] for arm, values in found.items()}, flush=True)
         means = {arm: float(np.mean(values)) for arm, values in found.items()}
         halfway = (means["ULD"] - means["byte prefixes"]) / (means["ULD"] - means["same tokenizer"])
-        print(json.dumps({"nats_a_byte": means, "halfway": halfway, "labelling_speed": speed(own, store)}))
+        seconds = round(time.perf_counter() - began)
+        ratio = speed(own, store)
+        print(json.dumps({"nats_a_byte": means, "halfway": halfway, "labelling_speed": ratio, "seconds": seconds}))
 
 
 if __name__ == "__main__":
