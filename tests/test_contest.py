@@ -6,10 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from refusal import refused
 from tiny import PLAIN
 
 from workbench import contest, metrics
 from workbench.gates import before
+from workbench.hosted.next_purchase import FACTORS, fit
+from workbench.soft_labels import soft_labels
 from workbench.speed import WARM_UP, measure, timed_texts
 from workbench.sweeps import jobs, run_all
 from workbench.teacher import Teacher
@@ -90,6 +93,28 @@ def test_within_and_estimates_are_by_slice_taken_apart():
     assert [len(found.labels) for found in parts.values()] == [15] * 4
     pd.testing.assert_frame_equal(contest.estimates(parts)[by_slice(results, cut).columns], by_slice(results, cut))
     assert parts[cut.categories[0]].labels.tolist() == (np.arange(15) % 3).tolist()
+
+
+def test_varied_runs_are_rows_that_a_law_can_be_fitted_to(task, store):
+    few, teacher, wide = task.smaller(len(task.labelled) + 6), BagOfWords(task), replace(PLAIN, student="1x32")
+    kinds = [(task, teacher, PLAIN), (few, teacher, PLAIN), (task, teacher, wide)]
+    table = contest.varied(kinds, [0, 1], workers=1, store=store)
+    assert {*FACTORS, "accuracy"} <= {*table} and set(table["by"]) == {"bag of words"}
+    assert table["texts"].tolist() == [len(on.transfer_texts) for on, *_ in kinds for _ in (0, 1)]
+    assert table["student"].tolist() == ["1x16"] * 4 + ["1x32"] * 2
+    assert (table["labels"] == 9).all()
+    assert table["parameters"].drop_duplicates().tolist() == [8675, 8499, 22979]  # fewer texts, fewer tokens
+    truth, groups = (np.array(task.test[column][:]) for column in ("label", "group"))
+    alone = store.list("runs")
+    again = jobs({"distilled": PLAIN}, few, soft_labels(teacher, few, store=store), [0, 1])
+    runs = run_all(again, workers=1, store=store)["run"]
+    assert store.list("runs") == alone  # they are runs like any other
+    said = {"teacher": teacher.logits(task.test["text"][:])} | {i: run.logits("test") for i, run in enumerate(runs)}
+    right = arm_estimates(Results.of(said, truth, groups)).set_index("arm")["estimate"]
+    assert table["accuracy"][2:4].tolist() == pytest.approx([right[0], right[1]])
+    assert table["teacher"].tolist() == pytest.approx([right["teacher"]] * 6)
+    with refused("3 kinds of runs vary 2"):
+        fit(table)
 
 
 def test_weigh_times_who_may_be_timed_and_says_beforehand_how_many_texts(task):

@@ -15,7 +15,7 @@ from matplotlib.text import Text
 
 from workbench import metrics
 from workbench.errors import WorkbenchError
-from workbench.show import figures, style
+from workbench.show import figures, money, style
 
 ARMS = list(style.ARM_STYLES)
 LONG = [f"{i} {'a rather long name of forty characters'}"[:40] for i in range(150)]
@@ -128,6 +128,17 @@ GROUPED = pd.MultiIndex.from_tuples([("teacher", 2), ("teacher", 3)], names=["wr
 BY_NUMBER = pd.DataFrame([(arm, d, 0.5, 0.4, 0.6, 3) for arm in ("teacher", "student") for d in (2, 3, 4)],
                          columns=["arm", "difficulty", "estimate", "low", "high", "n_seeds"])  # fmt: skip
 
+CORNER = pd.DataFrame({"foretold": [0.93, 0.9, 0.95], "found": 0.931},
+                      index=["the law", "the nearest run", "the best teacher"])  # fmt: skip
+
+
+def make_offers(names: Sequence[str]) -> pd.DataFrame:
+    """Worth less and less; the last is not foretold."""
+    points = np.r_[np.linspace(3, 0, len(names) - 1), np.nan]
+    return pd.DataFrame({"offer": names, "dollars": np.geomspace(600, 1e9, len(names)), "points": points,
+                         "low": points - 1, "high": points + 2})  # fmt: skip
+
+
 # name: (draws it, words that have to be in it)
 TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
     "training_curves": (lambda: figures.training_curves(make_histories(ARMS), note="n = 190 templates"),
@@ -178,6 +189,9 @@ TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
                       ["perplexity (log scale)", "passes over 64 blocks", "3 seeds", "bold: geometric mean", *ARMS]),
     "perplexities": (lambda: figures.perplexities(PERPLEXITIES, reference="teacher"),
                      ["perplexity (log scale)", "geometric mean", "200", *ARMS]),
+    "purchases": (lambda: money.purchases(make_offers(["more labels", "twice the texts", "a larger student"]), CORNER),
+                  ["diamond: foretold, line: found", "95 % band", "accuracy (%)", "points of accuracy", "more labels",
+                   "the nearest run", "$ 600", "5 per $ 1,000", "$ 1,000,000,000", "not foretold"]),
     "next_tokens": (lambda: figures.next_tokens(NEXT, "What comes after this"),
                     ["What comes after this", "probability (%)", "␣a", "teacher", "distilled", "<1"]),
 }  # fmt: skip
@@ -188,6 +202,8 @@ EXTREME: dict[str, Callable[[], Figure]] = {
         PASSES.assign(arm=PASSES["arm"].map(dict(zip(ARMS, LONG, strict=False)))), "passes", xlabel="x", log=True),
     "perplexities, one": lambda: figures.perplexities(PERPLEXITIES[:1]),
     "perplexities, long": lambda: figures.perplexities(PERPLEXITIES.assign(arm=[*LONG[:8], *LONG[:8]])),
+    "purchases, long": lambda: money.purchases(make_offers(LONG[:6]), CORNER),
+    "purchases, one": lambda: money.purchases(make_offers(["labels"]), CORNER[:1]),
     "next tokens, one": lambda: figures.next_tokens(NEXT.iloc[:1, :1], "x"),
     "next tokens, long": lambda: figures.next_tokens(NEXT.set_axis(LONG[:3]), "word " * 60),
     "curves, one point": lambda: figures.training_curves(make_histories(ARMS[:1], 1).query("step == 0")),

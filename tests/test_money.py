@@ -24,6 +24,11 @@ POINTS = pd.DataFrame({
 })  # fmt: skip
 SHARE = np.linspace(0, 1, 101)
 CURVE = pd.DataFrame({"share": SHARE, "dollars": 0.06 + 0.3 * SHARE, "random": 0.8 + 0.1 * SHARE})
+OFFERS = pd.DataFrame({
+    "offer": ["more labels", "a teacher of another kind"], "dollars": [600.0, 12_345.0], "points": [2.0, np.nan],
+    "low": [-0.5, np.nan], "high": [4.0, np.nan],
+})  # fmt: skip
+CORNER = pd.DataFrame({"foretold": [0.93, 0.9], "found": 0.931}, index=["the law", "the nearest run"])
 CURVE = CURVE.assign(cascade=CURVE["random"] + 0.05, oracle=CURVE["random"] + 0.1)
 
 
@@ -86,6 +91,7 @@ def test_the_figures_say_what_they_show():
         "What a request costs": money.break_even(COSTS, 1e6),
         "What the answer hangs on": money.tornado(swings, case().break_even_months, "months"),
         "Accuracy for money": money.accuracy_for_dollars(POINTS, {"distilled": CURVE}, {"distilled": 0.2}),
+        "What to buy next": money.purchases(OFFERS, CORNER),
     }
     for title, fig in made.items():
         data, _ = fig._repr_mimebundle_()
@@ -98,7 +104,18 @@ def test_a_tornado_says_never_where_it_never_pays():
     assert [text.get_text() for text in fig.axes[0].texts] == ["never, at 0.05"]
 
 
+def test_offers_stand_with_their_price_beside_who_foretold_the_corner():
+    corner, offers = money.purchases(OFFERS, CORNER).axes
+    found, foretold = corner.lines
+    assert found.get_xdata() == pytest.approx([93.1, 93.1]) and foretold.get_xdata() == pytest.approx([93, 90])
+    assert [text.get_text() for text in offers.texts] == ["$ 600\n3.33 per $ 1,000", "$ 12,345\nnot foretold"]
+    (band, _) = offers.collections[0].get_segments()
+    assert band[:, 0] == pytest.approx([-0.5, 4])
+
+
 def test_a_figure_of_nothing_is_refused():
+    with refused("points"):
+        money.purchases(OFFERS.drop(columns="points"), CORNER)
     with refused("rows"):
         money.break_even(COSTS[:0], 1e6)
     with refused("at_low"):

@@ -51,6 +51,7 @@ def test_golden():
     row = table.iloc[0]
     assert row[["points", "low", "high", "points_per_dollar"]].to_list() == pytest.approx([10, 10, 10, 0.2])
     assert size("teacher", 0.9) == pytest.approx(np.log(10)) and size("texts", 1) == 0
+    assert size("teacher", 1.0) == pytest.approx(size("teacher", 0.999))  # one that never errs on test is no infinity
 
 
 def test_a_law_without_noise_is_found_again():
@@ -143,7 +144,7 @@ def test_bad_input():
         fit(good.head(1))
     with refused("of one kind"):
         held_out(good.head(1))
-    for name, value in (("labels", 0), ("teacher", 1.0), ("texts", float("nan")), ("accuracy", 1.5)):
+    for name, value in (("labels", 0), ("teacher", 1.2), ("texts", float("nan")), ("accuracy", 1.5)):
         with refused(f"{name} is {value}"):
             fit(good.assign(**{name: value}))
     with refused("dollars is 0", "above 0"):

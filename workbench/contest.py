@@ -1,7 +1,8 @@
 """A contest: the arms that are trained, everyone who then answers the same texts, what each says and what it costs.
 
 What the benchmarks among the notebooks share: `arms` are trained, `contestants` made of them and their rivals, `ask`
-gives their logits; `closest` is the student to ship. Who is better by how much is for `workbench.verdicts` to say.
+gives their logits; `closest` is the student to ship; `varied` makes the runs that `workbench.hosted.next_purchase`
+reads. Who is better by how much is for `workbench.verdicts` to say.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from workbench.quality import agreement
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.speed import measure
 from workbench.store import Store
+from workbench.sweeps import jobs, run_all
 from workbench.tasks import Task
 from workbench.teacher import Teacher
 from workbench.teachers import BagOfWords, from_run
@@ -115,6 +117,43 @@ def estimates(parts: Mapping[str, Results]) -> pd.DataFrame:
     """`verdicts.arm_estimates` of each part, one below the other: slice, arm, …, as `figures.difficulty` draws it."""
     tables = [arm_estimates(found).assign(slice=part) for part, found in parts.items()]
     return pd.concat(tables, ignore_index=True)
+
+
+def varied(
+    kinds: Iterable[tuple[Task, Teacher, TrainConfig]], seeds: Sequence[int], *,
+    workers: int | None = None, store: Store | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Runs that vary what can be bought, for `hosted.next_purchase` to fit a law to: a row a kind and seed, in order.
+
+    Columns labels, texts (of the transfer set), parameters (of the student), teacher and accuracy (the teacher's and
+    the student's class-balanced accuracy on test, fractions); by and student, which name them.
+
+    Args:
+        kinds: what a student is trained on, who teaches it, and how; each is trained with every seed.
+        seeds: of the students.
+        workers: see `sweeps.run_all`.
+        store: where runs and soft labels are; a run is made once.
+    """
+    todo, told = [], []
+    for task, teacher, config in kinds:
+        task = teacher.answered(task)
+        said = ask({"teacher": [teacher]}, task, task.test["text"][:], store=store)["teacher"]
+        row = {"labels": len(task.labelled), "texts": len(task.transfer_texts), "by": teacher.name}
+        row |= {"teacher": _accuracy(said, task)}
+        todo += jobs({"distilled": config}, task, soft_labels(teacher, task, store=store), seeds)
+        told += [(task, row)] * len(seeds)
+    runs = run_all(todo, workers=workers, store=store)["run"]
+    return pd.DataFrame([
+        row | {"student": run.config.student, "parameters": run.entry.record["parameters"],
+               "accuracy": _accuracy(run.logits("test"), task)}
+        for run, (task, row) in zip(runs, told, strict=True)
+    ])  # fmt: skip
+
+
+def _accuracy(logits: ArrayLike, task: Task) -> float:
+    """Of logits ``[N, C]`` of the test texts, class-balanced: a fraction."""
+    right = Results.of({"it": logits}, task.test["label"][:], task.test["group"][:])
+    return arm_estimates(right)["estimate"].item()
 
 
 def weigh(models: Mapping[str, Teacher], texts: Sequence[str], *, repeats: int = 30, threads: int = 1) -> pd.DataFrame:

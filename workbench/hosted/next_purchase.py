@@ -20,9 +20,9 @@ from scipy.optimize import nnls
 from workbench.errors import SEED, Number, Text, WorkbenchError, number, setting, settle, shown, unknown, whole
 
 COUNT = Number(least=1, most=1e15)
-FACTORS = {"labels": COUNT, "texts": COUNT, "parameters": COUNT, "teacher": Number(above=0, below=1)}
+FACTORS = {"labels": COUNT, "texts": COUNT, "parameters": COUNT, "teacher": Number(least=0, most=1)}
 DOLLARS = Number(above=0, most=1e12, unit="dollars")
-LEAST_ERROR = 1e-3  # of a run: below it is chance, and 0 has no logarithm
+LEAST_ERROR = 1e-3  # of a student or a teacher: below it is chance, and 0 has no logarithm
 FAR = 2.0  # times the range of the runs, in logs, beyond which nothing is foretold
 
 
@@ -94,7 +94,7 @@ def size(name: str, value: float) -> float:
     if name not in FACTORS:
         raise unknown("factor", name, FACTORS)
     value = FACTORS[name].check(name, value)
-    return float(-np.log1p(-value) if name == "teacher" else np.log(value))
+    return float(-np.log(max(1 - value, LEAST_ERROR)) if name == "teacher" else np.log(value))
 
 
 def fit(runs: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -> Law:

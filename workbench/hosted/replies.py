@@ -135,9 +135,10 @@ class Replies:
             WorkbenchError: a file of something else, one that somebody has locked, or no place to write.
         """
         self.path = Path(path or data_dir() / "replies.sqlite")
+        self._locks = self.path.with_name(f"{self.path.name}.locks")  # files that stay: who waits for one must find it
         with self._plain():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self.path}.lock"):  # or two that make it would each find it half made
+            self._locks.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._locks / "open.lock"):  # or two that make it would each find it half made
                 self._db = sqlite3.connect(self.path, timeout=patience, isolation_level=None, check_same_thread=False)
                 try:
                     self._prepare()
@@ -180,7 +181,8 @@ class Replies:
     def alone(self, account: str) -> Iterator[None]:
         """Be the one who asks there: others, in every process, wait and then find what was asked."""
         with self._plain():
-            lock = FileLock(f"{self.path}.{fingerprint(account)[:12]}.lock", thread_local=False, fallback_to_soft=False)
+            place = self._locks / f"{fingerprint(account)[:12]}.lock"
+            lock = FileLock(place, thread_local=False, fallback_to_soft=False)
             lock.acquire()
         try:
             yield

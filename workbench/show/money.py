@@ -1,7 +1,7 @@
-"""Figures of money: when a student pays, what that hangs on, accuracy for dollars; and a panel to turn prices in.
+"""Figures of money: when a student pays, what that hangs on, accuracy for dollars, what to buy next; a panel of prices.
 
-Like `figures`, with the tables of `workbench.hosted.economics` and `cascade`: every function returns a Figure,
-accuracies are fractions and drawn in %, dollars are on logarithmic axes.
+Like `figures`, with the tables of `workbench.hosted`'s `economics`, `cascade` and `next_purchase`: every function
+returns a Figure, accuracies are fractions and drawn in %, dollars are on logarithmic axes.
 """
 
 import itertools
@@ -125,6 +125,42 @@ def accuracy_for_dollars(
     lines = [Line2D([], [], color=GREY, ls=dashes, label=way) for way, dashes in ways.items()]
     ring = Line2D([], [], ls="", marker="o", ms=10, mfc="none", mec=INK, label="chosen")
     return legend(ax.figure, [*handles(styles, line=False), *lines, *([ring] if chosen else [])])
+
+
+@styled
+def purchases(
+    table: pd.DataFrame, corner: pd.DataFrame, *, title: str = "What to buy next", note: str = ""
+) -> Figure:  # fmt: skip
+    """What each offer gains, with its band, its price and points for it; beside it, who foretold the held-out corner.
+
+    Args:
+        table: of `next_purchase.purchases`, columns offer, dollars, points, low, high; NaN: not foretold.
+        corner: of `next_purchase.held_out`, a row a way, columns foretold and found (fractions).
+        title: the figure's.
+        note: what only the caller knows.
+    """
+    _need(table, ["offer", "dollars", "points", "low", "high"], "the purchases")
+    _need(corner, ["foretold", "found"], "the corner")
+    said = "diamond: foretold, line: found", "bar: 95 % band of the law"
+    fig = figure(0.8 + 0.4 * max(len(table), len(corner)), title, *said, note)
+    left, right = fig.subplots(1, 2, width_ratios=[2, 3])
+    left.axvline(100 * corner["found"].iloc[0], color=INK, lw=1, zorder=0)
+    left.plot(100 * corner["foretold"], range(len(corner)), "D", color=BLUE, ms=7)
+    style.rows(left, corner.index)
+    left.set(title="the held-out corner", xlabel="accuracy (%)")
+    for y, row in enumerate(table.to_dict("records")):
+        each = f"{_number(1000 * row['points'] / row['dollars'])} per $ 1,000"
+        said = f"$ {_number(row['dollars'])}\n{'not foretold' if np.isnan(row['points']) else each}"
+        style.say(right, said, (1, y), "x", (6, 0), va="center", fontsize=8.5)
+    right.hlines(range(len(table)), table["low"], table["high"], color=BLUE, lw=2)
+    right.plot(table["points"], range(len(table)), "o", color=BLUE, ms=7)
+    right.axvline(0, color=INK, lw=1, zorder=0)
+    style.rows(right, [style.wrap(name, 24) for name in table["offer"]])
+    right.set(title="what an offer gains", xlabel="points of accuracy")
+    for ax in (left, right):
+        ax.grid(axis="x")
+        ax.margins(x=0.12)
+    return fig
 
 
 Slider = tuple[str, str, float, float, float]  # unit, tooltip, lowest, highest, value; logarithmic
