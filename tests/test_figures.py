@@ -225,7 +225,7 @@ EXTREME: dict[str, Callable[[], Figure]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*TYPICAL, *EXTREME])
+@pytest.mark.parametrize("name", [*TYPICAL, *(pytest.param(name, marks=pytest.mark.slow) for name in EXTREME)])
 def test_a_figure_says_what_it_shows_and_is_legible(name):
     make, words = TYPICAL.get(name) or (EXTREME[name], [])
     fig = make()
