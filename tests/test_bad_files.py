@@ -651,6 +651,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_prune_spares_soft_labels_until_the_last_process_that_has_them_open_dies(tmp_path):
     kept = Store(tmp_path / "store")
     task = make_task(tmp_path)
@@ -798,23 +799,26 @@ def check_loads_or_says_why(content: bytes, **options: object) -> set[str] | Non
 
 
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=SLOW)
+QUICK = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=SLOW)
 ANY = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 PLAIN = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @QUICK
 @given(st.one_of(st.binary(max_size=200), st.binary(max_size=60).map(lambda b: GOOD.encode() + b), ANY.map(str.encode)))
 def test_any_bytes_load_or_say_why(content):
     check_loads_or_says_why(content)
 
 
+@pytest.mark.slow
 @QUICK
 @given(at=st.integers(0, len(GOOD)), wrong=st.binary(max_size=4), cut=st.integers(0, 4))
 def test_a_good_file_with_wrong_bytes_loads_or_says_why(at, wrong, cut):
     check_loads_or_says_why(GOOD.encode()[:at] + wrong + GOOD.encode()[at + cut :])
 
 
+@pytest.mark.slow
 @QUICK
 @given(st.data())
 def test_any_table_loads_whole_or_says_why(data):

@@ -366,7 +366,7 @@ def check_config(values: dict) -> None:
     Store("/nowhere").find("runs", {"config": made})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @pytest.mark.parametrize("name", [f.name for f in fields(TrainConfig)])
 @given(value=ODD)
 def test_any_value_of_a_field_makes_a_config_or_one_sentence(name, value):

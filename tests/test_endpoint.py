@@ -234,6 +234,7 @@ FORKS.set_forkserver_preload(["workbench.hosted.endpoint", "openai"])
 # Children are given a method of the package: for a function of this file each would import it, and torch with it.
 
 
+@pytest.mark.slow
 def test_two_processes_never_pay_twice(server, endpoint):
     server.answer = lambda body: time.sleep(0.01) or good(body)
     texts = [str(i) for i in range(300)]
@@ -273,6 +274,7 @@ def killed(server, endpoint: Endpoint, kills: int, seed: int) -> None:
     assert all(read(reply).kind == "answer" for reply in endpoint.ask(ask_for(texts)))
 
 
+@pytest.mark.slow
 def test_a_kill_loses_nothing_that_is_stored(server, endpoint):
     killed(server, replace(endpoint, in_flight=8), kills=5, seed=0)
 

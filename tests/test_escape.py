@@ -21,7 +21,7 @@ from workbench.publish.report import answer
 from workbench.show import figures
 
 each = pytest.mark.parametrize("name", [*hostile.NAMES, hostile.NUL], ids=range(len(hostile.NAMES) + 1))
-texts = settings(max_examples=300, deadline=None)
+texts = settings(max_examples=150, deadline=None)
 anything = st.text(st.one_of(st.characters(), st.sampled_from("<>&$\\`*_[]()!#|~@:/.-+= \"'\n\x00\x1b\u202e")))
 
 
@@ -157,6 +157,7 @@ def drawn_texts(figure) -> str:
     return " ".join(" ".join(texts).split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", range(3))
 def test_figures_draw_names_as_text(batch):
     names = hostile.NAMES[10 * batch : 10 * batch + 10]

@@ -121,7 +121,7 @@ LONG_PAIRS = [(LONG[0], other) for other in LONG[1:4]] + [(LONG[5], LONG[6])]
 Z, LABELS = make_logits(), np.arange(150) % 19
 COMPARED = make_estimates(ARMS), make_verdicts(PAIRS)
 PERPLEXITIES = pd.DataFrame([(arm, 100.0 * 4**seed) for arm in ARMS for seed in (0, 1)], columns=["arm", "perplexity"])
-PASSES = pd.DataFrame([(a, s, p, 9.0 + s + p) for a in ARMS for s in range(3) for p in range(5)],
+PASSES = pd.DataFrame([(a, s, p, 9.0 + s + p) for a in ARMS for s in range(3) for p in range(1, 6)],
                       columns=["arm", "seed", "passes", "perplexity"])  # fmt: skip
 NEXT = pd.DataFrame({"teacher": [0.6, 0.3, 0.001], "distilled": [0.2, 0.5, 0.02]}, index=[" a", "\n", "$x_"])
 GROUPED = pd.MultiIndex.from_tuples([("teacher", 2), ("teacher", 3)], names=["writer", "difficulty"])
@@ -241,7 +241,7 @@ EXTREME: dict[str, Callable[[], Figure]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*TYPICAL, *EXTREME])
+@pytest.mark.parametrize("name", [*TYPICAL, *(pytest.param(name, marks=pytest.mark.slow) for name in EXTREME)])
 def test_a_figure_says_what_it_shows_and_is_legible(name):
     make, words = TYPICAL.get(name) or (EXTREME[name], [])
     fig = make()

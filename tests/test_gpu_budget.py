@@ -61,6 +61,7 @@ def test_it_names_hub_data_hub_teachers_and_students_and_an_engine():
     assert traces["family"].startswith("hub:") and traces["engine"] == "vllm"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(named(BUDGET) | set(PARAMETERS)))
 def test_each_model_stands_on_the_meta_device(name, task: Task):
     published, width = None, len(CLASSES)

@@ -145,13 +145,6 @@ def test_the_trace_view_marks_the_first_wrong_step_in_words():
     assert "<code>two</code><br><code>and two</code>" in worded and "answer <code>5</code> ✗" in worded
 
 
-def test_it_imports_no_torch():
-    import subprocess
-
-    program = "import sys, workbench.language.problems; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
 def test_the_panel_s_table_marks_the_first_wrong_line():
     texts = ["210+43=640;640+65=201#102", "210+43=640;640+65=301#102", "210+43=640;640+65=201#101", "#102", ""]
     table = trace_view([SUM] * 5, {"a": texts}).frame()

@@ -275,6 +275,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.slow
 def test_killed_while_labelling(task, store, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "SHARD_ROWS", 10)
     log = tmp_path / "asked"

@@ -125,6 +125,7 @@ def kill_and_resume(root: Path, kills: int, seed: int) -> None:
     assert fresh.prune() == [] and not (root / ".damaged").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")  # nothing visible may ever be found damaged
 def test_kills(tmp_path):
     kill_and_resume(tmp_path / "store", kills=10, seed=0)

@@ -22,27 +22,19 @@ HANGUL = "각 " * 3000  # three letters each once BERT has taken it apart
 NOTES = "\U0001d160" * 1000  # normalisation writes each as three characters of four bytes
 AWKWARD = ["", "?", "TURN ON THE LIGHT", "cafe\u0301 lights", "\U0001f600 港灯", "a\nb\r\n\tc", HANGUL, NOTES]
 
-TOKENIZER_ELSEWHERE = """
+# What a fresh process that hashes otherwise samples, learns from texts in another order, and answers.
+ELSEWHERE = """
 import json, sys
-from workbench import students
-texts, folder = json.load(open(sys.argv[1])), sys.argv[2]
-students.build("1x32", ("a", "b"), texts)[1].save_pretrained(folder)
-"""
-
-PIPELINE_ELSEWHERE = """
-import json, sys
+from pathlib import Path
 from transformers import pipeline
-texts = json.load(open(sys.argv[1]))
-print(json.dumps([pipeline("text-classification", folder, top_k=None)(texts) for folder in sys.argv[2:]]))
+from workbench import students
+from workbench.tasks import load_task
+
+task, home, texts = load_task(), Path(sys.argv[1]), json.load(sys.stdin)
+students.build("1x32", ("a", "b"), task.transfer_texts[::-1])[1].save_pretrained(home / "tokenizer")
+answers = {name: pipeline("text-classification", str(home / name), top_k=None)(texts) for name in ("small", "cut")}
+print(json.dumps([task.fingerprint, answers]))
 """
-
-
-def elsewhere(code: str, *arguments: object, **env: str) -> str:
-    """Standard output of `code` in a fresh process."""
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, cwd=REPO, env=os.environ | env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def seeded(spec: str, label_names=LABELS, texts=(), seed: int = 0, **options):
@@ -93,28 +85,26 @@ def saved_bert(tmp_path_factory, small):
 
 
 @pytest.mark.slow
-def test_another_process_learns_the_same_tokenizer(task, small, tmp_path):
-    texts = tmp_path / "texts.json"
-    texts.write_text(json.dumps(task.transfer_texts[::-1]))  # the order of the texts must not matter either
-    env = {"WORKBENCH_DATA": str(tmp_path / "data"), "PYTHONHASHSEED": "12345", "TOKENIZERS_PARALLELISM": "true"}
-    elsewhere(TOKENIZER_ELSEWHERE, texts, tmp_path / "theirs", **env)
-    small[1].save_pretrained(tmp_path / "ours")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        assert (tmp_path / "ours" / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
-
-
-@pytest.mark.slow
-def test_a_plain_pipeline_gives_the_same_answers(task, small, cut, tmp_path):
+def test_another_process_samples_the_same_task_learns_the_same_tokenizer_and_its_pipeline_answers_the_same(
+    task, small, cut, tmp_path
+):
     texts = [*task.test["text"][:20], *AWKWARD, LONG]
-    (tmp_path / "texts.json").write_text(json.dumps(texts))
-    wanted = []
+    wanted = {}
     for name, (model, tokenizer) in {"small": small, "cut": cut}.items():
         model.save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
-        wanted.append(torch.tensor(reading.predict(model, tokenizer, texts, size=4)).softmax(-1).numpy())
-    printed = elsewhere(PIPELINE_ELSEWHERE, tmp_path / "texts.json", tmp_path / "small", tmp_path / "cut")
-    for probabilities, answers in zip(wanted, json.loads(printed), strict=True):
-        found = [{answer["label"]: answer["score"] for answer in of_text} for of_text in answers]
+        wanted[name] = torch.tensor(reading.predict(model, tokenizer, texts, size=4)).softmax(-1).numpy()
+    env = {"WORKBENCH_DATA": str(tmp_path / "data"), "PYTHONHASHSEED": "12345", "TOKENIZERS_PARALLELISM": "true"}
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path)]
+    told = {"input": json.dumps(texts), "capture_output": True, "text": True}
+    done = subprocess.run(command, cwd=REPO, env=os.environ | env, **told)
+    assert done.returncode == 0, done.stderr
+    sampled, printed = json.loads(done.stdout)
+    assert sampled == task.fingerprint
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "small" / name).read_bytes() == (tmp_path / "tokenizer" / name).read_bytes()
+    for name, probabilities in wanted.items():
+        found = [{answer["label"]: answer["score"] for answer in of_text} for of_text in printed[name]]
         assert set(found[0]) == set(task.label_names)
         scores = np.array([[of_text[name] for name in task.label_names] for of_text in found])
         np.testing.assert_allclose(scores, probabilities, atol=1e-5)

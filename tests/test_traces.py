@@ -125,6 +125,7 @@ def test_draws_of_a_problem_differ_and_shards_do_not_depend_on_each_other(folder
     assert list(last["text"]) == list(table["text"][-4:])
 
 
+@pytest.mark.slow
 def test_writers_in_a_pool_write_what_they_write_here(folder, some, store, tmp_path):
     both = sample_all({"a": Local(folder), "b": Local(folder)}, some, HOW, store=store, workers=2)
     assert list(both["writer"].unique()) == ["a", "b"]

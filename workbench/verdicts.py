@@ -112,10 +112,13 @@ class Results:
         return replace(self, correct={arm: self.correct[arm] for arm in arms})
 
     def at(self, items: ArrayLike) -> "Results":
-        """On these items: numbers, or a mask ``[N]``."""
+        """On these items: numbers, or a mask ``[N]``. Of pooled draws, those that test one of them."""
         items = np.asarray(items)
         inside = {arm: np.asarray(hits)[..., items] for arm, hits in self.correct.items()}
         groups, tested = (None if of is None else np.asarray(of)[..., items] for of in (self.groups, self.tested))
+        if tested is not None:
+            held = tested.any(-1)
+            inside, tested = {arm: hits[held] for arm, hits in inside.items()}, tested[held]
         return Results(inside, np.asarray(self.labels)[items], groups, tested)
 
     def check_arm(self, name: object) -> None:
