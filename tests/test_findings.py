@@ -10,14 +10,15 @@ from workbench.show import findings
 GAIN = pd.DataFrame([("distilled", "labels only", 0.0512, 0.03, 0.07, "BEATS"),
                      ("distilled", "teacher", -0.0104, -0.03, 0.01, "INCONCLUSIVE")],
                     columns=["arm", "baseline", "estimate", "low", "high", "verdict"])  # fmt: skip
+OPEN = "Distillation isn't shown to add to labels only (+5.1 points); −1.0 against its teacher"
 
 
 @pytest.mark.parametrize(("verdict", "said"), [
     ("BEATS", "Distillation adds 5.1 points to labels only; −1.0 against its teacher"),
     ("WORSE", "Distillation loses 5.1 points against labels only; −1.0 against its teacher"),
     ("EQUIVALENT", "Distillation adds nothing to labels only; −1.0 against its teacher"),
-    ("INCONCLUSIVE", "Distillation isn't shown to add to labels only (+5.1 points); −1.0 against its teacher"),
-    ("no verdict (smoke run)", "Distillation isn't shown to add to labels only (+5.1 points); −1.0 against its teacher"),
+    ("INCONCLUSIVE", OPEN),
+    ("no verdict (smoke run)", OPEN),
 ])  # fmt: skip
 def test_what_distillation_adds_is_said_as_it_was_decided(verdict, said):
     assert findings.of_arms(make_estimates(["distilled"]), GAIN.assign(verdict=[verdict, "INCONCLUSIVE"])) == said

@@ -40,7 +40,7 @@ PATHS = {
     if path.stem != "__init__"
 }
 MODULES = [*PATHS]
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "IPython": "ipython", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "IPython": "ipython", "yaml": "pyyaml", "PIL": "pillow"}
 
 
 def imports(module: str) -> set[tuple[str, ...]]:

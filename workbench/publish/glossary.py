@@ -1,8 +1,8 @@
 """Terms explained where a page first uses them: on hover, and by a plain link to the page of all terms.
 
 The idea: ``glossary.yaml`` is the one table. `explain` goes over the text of a page that is sanitised already, never
-over code, links, headings, quotes or formulas, and links the first use of each term; what it returns is sanitised once more, so
-that nothing it does could let anything in. In tables, where names of classes stand, only verdicts are explained.
+over code, links, headings, quotes or formulas, and links the first use of each term; what it returns is sanitised once
+more, so that nothing it does could let anything in. In tables, where names of classes stand, only verdicts are linked.
 """
 
 import re

@@ -231,9 +231,9 @@ def to_html(nb: NotebookNode) -> str:
     from nbformat import from_dict
 
     nb, opening, above = from_dict(nb), "", []
-    if nb.cells and nb.cells[0].cell_type == "markdown":
-        opening = (found := _OPENING.match(nb.cells[0].source)) and found[0] or ""
-        nb.cells[0].source = nb.cells[0].source[len(opening) :]
+    first = next((cell for cell in nb.cells[:1] if cell.cell_type == "markdown"), None)
+    if first and (begun := _OPENING.match(first.source)):
+        opening, first.source = begun[0], first.source[begun.end() :]
     if found := answer(nb):
         above.append(answer_text(found))
     for cell in [*tagged(nb, "headline"), *tagged(nb, "decision")]:

@@ -52,6 +52,7 @@ ARM_STYLES: dict[str, Look] = {
 # Arms of one notebook each: what plays the part of one of those above looks like it.
 NOTEBOOK_STYLES: dict[str, Look] = {
     "distilled bag of words": ("#6699CC", "h"), "frozen MiniLM": ("#117733", ">"), "teacher in int8": ("#555555", "d"),
+    "fine-tuned MiniLM": ("#009E73", "D"), "SmolLM2 zero-shot": ("#332288", "h"),
     "cut minilm-2": ("#661100", "8"), "cut minilm-2, labels only": ("#AA4499", "p"),
     "permuted non-target": ("#332288", "H"), "class means": ("#AA4499", "p"), "one teacher label": ("#661100", "8"),
     "cross-entropy": (ORANGE, "s"), "cross-entropy, all text": ("#CC79A7", "v"), "forward KL": (BLUE, "o"),
