@@ -20,7 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from refusal import check_sentence
-from served import request, started, wait_until
+from served import crowd, started, wait_until
 from server import completion, saying
 from test_hosted_teacher import BAD
 
@@ -323,28 +323,10 @@ def test_a_thousand_at_once_are_answered_in_bounded_memory(made, tmp_path):
         now.pop()
         return 200, {}, says("A")
 
-    async def client(port: int, i: int) -> tuple[dict, int]:
-        for tries in range(1000):
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(request(["the cat"] * 20 if i % 10 == 0 else [f"the cat {i}"]))
-                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-                writer.close()
-                if head.startswith(b"HTTP/1.1 200 "):
-                    return json.loads(body), tries
-                assert not head or head.startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 408 ")), head
-            except ConnectionError:
-                pass
-            await asyncio.sleep(0.05 + 0.2 * random.random())
-        raise AssertionError("never answered")
-
-    async def crowd(port: int) -> list:
-        return await asyncio.gather(*(client(port, i) for i in range(1000)))
-
     with saying(answer) as teacher, escalating(made, tmp_path, teacher.base_url) as server:
         server.post(["the cat"])
         idle, threads = server.status("VmRSS"), server.status("Threads")
-        found = asyncio.run(crowd(server.port))
+        found = crowd(server.port, [["the cat"] * 20 if i % 10 == 0 else [f"the cat {i}"] for i in range(1000)])
         answers = [answer for body, _ in found for answer in body]
         reasons = Counter(answer.get("reason") for answer in answers)
         print(json.dumps({"reasons": reasons, "tries": sum(tries for _, tries in found), "at the teacher": most}))
