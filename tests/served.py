@@ -1,7 +1,9 @@
 """A shipped student that serves, and clients of it."""
 
+import asyncio
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -12,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", 600))
 
 
 class Server(NamedTuple):
@@ -106,3 +110,29 @@ def wait_until(condition: Callable[[], bool]) -> None:
             return
         time.sleep(0.01)
     raise AssertionError("it never came")
+
+
+async def persist(port: int, texts: Sequence[str]) -> tuple[list[dict], int]:
+    """The answers, and how often a client was dropped or told to come back until it had them."""
+    for tries in range(1000):
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request(texts))
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            writer.close()
+            if head.startswith(b"HTTP/1.1 200 "):
+                return json.loads(body), tries
+            assert not head or head.startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 408 ")), head
+        except ConnectionError:
+            pass
+        await asyncio.sleep(0.05 + 0.2 * random.random())
+    raise AssertionError("never answered")
+
+
+def crowd(port: int, requests: Sequence[Sequence[str]]) -> list[tuple[list[dict], int]]:
+    """What `persist` gives to each of these clients, all at once."""
+
+    async def everyone() -> list:
+        return await asyncio.gather(*(persist(port, texts) for texts in requests))
+
+    return asyncio.run(everyone())

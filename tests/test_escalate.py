@@ -9,9 +9,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from socketserver import StreamRequestHandler
@@ -20,7 +23,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from refusal import check_sentence
-from served import request, started, wait_until
+from served import SOAK_SECONDS, crowd, started, wait_until
 from server import completion, saying
 from test_hosted_teacher import BAD
 
@@ -288,6 +291,65 @@ def test_a_teacher_that_is_down_costs_no_answer_and_is_left_alone(made, alone, t
             assert measured(server)["teacher_up"] == 1 and teacher.asked
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(SOAK_SECONDS + 300)
+def test_an_outage_loses_no_answer(made, alone, tmp_path):
+    """Eight clients ask all the while: a teacher answers, is gone, takes connections and hangs, fails, and is back."""
+    texts = made.task.test["text"][:]
+    own, back = {text: alone.post([text])[2][0] for text in texts}, threading.Event()
+    names = [made.task.label_names[i] for i in made.teacher.logits(texts).argmax(1)]
+    taught = {t: {"label": name, "score": None, "escalated": True} for t, name in zip(texts, names, strict=True)}
+    with socket.create_server(("127.0.0.1", 0)) as found:  # a port that is free
+        port = found.getsockname()[1]
+
+    def ask(seed: int) -> list[tuple[float, float, bool, str | None]]:
+        """When it was asked and answered, whether by the teacher, and why not."""
+        rng, asked = random.Random(seed), []
+        while not back.is_set():
+            text, sent = rng.choice(texts), time.monotonic()
+            status, _, (answer,) = server.post([text])
+            why = answer.get("reason")
+            wanted = own[text] | {"escalated": False, "reason": why} if why else taught[text]
+            assert status == 200 and answer == wanted
+            asked.append((sent, time.monotonic(), not why, why))
+            time.sleep(0.2 * rng.random())
+        return asked
+
+    teacher = partial(running, made.teacher, "words", port=port)
+    outages = [nullcontext, lambda: socket.create_server(("127.0.0.1", port)), lambda: teacher(faults={"500": 1.0})]
+    patience = {"timeout": 5, "cap": 1000}
+    with escalating(made, tmp_path, f"http://127.0.0.1:{port}/v1", **patience) as server, ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(ask, seed) for seed in range(8)]
+        try:
+            with teacher():
+                time.sleep(SOAK_SECONDS / 20)
+                memory, files = server.status("VmRSS"), server.files()
+            gone, before = time.monotonic(), measured(server)["teacher_asked_total"]
+            for outage in outages:
+                with outage():
+                    time.sleep(SOAK_SECONDS / len(outages))
+            came, tries = time.monotonic(), measured(server)["teacher_asked_total"] - before
+            with teacher():
+                wait_until(lambda: measured(server)["teacher_up"] or any(client.done() for client in clients))
+                resumed = time.monotonic()
+                time.sleep(SOAK_SECONDS / 20)
+                back.set()
+                asked = [one for client in clients for one in client.result()]
+        finally:
+            back.set()
+        counts, grown = measured(server), server.status("VmRSS") - memory
+        assert server.files() <= files + 8
+    during = [one for one in asked if gone < one[0] and one[1] < came]
+    after = [one for one in asked if one[0] > resumed]
+    told = {"answers": len(asked), "in the outage": len(during), "why": Counter(why for *_, why in during)}
+    print(json.dumps(told | {"asked in vain": tries, "back after s": resumed - came, "grown by kB": grown}))
+    assert during and not any(by_teacher for *_, by_teacher, _ in during)
+    assert {why for *_, why in during} <= {"no connection", "time-out", "status 500", "down"}
+    assert tries <= 8 + SOAK_SECONDS / 10  # those under way, then one in ten seconds
+    assert after and all(by_teacher for *_, by_teacher, _ in after) and resumed - came < 30
+    assert counts["student_texts_total"] == len(asked) and grown < 30_000
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("told", [True, False])
 def test_the_cap_is_not_passed(made, tmp_path, told):
@@ -323,28 +385,10 @@ def test_a_thousand_at_once_are_answered_in_bounded_memory(made, tmp_path):
         now.pop()
         return 200, {}, says("A")
 
-    async def client(port: int, i: int) -> tuple[dict, int]:
-        for tries in range(1000):
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(request(["the cat"] * 20 if i % 10 == 0 else [f"the cat {i}"]))
-                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-                writer.close()
-                if head.startswith(b"HTTP/1.1 200 "):
-                    return json.loads(body), tries
-                assert not head or head.startswith((b"HTTP/1.1 503 ", b"HTTP/1.1 408 ")), head
-            except ConnectionError:
-                pass
-            await asyncio.sleep(0.05 + 0.2 * random.random())
-        raise AssertionError("never answered")
-
-    async def crowd(port: int) -> list:
-        return await asyncio.gather(*(client(port, i) for i in range(1000)))
-
     with saying(answer) as teacher, escalating(made, tmp_path, teacher.base_url) as server:
         server.post(["the cat"])
         idle, threads = server.status("VmRSS"), server.status("Threads")
-        found = asyncio.run(crowd(server.port))
+        found = crowd(server.port, [["the cat"] * 20 if i % 10 == 0 else [f"the cat {i}"] for i in range(1000)])
         answers = [answer for body, _ in found for answer in body]
         reasons = Counter(answer.get("reason") for answer in answers)
         print(json.dumps({"reasons": reasons, "tries": sum(tries for _, tries in found), "at the teacher": most}))

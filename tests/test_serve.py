@@ -18,12 +18,11 @@ from statistics import median
 
 import numpy as np
 import pytest
-from served import Server, reply, request, started, wait_until
+from served import SOAK_SECONDS, Server, reply, request, started, wait_until
 
 from workbench import metrics, reading, students
 
 pytestmark = pytest.mark.slow
-SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", 600))
 LONG = "the cat near a dog and apple " * 3000
 ATTACK = ["w00 " * 300, *(f"w{i:02d} off" for i in range(5000))]  # padded to the longest, it took 7 GB
 FULL = ["the cat and a saw near an apple and it is " + "cat " * 14] * 10_000  # all that may be sent
