@@ -256,37 +256,6 @@ def judged(test: Pair, cut: ArrayLike, *, margin: float = 0.01, budget: str = "l
     return compare(test.results(cut), rivals, teacher="teacher", margin=margin, budget=budget)
 
 
-def compared(
-    calibration: Mapping[str, Pair], test: Mapping[str, Pair], plain: str, promised: float, *,
-    margin: float = 0.01, budget: str = "laptop",
-) -> pd.DataFrame:  # fmt: skip
-    """What a cascade loses where its teacher is another, such as one that wears a defence: a row a pair.
-
-    Each has thresholds by its own calibration, as a user would set them who knows no other teacher. Columns deferred
-    (share of the test texts that went to the teacher), accuracy, and against the pair named `plain`, paired over
-    templates and seeds: estimate, low, high (fractions) and verdict; NaN and "" for itself.
-
-    Args:
-        calibration: name -> the pair on calibration items.
-        test: the same names on test items, all on the same, with as many seeds.
-        plain: the name of the pair that the others are compared with.
-        promised: see `threshold`.
-        margin: a fraction, see `verdicts.compare`.
-        budget: of the notebook: "quick" gives no verdict.
-    """
-    if plain not in test or calibration.keys() != test.keys():
-        raise WorkbenchError(f"No pair {plain!r} on both calibration and test: give the same names, and one of them.")
-    cut = {name: thresholds(pair, promised) for name, pair in calibration.items()}
-    hits = {name: pair.results(cut[name]).correct["pair"] for name, pair in test.items()}
-    results = Results(hits, test[plain].labels, test[plain].groups)
-    sent = {name: float((pair.deferred(cut[name]) @ pair.weights).mean()) for name, pair in test.items()}
-    table = pd.DataFrame({"deferred": sent, "accuracy": arm_estimates(results).set_index("arm")["estimate"]})
-    rivals = [(name, plain) for name in test if name != plain]
-    found = compare(results, rivals, margin=margin, budget=budget).set_index("arm")
-    table = table.loc[[*test]].join(found[["estimate", "low", "high", "verdict"]])
-    return table.fillna({"verdict": ""}).rename_axis("pair")
-
-
 def best_thresholds(calibration: Pair) -> np.ndarray:
     """Thresholds ``[S]`` at which the pair is right most often on calibration: no promise, the likely best."""
     found = []
