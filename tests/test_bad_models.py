@@ -174,7 +174,7 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-def sentence(call: Callable[[], object], says: str) -> None:
+def sentence(call: Callable[[], object], says: str) -> str:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(WorkbenchError) as error:
         call()
@@ -182,6 +182,7 @@ def sentence(call: Callable[[], object], says: str) -> None:
     assert type(error.value) is WorkbenchError and "\n" not in text and text.endswith("."), text
     assert re.search(says, text), text
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+    return text
 
 
 def test_the_whole_one_loads(whole):
@@ -189,13 +190,12 @@ def test_the_whole_one_loads(whole):
 
 
 @pytest.mark.parametrize(("what", "edit", "way", "says"), BROKEN, ids=[f"{i} {row[0]}" for i, row in enumerate(BROKEN)])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")  # by the one of no width
 def test_a_broken_model(what, edit, way, says, whole, tmp_path):
     folder = tmp_path / "it"
     shutil.copytree(whole, folder)
     edit(folder)
-    sentence(lambda: way(str(folder)), says)
-    with pytest.raises(WorkbenchError, match=re.escape(str(folder))):  # names it
-        way(folder)
+    assert str(folder) in sentence(lambda: way(folder), says)
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,7 @@ def test_the_table_and_the_hits_are_of_the_runs_in_their_order(task, alone):
     assert (correct["T = 4"][1] == (alone["run"][3].logits("test").argmax(-1) == truth)).all()
 
 
+@pytest.mark.slow
 def test_neither_workers_nor_order_change_a_number_and_a_second_call_makes_nothing(task, labels, store, alone):
     table = run_all(jobs(task, labels)[::-1], workers=2, store=store)
     check_equal(table[::-1].reset_index(drop=True), alone)
@@ -194,6 +195,7 @@ def test_hits_by_a_factor_average_the_cells_of_a_seed(task, labels, store):
     np.testing.assert_array_equal(by["tvd"][0], np.mean(cells, axis=0))
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_loses_no_other(task, labels, store, capfd):
     bad = Job(task, None, replace(CONFIGS[0], seed=7), "no teacher")
     with refused(
@@ -205,12 +207,6 @@ def test_a_run_that_fails_loses_no_other(task, labels, store, capfd):
     assert "5/5 runs: 1 failed" in shown and "Traceback" not in shown
 
 
-def test_a_sweep_whose_first_runs_all_fail_stops_and_shows_the_error(task, labels, tmp_path):
-    (tmp_path / "file").touch()
-    with refused("The first 3 runs all failed, so the other 9 were not tried", "Cannot write to the store"):
-        run_all(each(many(), task, labels), workers=2, store=Store(tmp_path / "file" / "store"))
-
-
 class Elsewhere(Store):
     """Another folder in every worker, as on a machine that does not share it."""
 
@@ -218,6 +214,7 @@ class Elsewhere(Store):
         return Store, (self.root / "elsewhere",)
 
 
+@pytest.mark.slow
 def test_a_store_that_is_not_shared_is_noticed(task, labels, tmp_path):
     with refused("2 runs were made but are not in ", "one shared folder"):
         run_all(each(CONFIGS[:2], task, labels), workers=2, store=Elsewhere(tmp_path))
@@ -231,7 +228,7 @@ def test_a_worker_that_would_make_another_run_says_so(task, labels, store, monke
     assert not store.list()
 
 
-@pytest.mark.slow  # starts two pools
+@pytest.mark.slow
 def test_a_killed_worker_gives_one_sentence_and_loses_no_finished_run(task, labels, store):
     some = jobs(task, labels)
     some[1] = replace(some[1], labels=Deadly(labels, store))
@@ -256,12 +253,12 @@ from workbench.store import Store
 from workbench.sweeps import run_all
 
 task = make_task(Path(sys.argv[2]))
-run_all(each(many(), task, make_labels(task)), workers=2, store=Store(sys.argv[3]))
+run_all(each(many(steps=100), task, make_labels(task)), workers=2, store=Store(sys.argv[3]))
 """
 
 
-def many() -> list:
-    return [replace(PLAIN, steps=200, seed=seed) for seed in range(12)]  # seconds: the signal must come in time
+def many(steps: int = 200) -> list:
+    return [replace(PLAIN, steps=steps, seed=seed) for seed in range(12)]  # seconds: the signal must come in time
 
 
 @pytest.mark.slow
@@ -281,7 +278,7 @@ def test_interrupting_a_sweep_keeps_what_is_finished(task, labels, store, tmp_pa
             time.sleep(0.1)
     before = made(store)
     assert 1 <= len(before) < 12
-    run_all(each(many(), task, labels), workers=2, store=store)
+    run_all(each(many(steps=100), task, labels), workers=2, store=store)
     assert before.items() <= made(store).items() and len(made(store)) == 12
 
 
@@ -332,6 +329,17 @@ def test_medians_are_of_the_best_so_far_and_wait_for_four():
     assert sweeps.medians(curves) == pytest.approx({2: 0.3, 4: 0.3, 6: 0.6})
 
 
+# --- a pool that ends
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_first_runs_all_fail_stops_and_shows_the_error(task, labels, tmp_path):
+    """Its pool is killed; so it stands here, where no other test goes on with the same one."""
+    (tmp_path / "file").touch()
+    with refused("The first 3 runs all failed, so the other 9 were not tried", "Cannot write to the store"):
+        run_all(each(many(), task, labels), workers=2, store=Store(tmp_path / "file" / "store"))
+
+
 # --- a cluster
 
 
@@ -372,18 +380,14 @@ def cluster(scheduler):
 
 
 @pytest.mark.slow
-def test_a_cluster_makes_what_one_process_makes(task, labels, store, cluster, alone):
-    check_equal(run_all(jobs(task, labels), store=store, cluster=cluster[0]), alone)
-
-
-@pytest.mark.slow
-def test_a_cluster_without_workers_is_not_waited_for(task, labels, store, cluster, monkeypatch):
+def test_a_cluster_without_workers_is_not_waited_for(task, labels, store, scheduler, monkeypatch):
     monkeypatch.setattr(sweeps, "NO_WORKER_SECONDS", 2.0)
-    for process in cluster[1]:
+    address, workers, _ = scheduler
+    for process in workers:
         process.kill()
         process.wait()
     with refused("has had no worker for 2 s", "dask worker"):
-        run_all(each(CONFIGS, task, labels), store=store, cluster=cluster[0])
+        run_all(each(CONFIGS, task, labels), store=store, cluster=address)
 
 
 class Killing:
@@ -396,7 +400,7 @@ class Killing:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_kills_every_worker_ends_with_one_sentence(task, labels, store, cluster, monkeypatch):
     monkeypatch.setattr(sweeps, "NO_WORKER_SECONDS", 300.0)
     stop = threading.Event()
@@ -433,7 +437,7 @@ def undisturbed(task, labels, tmp_path_factory) -> pd.DataFrame:
     "attempt", [pytest.param(n, marks=pytest.mark.soak if n else pytest.mark.long) for n in range(6)]
 )
 def test_a_worker_killed_in_the_middle_costs_nothing(task, labels, store, undisturbed, cluster, attempt):
-    """At a random moment, by SIGKILL: every run exists exactly once, whole, and equal to one never disturbed."""
+    """On a cluster, at a random moment, by SIGKILL: every run exists once, whole, and equal to one made here."""
     address, workers, _ = cluster
     victim = random.Random(attempt).choice(workers)
     moment = random.Random(attempt + 100).uniform(0.0, 1.0)

@@ -278,8 +278,9 @@ def test_a_teacher_of_ones_own(task, tmp_path):
 # --- classifiers
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_a_run_found_again(task, redrawn, tmp_path, monkeypatch):
-    monkeypatch.setattr(teachers, "FINETUNE", replace(teachers.FINETUNE, steps=2))
+    monkeypatch.setattr(teachers, "FINETUNE", replace(teachers.FINETUNE, student="minilm-1", steps=2))
     monkeypatch.setattr(teachers, "FINETUNE_STEPS", teachers.Epochs(1, 2, 2))
     store = Store(tmp_path)
     teacher = load_teacher("minilm-finetuned", task, store=store)

@@ -479,7 +479,7 @@ def test_a_run_gives_back_the_random_state_of_its_consumer(task, labels, store):
 
 FORKS = multiprocessing.get_context("forkserver")  # forks from a process that has already imported everything
 FORKS.set_forkserver_preload(["workbench.teachers"])
-LONGER = replace(CONFIG, steps=60)
+LONGER = replace(CONFIG, steps=40)
 
 
 def train_in_child(task: Task, labels: SoftLabels, root: Path, started) -> None:
@@ -545,6 +545,7 @@ def longer(task, labels, tmp_path_factory) -> tuple[Run, float]:
     return result, result.entry.record["seconds"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_bit_for_bit_where_it_would_have_ended(task, labels, tmp_path, longer):
     uninterrupted, seconds = longer
     rng = random.Random(0)
