@@ -96,11 +96,11 @@ def test_nothing_ends_the_head_of_a_card(data):
 
 
 def test_bold_is_the_only_markup_of_an_answer():
-    bundle = answer("**BEATS** “<b>” [x](y) and **not closed")._repr_mimebundle_()
-    assert bundle["text/plain"] == "**BEATS** “<b>” [x](y) and **not closed"
+    bundle = answer("**Better** “<b>” [x](y) and **not closed")._repr_mimebundle_()
+    assert bundle["text/plain"] == "**Better** “<b>” [x](y) and **not closed"
     read = Read(plain_markdown(bundle["text/markdown"]))
     assert [tag for tag, _ in read.tags] == ["p", "strong"]
-    assert read.text.strip() == "BEATS “<b>” [x](y) and **not closed"
+    assert read.text.strip() == "Better “<b>” [x](y) and **not closed"
 
 
 @each

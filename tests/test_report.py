@@ -101,7 +101,7 @@ def test_a_failed_notebook_stops_no_other_and_the_index_opens_on_the_answer(fold
     assert "Traceback" not in pages["01_broken"]
     third = pages["03_student_training"]
     assert third.count("<img") == 1, "the picture stands at the top, and there alone"
-    assert third.index("Does it pay?") < third.index('class="answer"') < third.index(PNG) < third.index("budget =")
+    assert third.index("Does it pay?") < third.index('class="answer"') < third.index(PNG) < third.index('class="code"')
     assert third.count("The picture stands <a") == 1 and 'href="#finding"' in third
     assert '<meta property="og:description" content="Yes, it pays.">' in third
     assert 'href="03_student_training.html#start"' in pages["00_overview"]
