@@ -15,8 +15,8 @@ from tiny import make_task
 
 from workbench.__main__ import main
 from workbench.errors import WorkbenchError
+from workbench.publish import ask, report
 from workbench.publish import notebook as nb_
-from workbench.publish import report
 
 PARAMETERS = """budget = "laptop"
 task_name = "voice-commands"
@@ -41,10 +41,13 @@ def notebook(title: str, question: str, *cells):
 
 
 def check_standalone(page: str) -> None:
-    """Nothing to load, nothing to run but what moves sliders, no widget shown as text."""
-    script = f"<script>{nb_.SCRIPT}</script>"
-    assert page.count(script) == page.count("script-src 'sha256-") == nb_.moves(page)
-    page = page.replace(script, "")
+    """Nothing to load, nothing to run but what moves sliders and a student to ask, no widget shown as text."""
+    asked = '<section class="ask"' in page
+    for script, there in ((nb_.SCRIPT, nb_.moves(page)), (ask.SCRIPT, asked)):
+        assert page.count(f"<script>{script}</script>") == there
+        page = page.replace(f"<script>{script}</script>", "")
+    assert page.count(" 'sha256-") == nb_.moves(page) + asked
+    page = re.sub(r'<script type="application/json">[^<]*</script>', "", page, count=asked)
     for tag in re.findall(r"<(?:script|link|img|iframe|object|embed|source|video|audio)\b[^>]*>", page):
         assert re.match(r'<img src="data:image/png;base64,', tag), tag[:200]
     assert not re.search(r"@import|url\(\s*['\"]?(?!data:)", page)

@@ -10,6 +10,7 @@ from __future__ import annotations  # nbformat takes 3 s to import: only what ru
 
 import ast
 import base64
+import copy
 import hashlib
 import json
 import re
@@ -105,8 +106,21 @@ def _first(nb: NotebookNode, pattern: str) -> str:
 
 def answer(nb: NotebookNode) -> dict[str, Any] | None:
     """The last answer among its outputs: ``text`` (Markdown), ``columns`` and ``rows``; None without one."""
-    found = [o.data[ANSWER] for c in nb.cells for o in c.get("outputs", []) if ANSWER in o.get("data", {})]
+    return shown_last(nb, ANSWER)
+
+
+def shown_last(nb: NotebookNode, kind: str) -> Any:
+    """The last of its outputs of a MIME type; None without one."""
+    found = [o.data[kind] for c in nb.cells for o in c.get("outputs", []) if kind in o.get("data", {})]
     return found[-1] if found else None
+
+
+def without(nb: NotebookNode, kind: str) -> NotebookNode:
+    """A copy without what its outputs hold of a MIME type."""
+    nb = copy.deepcopy(nb)
+    for output in (o for cell in nb.cells for o in cell.get("outputs", [])):
+        output.get("data", {}).pop(kind, None)
+    return nb
 
 
 def content(text: str, table: pandas.DataFrame | None = None) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import escape
 from workbench.errors import WorkbenchError, unknown
+from workbench.publish import ask
 from workbench.publish import notebook as nb_
 from workbench.store import check_writable, commit, data_dir, versions, write_atomic
 
@@ -345,7 +346,9 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS, hide_code: bool = False) -> 
         found = nb_.answer_html(best["run"].answer, pictures)
     told = nb_.markdown(news((p["name"], p["label"], p["run"].answer) for p in done)) if best else ""
     run = (best or next(iter(done), {})).get("run")
-    write("index", found, title="Report", news=Markup(escape.sanitise(told)), best=best, run=run)
+    students = filter(None, (nb_.shown_last(page["notebook"], ask.ASK) for page in reversed(done)))
+    asked = ask.parts(student) if (student := next(students, None)) else None
+    write("index", found, title="Report", news=Markup(escape.sanitise(told)), best=best, run=run, asked=asked)
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in sorted(written, key="index".__ne__):
@@ -367,7 +370,7 @@ def _update(notebooks: Path, out: Path, names: Iterable[str]) -> None:
         path, executed = notebooks / f"{name}.ipynb", nb_.load(out / f"{name}.ipynb")
         if [cell.source for cell in nb_.load(path).cells] != [cell.source for cell in executed.cells]:
             raise WorkbenchError(f"{path.name} was edited while it ran: run `report --update` again.")
-        nb_.save(executed, path)
+        nb_.save(nb_.without(executed, ask.ASK), path)
         for output in [o for cell in nb_.tagged(executed, "headline") for o in cell.outputs]:
             if picture := output.get("data", {}).get("image/png"):  # the last one stays: the README shows it
                 write_atomic(notebooks / "headline.png", base64.b64decode(picture))
