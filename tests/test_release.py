@@ -127,13 +127,11 @@ def test_a_loss_added_as_told_passes_every_test_of_losses(tmp_path):
         assert source.count(f"\n{before}") == 1
         source = source.replace(f"\n{before}", f"\n{added}{before}")
     path.write_text(source, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "tests/test_losses.py"]
+    command = [sys.executable, "-m", "pytest", "-v", "-n", "0", "tests/test_losses.py"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    asked = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-n", "0", "tests/test_losses.py"]
-    collected = subprocess.run(asked, cwd=tmp_path, env=environment, capture_output=True, text=True).stdout
-    assert "[hellinger]" in collected
+    assert done.stdout.count("[hellinger] PASSED") > 5  # and so of that copy
 
 
 def test_a_teacher_made_as_told_labels_and_a_task_made_as_told_loads(tmp_path, monkeypatch, capsys):
