@@ -9,11 +9,11 @@ PYTHON := $(ENV)/bin/python
 READY  := $(ENV)/.workbench-installed
 PYTEST := $(PYTHON) -m pytest -q -n 2 --dist worksteal
 
-.PHONY: help report report-all lab test test-fast test-long test-soak lint clean clean-data
+.PHONY: help report report-all lab test test-fast test-long test-soak lint release-check clean clean-data
 .DEFAULT_GOAL := help
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 13
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 15
 	@echo 'Options: BUDGET=quick|laptop|gpu (now $(BUDGET)), TORCH=cpu (a smaller download). Environment: $(ENV)'
 
 report: $(READY)  ## run the core walk, notebooks 00 to 03, and publish it as pages
@@ -39,6 +39,9 @@ test-soak: $(READY)  ## the same, many times over: kills, a million rows, ten mi
 
 lint: $(READY)  ## ruff
 	$(PYTHON) -m ruff check .
+
+release-check: $(READY) lint  ## what a release must pass: a clean clone runs all (hours), links, licences, spelling, sizes
+	$(PYTHON) tests/release.py
 
 clean:  ## remove what tools and smoke runs left
 	rm -rf build *.egg-info .pytest_cache .ruff_cache $(DATA)/quick

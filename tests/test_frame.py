@@ -30,7 +30,7 @@ WINGS = {
     "language": "blocks problems fused causal ngrams texts prefixes labels traces lessons processes on_policy "
     "zero_shot",
     "show": "style findings figures frames widgets money training_panel panels",
-    "publish": "glossary notebook onnx ship report escalate serve",
+    "publish": "glossary notebook onnx judged ask ship report escalate serve",
 }
 MAY_USE = {"publish": ["show", "hosted"]}
 ORDER = {"": CORE} | {wing: [f"{wing}.{name}" for name in names.split()] for wing, names in WINGS.items()}
@@ -96,7 +96,7 @@ def test_environment_yml_agrees_with_pyproject_and_says_who_needs_what():
 
 @pytest.mark.skipif(not shutil.which("make"), reason="no make here")
 def test_make_has_the_targets_and_help_lists_them():
-    targets = "report report-all lab test test-fast test-long test-soak lint clean clean-data".split()
+    targets = "report report-all lab test test-fast test-long test-soak lint release-check clean clean-data".split()
     shown = subprocess.run(["make", "help"], cwd=REPO, capture_output=True, text=True, check=True).stdout
     assert set(targets) <= {line.split()[0] for line in shown.splitlines()}
     subprocess.run(["make", "-n", *targets], cwd=REPO, capture_output=True, check=True)

@@ -114,7 +114,7 @@ def test_the_final_answer_of_a_worded_completion(text, answer, verdict):
 
 
 def test_reasoning_gym_stands_behind_the_same_interface():
-    pytest.importorskip("reasoning_gym", reason="an extra: pip install workbench[reasoning]")
+    pytest.importorskip("reasoning_gym", reason="an extra: pip install -e '.[reasoning]'")
     found = [p for k in (2, 3) for p in problems("gym:chain_sum", [k], 5)]
     assert [p.difficulty for p in found] == [2] * 5 + [3] * 5
     assert all(p.prompt.count("+") + p.prompt.count(" - ") >= p.difficulty - 1 for p in found)
@@ -127,7 +127,7 @@ def test_reasoning_gym_stands_behind_the_same_interface():
 
 def test_without_reasoning_gym_the_way_to_get_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    with refused("pip install 'workbench[reasoning]'"):
+    with refused("pip install -e '.[reasoning]'"):
         problems("gym:chain_sum", [2], 1)
 
 

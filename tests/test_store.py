@@ -1,5 +1,7 @@
 """The store: names, exactly-once, trust, housekeeping."""
 
+import errno
+import fcntl
 import json
 import math
 import os
@@ -366,6 +368,22 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(small_disk, fill, free):
 
 
 # Housekeeping -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_folder_whose_files_cannot_be_locked_is_one_sentence_and_nothing_is_removed(store, monkeypatch, number):
+    entry = store.make("kind", {"a": 1}, write())
+
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    held = store.hold("kind")  # as it can
+    for ask in (lambda: store.make("kind", {"a": 2}, never), lambda: store.prune("kind"), lambda: store.held("kind")):
+        with refused(f"{store.root} can't be locked ({os.strerror(number)})", "set WORKBENCH_DATA"):
+            ask()
+    assert store.find("kind", {"a": 1}).path == entry.path and held
+    assert folders(store.root) == []
 
 
 def test_list_is_by_kind_and_oldest_first(store):

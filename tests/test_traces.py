@@ -234,7 +234,7 @@ def test_vllm_is_told_what_to_read_and_asked_for_a_seed_a_text(monkeypatch, fold
 
 def test_without_vllm_the_way_to_get_it_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "vllm", None)
-    with refused("pip install 'workbench[vllm]'"):
+    with refused("pip install -e '.[vllm]'"):
         VLLM("some/model")
 
 

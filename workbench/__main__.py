@@ -193,7 +193,7 @@ def _doctor(options: argparse.Namespace) -> int:
     made = versions()
     print(f"Python {made['python']} on {made['platform']}, in {sys.prefix}")
     try:
-        needed = [Requirement(text) for text in metadata.requires("workbench") or []]
+        needed = [Requirement(text) for text in metadata.requires("distillation-workbench") or []]
     except metadata.PackageNotFoundError:
         needed = []
         mend.append("the package is not installed: pip install -e .")

@@ -56,6 +56,7 @@ Build = Callable[[Path], Mapping[str, Any] | None]
 _REPO = Path(__file__).resolve().parents[1]
 _KIND = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)
 OLDEST = 36_500  # days: a century
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # of a folder whose files can't be locked
 _RESERVED = {"inputs", "created", "versions", "commit"}
 _verified: dict[Path, object] = {}  # folder -> its manifest and the (size, mtime_ns) of its files when hashed
 
@@ -559,7 +560,15 @@ class Store:
             # No fallback to lock files that outlive their owner. Not thread-local: a generator that holds a
             # claim may be closed by another thread. Lock files stay: unlinking one would split its waiters.
             lock = FileLock(path, thread_local=False, fallback_to_soft=False)
-            return lock.acquire(timeout=-1 if wait else 0)
+            try:
+                return lock.acquire(timeout=-1 if wait else 0)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                raise WorkbenchError(
+                    f"Files in the store at {self.root} can't be locked ({error.strerror}): mount that folder with "
+                    "locks, as NFS v4 has them, or set WORKBENCH_DATA to one on a disk of this machine."
+                ) from None
 
     def _sound(self, kind: str, key: str) -> Entry | None:
         """The entry, or None after moving a damaged one aside. Call with the lock held."""

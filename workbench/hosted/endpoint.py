@@ -213,7 +213,7 @@ class Endpoint:
         try:
             import openai
         except ImportError:
-            raise WorkbenchError("Asking needs the client openai: pip install 'workbench[hosted]'.") from None
+            raise WorkbenchError("Asking needs the client openai: pip install -e '.[hosted]'.") from None
         key = os.environ.get(self.key_variable)
         if not key and urlsplit(self.base_url).hostname not in ("127.0.0.1", "localhost", "::1"):
             raise WorkbenchError(f"No key for {self.base_url}: set the environment variable {self.key_variable}.")

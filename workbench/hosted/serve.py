@@ -257,7 +257,7 @@ def llama(port: int = 0, *, context: int = 4096, threads: int = 1) -> Iterator[s
     try:
         import xllamacpp
     except ImportError:
-        raise WorkbenchError("Serving a GGUF needs llama.cpp: pip install 'workbench[local]'.") from None
+        raise WorkbenchError("Serving a GGUF needs llama.cpp: pip install -e '.[local]'.") from None
     params = xllamacpp.CommonParams()
     params.model.path = str(weights.original("SmolLM2-135M-Instruct"))
     params.hostnames, params.port, params.n_ctx = ["127.0.0.1"], port, context

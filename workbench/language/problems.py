@@ -4,7 +4,7 @@
 them, and totals have three, so that columns line up; the answer is written as usual. Small digits are commoner than
 large ones.
 ``"reduce"``: a nested expression over digits modulo 10, rewritten until one digit is left; any order counts.
-``"gym:<name>"``: a generator of `reasoning-gym` (an extra: ``pip install workbench[reasoning]``).
+``"gym:<name>"``: a generator of `reasoning-gym` (an extra: ``pip install -e '.[reasoning]'``).
 ``"hub:<name>"``: worded problems with a rationale, such as ``"hub:openai/gsm8k"``; needs a network.
 
 A completion is ``steps # answer``. A problem belongs to one split by the hash of its prompt, whatever the seed:
@@ -392,7 +392,7 @@ def _gym(name: str, difficulty: int, key: str) -> Iterable[Problem]:
     try:
         import reasoning_gym
     except ImportError:
-        raise WorkbenchError("gym: problems need reasoning-gym: pip install 'workbench[reasoning]'.") from None
+        raise WorkbenchError("gym: problems need reasoning-gym: pip install -e '.[reasoning]'.") from None
     smallest, largest = GYM[name]
     seed = random.Random(key).randrange(2**31)
     # 101,000 is more than `problems` looks at for a thousand; an item is made when it is asked for.

@@ -1,7 +1,7 @@
 """Sampled text: what a model writes to problems, checked, kept, and made once.
 
 A **writer** is anything with a `fingerprint` and `write`. `Local` runs a causal language model of `transformers`;
-`VLLM` the same models under vLLM, the engine for hub-scale teachers on a GPU (``pip install workbench[vllm]``).
+`VLLM` the same models under vLLM, the engine for hub-scale teachers on a GPU (``pip install -e '.[vllm]'``).
 `sample` asks in shards, each with a seed of its own, so that a killed call resumes to the same texts. Next to read:
 `workbench.language.lessons`, where a `trace_task` of such texts teaches a student.
 """
@@ -115,7 +115,7 @@ def read_back(
 
 
 class VLLM:
-    """The same models under vLLM, for teachers of billions of parameters; needs a GPU and ``workbench[vllm]``.
+    """The same models under vLLM, for teachers of billions of parameters; needs a GPU and the extra ``vllm``.
 
     Texts are seeded, but vLLM does not promise the same texts on another GPU or version: both are in its
     fingerprint's model and version only, so keep a store to a machine.
@@ -126,7 +126,7 @@ class VLLM:
         try:
             import vllm
         except ImportError:
-            raise WorkbenchError("The engine vllm is not installed: pip install 'workbench[vllm]', on a GPU.") from None
+            raise WorkbenchError("The engine vllm is not installed: pip install -e '.[vllm]', on a GPU.") from None
         if "trust_remote_code" in engine:
             raise WorkbenchError("trust_remote_code is no option here: leave it out, a model's own code is never run.")
         self.model, self.engine, self.tokenizer = model, engine, students.load_tokenizer(model)

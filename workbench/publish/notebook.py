@@ -11,6 +11,7 @@ from __future__ import annotations  # nbformat takes 3 s to import: only what ru
 
 import ast
 import base64
+import copy
 import hashlib
 import io
 import json
@@ -120,7 +121,12 @@ def _first(nb: NotebookNode, pattern: str) -> str:
 
 def answer(nb: NotebookNode) -> dict[str, Any] | None:
     """The last answer among its outputs: ``text`` (Markdown), ``columns`` and ``rows``; None without one."""
-    found = [o.data[ANSWER] for c in nb.cells for o in c.get("outputs", []) if ANSWER in o.get("data", {})]
+    return shown_last(nb, ANSWER)
+
+
+def shown_last(nb: NotebookNode, kind: str) -> Any:
+    """The last of its outputs of a MIME type; None without one."""
+    found = [o.data[kind] for c in nb.cells for o in c.get("outputs", []) if kind in o.get("data", {})]
     return found[-1] if found else None
 
 
@@ -133,6 +139,14 @@ def worded(text: str) -> str:
 def sentences(text: str) -> list[str]:
     """An answer's text cut into its sentences, of which the first stands alone."""
     return [found.strip() for found in _SENTENCE.findall(worded(text))] or [""]
+
+
+def without(nb: NotebookNode, kind: str) -> NotebookNode:
+    """A copy without what its outputs hold of a MIME type."""
+    nb = copy.deepcopy(nb)
+    for output in (o for cell in nb.cells for o in cell.get("outputs", [])):
+        output.get("data", {}).pop(kind, None)
+    return nb
 
 
 def content(text: str, table: pandas.DataFrame | None = None) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench import escape
 from workbench.errors import WorkbenchError, unknown
-from workbench.publish import glossary
+from workbench.publish import ask, glossary
 from workbench.publish import notebook as nb_
 from workbench.store import check_writable, commit, data_dir, versions, write_atomic
 
@@ -349,7 +349,10 @@ def publish(out: Path, notebooks: Path = NOTEBOOKS) -> None:
     findings = [nb_.markdown(escape.prose(_told(page["run"]))) for page in pages]
     claims = nb_.markdown(news((p["name"], p["label"], p["run"].answer) for p in done)) if best else ""
     task = terms.get(run.parameters.get("task_name") if run else None, {}).get("says")
-    write(0, best["question"] if best else "Report", _told(run), found, [*findings, claims], run=run, task=task)
+    students = filter(None, (nb_.shown_last(page["notebook"], ask.ASK) for page in reversed(done)))
+    asked = ask.parts(student) if (student := next(students, None)) else None
+    beside = {"run": run, "task": task, "asked": asked}
+    write(0, best["question"] if best else "Report", _told(run), found, [*findings, claims], **beside)
     for number, page in enumerate(done, 1):
         write(number, page["label"], _told(page["run"]), nb_.to_html(page["notebook"]), run=page["run"])
     if decided:
@@ -382,7 +385,7 @@ def _update(notebooks: Path, out: Path, names: Iterable[str]) -> None:
         path, executed = notebooks / f"{name}.ipynb", nb_.load(out / f"{name}.ipynb")
         if [cell.source for cell in nb_.load(path).cells] != [cell.source for cell in executed.cells]:
             raise WorkbenchError(f"{path.name} was edited while it ran: run `report --update` again.")
-        nb_.save(executed, path)
+        nb_.save(nb_.without(executed, ask.ASK), path)
         for tag in PICTURES if name.startswith(MAIN) else PICTURES[1:]:
             for output in [o for cell in nb_.tagged(executed, tag) for o in cell.outputs]:
                 if picture := output.get("data", {}).get("image/png"):

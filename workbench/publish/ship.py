@@ -2,10 +2,10 @@
 
 The folder stands alone: who gets it needs nothing of this project, and reads in ``README.md`` (from ``card.md``) what
 the student is good for, with intervals, and what it is not. Its one idea: what is shipped decides like what was judged,
-so temperature and threshold are fitted here, once, and every way to run the folder reads them in ``config.json``.
+so temperature and threshold are fitted once, and every way to run the folder has them from ``config.json``.
 There, too, stands who wrote what it learnt from, so that nothing is pushed against the terms of one of them.
 `ship` makes it; ``serve.py`` and ``escalate.py`` beside this file are copied, `workbench.publish.onnx` makes the ONNX
-files.
+files, `workbench.publish.ask` a page that holds the student.
 """
 
 import json
@@ -13,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from workbench.errors import WorkbenchError, number, reason, shown, strings
 from workbench.escape import markdown, yaml
 from workbench.hosted.teacher import MOST_CLASSES, hard_request
 from workbench.hosted.terms import NO_ADVICE, Terms, obligations, terms
+from workbench.publish import ask
+from workbench.publish.judged import Judged, judge
 from workbench.publish.notebook import content, markdown_table
 from workbench.publish.onnx import FILES, OnnxClassifier, to_onnx
 from workbench.soft_labels import KINDS, recorded_authors, soft_labels
@@ -41,27 +43,6 @@ WORST = 5  # classes named in the card
 SURELY = 0.05  # of a class's texts: losing more than that for sure, a student should leave the class to its teacher
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 SHOWN = ("arm", "baseline", "estimate", "low", "high", "verdict", "replaces")  # of the verdicts
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What the student says, and from which probability on it is believed.
-
-    Attributes:
-        logits: ``[N, C]`` on calibration, test and, if the task has such texts, out_of_scope.
-        temperature: fitted on calibration, with its labels.
-        refuse_below: the top probability at that temperature below which an answer is refused, set on calibration.
-        teacher: its logits on test; None without one.
-    """
-
-    logits: dict[str, np.ndarray]
-    temperature: float
-    refuse_below: float
-    teacher: np.ndarray | None
-
-    def sure(self, split: str) -> np.ndarray:
-        """The top probability of each text ``[N]``, as it is served."""
-        return metrics.softmax(self.logits[split], self.temperature).max(1)
 
 
 def ship(
@@ -79,9 +60,11 @@ def ship(
 
     The folder holds the student (`transformers.pipeline("text-classification", folder)` loads it), ``model.onnx`` and
     ``model_int8.onnx``, both checked on the test texts, ``serve.py`` and the model card ``README.md``, which quotes one
-    test text as an example. ``config.json`` holds ``temperature``, ``refuse_below`` and ``authors``, whose terms the
-    card quotes with what they ask for; ``escalate.json`` holds what a teacher behind an API is asked where the student
-    is unsure, with the examples that a hosted teacher was given. It appears whole or not at all.
+    test text as an example. A small student (``"2x64"``) also answers in ``ask.html``, opened from its file; there
+    stands what the teacher had said of test texts, too, of a CSV's only of that example. ``config.json`` holds
+    ``temperature``, ``refuse_below`` and ``authors``, whose terms the card quotes with what they ask for;
+    ``escalate.json`` holds what a teacher behind an API is asked where the student is unsure, with the examples that a
+    hosted teacher was given. It appears whole or not at all.
     The teacher is asked only for test texts that the store has no answer to. Nothing is sent anywhere: `push_to_hub`
     does that, or ``hf upload NAME FOLDER``.
 
@@ -117,14 +100,16 @@ def ship(
         raise WorkbenchError(f"The terms of teacher {teacher.name} are unknown: say them in its attribute licence.")
 
     exported = to_onnx(run.path, task.test["text"][:], task.test["label"][:], store=store)
-    judged = _judge(run, task, teacher, refused, store)
+    judged = judge(run, task, teacher, refused, store)
     example = _example(task.test["text"][:])
     wrote = _authors(run, task, teacher, store)
     told = {"temperature": judged.temperature, "refuse_below": judged.refuse_below, "example": example}
     told["authors"] = [author._asdict() for author in wrote]
+    page = _page(run, task, judged, example)
     if verdicts is not None:
         verdicts = verdicts[[name for name in SHOWN if name in verdicts]]
-    card = _card(run, task, exported, teacher, judged, licence=licence, verdicts=verdicts, refused=refused, **told)
+    for_card = {"licence": licence, "verdicts": verdicts, "refused": refused, "page": page and ask.PAGE}
+    card = _card(run, task, exported, teacher, judged, **told, **for_card)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         made = Path(temporary) / "made"
@@ -139,6 +124,8 @@ def ship(
             body, classes = hard_request(task, teacher)
             asked = json.dumps({"body": body, "classes": classes}, indent=2, ensure_ascii=False)
             (made / "escalate.json").write_text(asked, encoding="utf-8")
+        if page:
+            (made / ask.PAGE).write_text(page, encoding="utf-8")
         (made / "README.md").write_text(card, encoding="utf-8")
         made.rename(folder)
     return folder
@@ -219,18 +206,12 @@ def leave_to_teacher(flips: pd.DataFrame, names: Sequence[str]) -> list[dict[str
     return [{"name": names[row["label"]], **row} for row in chosen.to_dict("records")]
 
 
-def _judge(run: Run, task: Task, teacher: Teacher | None, refused: float, store: Store | None) -> Judged:
-    """As notebook 05 does it; the teacher's answers are those in the store."""
-    logits, texts = {"test": run.logits("test")}, task.test["text"][:]
-    student = students.load(run.path)
-    for split in ("calibration", "out_of_scope"):
-        if len(rows := getattr(task, split)):
-            logits[split] = students.predict(*student, rows["text"][:])
-    temperature = metrics.fit_temperature(logits["calibration"], task.calibration["label"][:])
-    said = soft_labels(teacher, task, texts=texts, store=store).logits(texts) if teacher else None
-    judged = Judged(logits, temperature, 0.0, said)
-    threshold = metrics.refusal_threshold(judged.sure("calibration"), refused, task.calibration["group"][:])
-    return replace(judged, refuse_below=threshold)
+def _page(run: Run, task: Task, judged: Judged, example: str) -> str:
+    """The page that holds the student; "" where none can. Of data that is yours it quotes what the card quotes."""
+    if ask.refusal(run.path):
+        return ""
+    only = example if task.licence == "yours" else None  # of a file: what is shipped may be passed on
+    return ask.page(ask.pack(run.path, judged, ask.said(task, judged, only)), f"A student of {task.name}")
 
 
 def _example(texts: Sequence[str]) -> str:
