@@ -207,7 +207,8 @@ def templates() -> Environment:
 
     made = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     made.finalize = lambda value: escape.visible(value) if type(value) is str else value
-    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("xcode", "github-dark"))
+    looks = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("xcode", "github-dark"))
+    light, dark = (re.sub(r" */\*.*?\*/", "", look) for look in looks)
     made.globals |= {"answer_type": ANSWER, "frames_type": frames.FRAMES, "light_code": Markup(light)}
     made.globals |= {"dark_code": Markup(dark), "lighter": lighter}
     made.filters |= {
