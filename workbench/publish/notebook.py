@@ -126,8 +126,12 @@ def answer(nb: NotebookNode) -> dict[str, Any] | None:
 
 def worded(text: str) -> str:
     """An answer's text with its verdicts in plain words: its table keeps the capitals by which they are defined."""
-    said = _VERDICT.sub(lambda found: PLAIN[found[0]], text)
-    return said if said == text else re.sub(r"\A(\W*)(\w)", lambda begun: begun[1] + begun[2].upper(), said)
+
+    def said(found: re.Match[str]) -> str:
+        words = PLAIN[found[0]]
+        return words if text[: found.start()].strip("* ") else words[0].upper() + words[1:]
+
+    return _VERDICT.sub(said, text)
 
 
 def sentences(text: str) -> list[str]:
