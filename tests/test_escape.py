@@ -164,7 +164,7 @@ def test_figures_draw_names_as_text(batch):
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(10, 10)) + 3 * np.eye(10)
     arms = pd.DataFrame({"arm": names, "estimate": 0.5, "low": 0.4, "high": 0.6})
-    flips = arms.assign(label=range(10), negative=0.1, positive=0.1, n_templates=5)
+    flips = arms.assign(label=range(10), negative=0.1, positive=0.1, n_templates=12)
     slices = arms.assign(slice=names, n_templates=5)
     drawn = [
         figures.soft_labels(logits[:3], names[:3], names, title=names[0], note=names[1]),

@@ -268,6 +268,7 @@ def test_verdicts_are_plain_words_in_sentences_and_stay_as_they_are_in_tables_an
     assert "<strong>Not for money</strong>, were it so." in page and "A over B: not settled;" in page
     assert "<strong>better</strong> C." in page and "Class WORSE of not for money." in page
     assert ">BEATS</td>" in page and nb_.worded("Class BEATS, a.") == "Class BEATS, a."
+    assert nb_.worded("minilm over b: WORSE.") == "minilm over b: worse.", "a name stays as it is"
     assert report.answer(text).content["text"] == text
 
 

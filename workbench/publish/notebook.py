@@ -132,8 +132,12 @@ def shown_last(nb: NotebookNode, kind: str) -> Any:
 
 def worded(text: str) -> str:
     """An answer's text with its verdicts in plain words: its table keeps the capitals by which they are defined."""
-    said = _VERDICT.sub(lambda found: PLAIN[found[0]], text)
-    return said if said == text else re.sub(r"\A(\W*)(\w)", lambda begun: begun[1] + begun[2].upper(), said)
+
+    def said(found: re.Match[str]) -> str:
+        words = PLAIN[found[0]]
+        return words if text[: found.start()].strip("* ") else words[0].upper() + words[1:]
+
+    return _VERDICT.sub(said, text)
 
 
 def sentences(text: str) -> list[str]:
@@ -221,7 +225,8 @@ def templates() -> Environment:
 
     made = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     made.finalize = lambda value: escape.visible(value) if type(value) is str else value
-    light, dark = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("xcode", "github-dark"))
+    looks = (HtmlFormatter(style=name).get_style_defs(".highlight") for name in ("xcode", "github-dark"))
+    light, dark = (re.sub(r" */\*.*?\*/", "", look) for look in looks)
     made.globals |= {"answer_type": ANSWER, "frames_type": frames.FRAMES, "light_code": Markup(light)}
     made.globals |= {"dark_code": Markup(dark), "lighter": lighter}
     made.filters |= {
