@@ -18,7 +18,7 @@ PACKAGE = Path(store.__file__).parent
 LESSONS = {
     lesson: import_module(f"workbench.{module}").__dict__[lesson].code
     for lesson, module in [("ClassifierLesson", "training"), ("TraceLesson", "language.lessons"),
-                           ("TextLesson", "language.lessons")]
+                           ("TextLesson", "language.lessons"), ("OnPolicyLesson", "language.on_policy")]
 }  # fmt: skip
 
 
@@ -75,9 +75,9 @@ def moved(tmp_path_factory):
     store.code_fingerprint.cache_clear()
 
 
-CLASSIFIER, TRACES, TEXT = (f"run of a {lesson}" for lesson in LESSONS)
+CLASSIFIER, TRACES, TEXT, OWN_TEXT = (f"run of a {lesson}" for lesson in LESSONS)
 SCORES = "teachers._held_out"  # found by cross-validation, in which the classifier's runs are some
-RUNS = {CLASSIFIER, TRACES, TEXT}
+RUNS = {CLASSIFIER, TRACES, TEXT, OWN_TEXT}
 TEACHERS = {"teachers.BagOfWords", "teachers.Classifier", "teachers.FrozenProbe"}
 WRITERS = {"texts.written", "traces.Local"}
 LOADED = {  # what begins with a model or a tokenizer that is loaded
@@ -95,20 +95,21 @@ MODULES = {
     "own_data": {"blocks.load_text"},
     "tasks": {"texts.written", *RUNS},
     "publish.onnx": {"onnx.to_onnx"},
-    "language.fused": {"labels._fill", TEXT},
+    "language.fused": {"labels._fill", TEXT, OWN_TEXT},
     "language.traces": {"traces.Local", "traces.sample", "traces.trace_labels"},
     "language.causal": {"traces.trace_labels", "traces.sample", "causal.prune_depth", "zero_shot.ZeroShot"}
-    | WRITERS | {"labels._fill", TRACES, TEXT},
-    "language.lessons": {TRACES, TEXT},
+    | WRITERS | {"labels._fill", TRACES, TEXT, OWN_TEXT},
+    "language.lessons": {TRACES, TEXT, OWN_TEXT},
+    "language.on_policy": {OWN_TEXT},
     "losses": {"texts.written", "traces.sample", "labels._fill", *RUNS},
     "quality": {CLASSIFIER},
     "reading": LOADED - {"students._learn_tokenizer", *WRITERS} | {"labels._fill"},
     "students": LOADED - {"teachers.FrozenProbe"},
-    "language.problems": {"traces.sample", TRACES},
+    "language.problems": {"traces.sample", TRACES, OWN_TEXT},
     "soft_labels": {"soft_labels.derive", "labels._fill"},
     "teachers": {SCORES, "teachers.Ensemble", *TEACHERS},
     "language.zero_shot": {"zero_shot.ZeroShot"},
-    "language.blocks": {"blocks.load_text", "labels._fill", TEXT},
+    "language.blocks": {"blocks.load_text", "labels._fill", TEXT, OWN_TEXT},
     "language.labels": {"labels._fill"},
     "language.prefixes": {"labels._fill"},
     "training": RUNS,
@@ -143,8 +144,8 @@ def test_a_module_moves_the_keys_of_what_it_makes_and_no_other(moved, module):
 EDITS = [
     ("quality", "def nll(", "def nll(more, ", {CLASSIFIER}, "it picks checkpoints and stands in what is stored"),
     ("reading", "def embed(", "def embed(more, ", {"teachers.FrozenProbe"}, "only the probe embeds"),
-    ("language.causal", "3 * width", "4 * width", {*WRITERS, "traces.trace_labels", "zero_shot.ZeroShot", TRACES, TEXT},
-     "a Llama's width"),
+    ("language.causal", "3 * width", "4 * width",
+     {*WRITERS, "traces.trace_labels", "zero_shot.ZeroShot", *RUNS} - {CLASSIFIER}, "a Llama's width"),
     ("students", "VOCABULARY = 1000", "VOCABULARY = 900", {"students._learn_tokenizer", CLASSIFIER},
      "a small student's"),
     ("losses", "return _kl(log_q, log_p)", "return _kl(log_p, log_q)", RUNS, "a loss"),

@@ -84,7 +84,7 @@ class OnPolicyLesson(TraceLesson):
     as many. What the student writes follows from the run's random state, which is part of every checkpoint.
     """
 
-    code = ("language.on_policy:OnPolicyLesson",)
+    code = ("language.on_policy:OnPolicyLesson", "language.on_policy:LiveTeacher")
 
     def __init__(self, task: OnPolicyTask, labels: LiveTeacher, config: TrainConfig):
         if config.ce_weight or not config.kd_weight:

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -26,7 +27,7 @@ from workbench.language.blocks import TextTask
 from workbench.language.causal import evaluate
 from workbench.language.labels import TextLabels
 from workbench.language.lessons import TextLesson
-from workbench.store import Claim, Store
+from workbench.store import Entry, Store
 from workbench.training import Job, TrainConfig, Trainer, lesson
 
 NEVER = 1e9  # seconds
@@ -43,14 +44,14 @@ def train(
 
     The run is found under the same key as one process's: how many there were stands in its record, as `processes`.
     Neither that nor `recompute` changes what is computed, beyond the order of sums, so neither is a matter of the
-    config; its `accumulation`, `precision` and all else hold as ever. Dropout draws anew in each process.
+    config; its `accumulation`, `precision` and all else hold as ever. Only dropout leaves out other parts than in one.
 
     Args:
         job: see `Job`; a step has a block for each process in each of its micro-batches.
         store: on a disk that all processes see.
         checkpoint_seconds: how much work a kill may cost; 0 keeps a checkpoint of every step.
         recompute: compute each layer's activations again in the backward pass instead of keeping them (activation
-            checkpointing, arXiv:1604.06174): a third more arithmetic for the memory of all layers but one.
+            checkpointing, arXiv:1604.06174): a third more arithmetic, and a layer keeps no more than its input.
 
     Raises:
         WorkbenchError: another kind of task, too few blocks in a micro-batch, or what `training.train` refuses.
@@ -85,7 +86,7 @@ def _join() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
-def _follow(entry: Any, folder: Path, own: Path) -> SimpleNamespace | Claim:
+def _follow(entry: Entry | None, folder: Path, own: Path) -> SimpleNamespace:
     """The claim of a process that isn't the first: it reads the first's checkpoint, and what it writes is dropped."""
     (own / "checkpoint").mkdir()
     for saved in folder.glob("checkpoint/*.safetensors"):
@@ -123,7 +124,7 @@ class SharedLesson(TextLesson):
         if self.count > 1:
             self.distiller = _Wrapped(self.distiller)
 
-    def forward(self, rows, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, None]:
+    def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, None]:
         """See `Lesson`; the loss has the value of all processes' and the gradient of one's own part."""
         self.micro_batches += 1
         if self.count > 1:  # gradients are added up once a step
