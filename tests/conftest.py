@@ -34,6 +34,7 @@ def own_data(tmp_path_factory):
         if "WORKBENCH_CACHE" not in os.environ:
             patch.setenv("WORKBENCH_CACHE", str(Path(__file__).parents[1] / "data" / "cache"))
         patch.setenv("WORKBENCH_DATA", str(tmp_path_factory.mktemp("data")))
+        patch.setattr(os, "fsync", lambda descriptor: None)  # thousands wait for it, and none can cut the power
         yield
 
 

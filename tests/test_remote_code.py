@@ -331,7 +331,7 @@ def test_vllm_is_never_told_to_trust(monkeypatch):
         VLLM("a/b", trust_remote_code=True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_report_with_such_a_teacher_ends_without_running_it(tmp_path, capfd):
     code = f"open({str(tmp_path / 'MARKER')!r}, 'w')"
     (tmp_path / "evil").mkdir()
