@@ -258,6 +258,14 @@ def points(row: Mapping[str, float]) -> str:
     return f"{estimate:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 
+def distance(row: Mapping[str, float], other: str) -> str:
+    """The same as a phrase: ``"3.3 points above its teacher (+1.1 to +5.4)"``; where no verdict settles it, it says so."""
+    estimate, low, high = (100 * row[key] for key in ("estimate", "low", "high"))
+    where = "above" if estimate >= 0 else "below"
+    so = "" if row["verdict"] in ("BEATS", "WORSE", "EQUIVALENT") else ", not settled"
+    return f"{abs(estimate):.1f} points {where} {other} ({low:+.1f} to {high:+.1f}{so})"
+
+
 def arm_estimates(results: Results) -> pd.DataFrame:
     """One row an arm: arm, estimate, low, high (95 %, cut to [0, 1]), item_accuracy; n_templates, n_items, n_effective
     and n_seeds as those of `compare`.
