@@ -259,7 +259,7 @@ def points(row: Mapping[str, float]) -> str:
 
 
 def distance(row: Mapping[str, float], other: str) -> str:
-    """The same as a phrase: ``"3.3 points above its teacher (+1.1 to +5.4)"``; and where no verdict settles it, that."""
+    """The same as a phrase: ``"3.3 points above its teacher (+1.1 to +5.4)"``, or "…, not settled)"."""
     estimate, low, high = (100 * row[key] for key in ("estimate", "low", "high"))
     where = "above" if estimate >= 0 else "below"
     so = "" if row["verdict"] in ("BEATS", "WORSE", "EQUIVALENT") else ", not settled"
