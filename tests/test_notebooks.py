@@ -141,7 +141,7 @@ def test_the_notebooks_run_at_quick(chosen, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (out,) = (tmp_path / "reports").iterdir()
     pages = sorted(out.glob("*.html"))
-    more = ["decision"] * ("10" in chosen) + ["index"]
+    more = ["decision"] * ("10" in chosen) + ["glossary", "index"]
     assert [page.stem for page in pages] == [*(path.stem for path in PATHS if path.name[:2] in chosen), *more]
     for page in pages:
         check_standalone(page.read_text(encoding="utf-8"))

@@ -479,7 +479,7 @@ def test_a_run_gives_back_the_random_state_of_its_consumer(task, labels, store):
 
 FORKS = multiprocessing.get_context("forkserver")  # forks from a process that has already imported everything
 FORKS.set_forkserver_preload(["workbench.teachers"])
-LONGER = replace(CONFIG, steps=40)
+LONGER = replace(CONFIG, steps=60)
 
 
 def train_in_child(task: Task, labels: SoftLabels, root: Path, started) -> None:
