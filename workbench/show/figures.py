@@ -855,8 +855,7 @@ def _verdict_text(found: Mapping[str, object]) -> str:
     verdict = found["verdict"] if found["verdict"] in VERDICT_COLOURS else "no verdict"
     joint = {"BEATS": "", "WORSE": "than ", "EQUIVALENT": "to "}.get(verdict, "vs ")
     replaces = ", replaces it" if found.get("replaces") is True else ""
-    difference = f"{round(100 * found['estimate'], 1) + 0:+.1f}".replace("-", "−")
-    return f"{verdict} {joint}{shorten(found['baseline'], 32)} ({difference}){replaces}"
+    return f"{verdict} {joint}{shorten(found['baseline'], 32)} ({findings.signed(found)}){replaces}"
 
 
 def _some(things: Sized, words: str) -> None:

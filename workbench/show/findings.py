@@ -21,8 +21,8 @@ def of_arms(estimates: pd.DataFrame, verdicts: pd.DataFrame | None) -> str:
         said = {"BEATS": f"Distillation adds {points} to labels only",
                 "WORSE": f"Distillation loses {points} against labels only",
                 "EQUIVALENT": "Distillation adds nothing to labels only"}  # fmt: skip
-        first = said.get(gain["verdict"], f"Distillation isn't shown to add to labels only ({_signed(gain)} points)")
-        return first + (f"; {_signed(against)} against its teacher" if against is not None else "")
+        first = said.get(gain["verdict"], f"Distillation isn't shown to add to labels only ({signed(gain)} points)")
+        return first + (f"; {signed(against)} against its teacher" if against is not None else "")
     ranked = estimates.sort_values("estimate", ascending=False, kind="stable")
     top, low = ranked.iloc[0], ranked.iloc[-1]
     highest = f"{top['arm']} {100 * top['estimate']:.1f} %"
@@ -39,7 +39,7 @@ def of_differences(table: pd.DataFrame) -> str:
     if not len(shown):
         return f"None of {len(table)} differences is shown"
     most = shown.iloc[int(shown["estimate"].abs().to_numpy().argmax())]  # an index may come twice
-    return f"{len(shown)} of {len(table)} differences are shown, the largest {_signed(most)} points"
+    return f"{len(shown)} of {len(table)} differences are shown, the largest {signed(most)} points"
 
 
 def of_curves(ends: Mapping[str, float]) -> str:
@@ -129,7 +129,7 @@ def of_cell(name: object, x: str, value: object, score: float) -> str:
 def of_costs(table: pd.DataFrame) -> str:
     """The levels whose difference to the reference is told from zero."""
     shown = table[(table["low"] > 0) | (table["high"] < 0)]
-    told = [f"{row['factor']} = {row['level']} ({_signed(row)} points)" for row in shown.to_dict("records")]
+    told = [f"{row['factor']} = {row['level']} ({signed(row)} points)" for row in shown.to_dict("records")]
     return f"Told from zero: {', '.join(told)}" if told else "No choice makes a difference that is told from zero"
 
 
@@ -152,5 +152,6 @@ def _extremes(words: str, values: Mapping[str, float]) -> str:
     return f"{words} {high} {values[high]:.1f} %" + (f", {low} {values[low]:.1f} %" if high != low else "")
 
 
-def _signed(found: Mapping[str, object]) -> str:
+def signed(found: Mapping[str, object]) -> str:
+    """Its estimate in points, with a sign: ``"−2.7"``."""
     return f"{round(100 * float(found['estimate']), 1) + 0:+.1f}".replace("-", "−")
