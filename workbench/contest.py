@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from workbench.errors import strings
-from workbench.quality import agreement
+from workbench.quality import agreement, balanced_accuracy
 from workbench.soft_labels import SoftLabels, soft_labels
 from workbench.speed import measure
 from workbench.store import Store
@@ -137,23 +137,18 @@ def varied(
     todo, told = [], []
     for task, teacher, config in kinds:
         task = teacher.answered(task)
-        said = ask({"teacher": [teacher]}, task, task.test["text"][:], store=store)["teacher"]
+        known, texts = (task.test["label"][:], task.test["group"][:]), task.test["text"][:]
+        said = soft_labels(teacher, task, texts=texts, store=store).logits(texts)
         row = {"labels": len(task.labelled), "texts": len(task.transfer_texts), "by": teacher.name}
-        row |= {"teacher": _accuracy(said, task)}
+        row |= {"teacher": balanced_accuracy(said, *known)}
         todo += jobs({"distilled": config}, task, soft_labels(teacher, task, store=store), seeds)
-        told += [(task, row)] * len(seeds)
+        told += [row] * len(seeds)
     runs = run_all(todo, workers=workers, store=store)["run"]
     return pd.DataFrame([
         row | {"student": run.config.student, "parameters": run.entry.record["parameters"],
-               "accuracy": _accuracy(run.logits("test"), task)}
-        for run, (task, row) in zip(runs, told, strict=True)
+               "accuracy": run.metrics["test.balanced_accuracy"]}
+        for run, row in zip(runs, told, strict=True)
     ])  # fmt: skip
-
-
-def _accuracy(logits: ArrayLike, task: Task) -> float:
-    """Of logits ``[N, C]`` of the test texts, class-balanced: a fraction."""
-    right = Results.of({"it": logits}, task.test["label"][:], task.test["group"][:])
-    return arm_estimates(right)["estimate"].item()
 
 
 def weigh(models: Mapping[str, Teacher], texts: Sequence[str], *, repeats: int = 30, threads: int = 1) -> pd.DataFrame:
