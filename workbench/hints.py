@@ -5,7 +5,6 @@ hint, arXiv:1412.6550); the bridge is thrown away. All else is the loop of `work
 makes the student that a run makes. Nothing is stored, as only their answers are of use here.
 """
 
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from workbench import reading
 from workbench.errors import WorkbenchError, number, sequence, shown
 from workbench.losses import combine
 from workbench.training import Job, Trainer
-from workbench.turns import Own
+from workbench.turns import Own, one_thread_workers
 
 
 def led(jobs: Sequence[Job], states: np.ndarray, *, weight: float = 1.0, workers: int | None = None) -> np.ndarray:
@@ -42,7 +41,7 @@ def led(jobs: Sequence[Job], states: np.ndarray, *, weight: float = 1.0, workers
     if states.ndim != 2 or len(states) != texts or not np.isfinite(states).all():
         raise WorkbenchError(f"The states are {shown(states)}: give finite ones, [{texts}, H], a row a transfer text.")
     states = torch.from_numpy((states - states.mean(0)) / (states.std(0) + 1e-6))
-    workers = workers or (1 if torch.cuda.is_available() else len(os.sched_getaffinity(0)))
+    workers = one_thread_workers(workers)
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         made = joblib.Parallel(min(workers, len(jobs)), batch_size=1)(
             joblib.delayed(_answers)(job, states, weight) for job in jobs

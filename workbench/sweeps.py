@@ -10,7 +10,6 @@ Start with `jobs`, `run_all` and `table`; what one run is stands in `workbench.t
 """
 
 import itertools
-import os
 import shutil
 import sys
 import tempfile
@@ -24,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import joblib
 import numpy as np
 import pandas as pd
-import torch
 from joblib.externals.loky import get_reusable_executor
 
 from workbench.errors import SEED, Number, Switch, WorkbenchError, sequence, setting, settle, shown, unknown, whole
@@ -33,6 +31,7 @@ from workbench.soft_labels import SoftLabels
 from workbench.store import Store, fingerprint
 from workbench.tasks import Task
 from workbench.training import CHECKS, Job, Run, TrainConfig, find_run, run_inputs, train
+from workbench.turns import one_thread_workers
 from workbench.verdicts import Results
 
 if TYPE_CHECKING:
@@ -199,7 +198,7 @@ def run_all(
             not tried), a worker process died here, or on a cluster every one that tried the same run (four, unless
             the scheduler says otherwise).
     """
-    store, workers, jobs = store or Store(), _workers(workers), _jobs(jobs)
+    store, workers, jobs = store or Store(), one_thread_workers(workers), _jobs(jobs)
     if missing := _missing(jobs, store):
         _make(missing, store, workers, len(jobs) - len(missing), cluster)
     return table(jobs, store=store)
@@ -256,7 +255,7 @@ def estimate(jobs: Sequence[Job], *, workers: int | None = None, store: Store | 
     Raises:
         WorkbenchError: the disk has less room than the runs need.
     """
-    store, workers, jobs = store or Store(), _workers(workers), _jobs(jobs)
+    store, workers, jobs = store or Store(), one_thread_workers(workers), _jobs(jobs)
     missing = _missing(jobs, store)
     sizes = ("student", "batch_size", "accumulation", "max_length", "dropout", "precision", "threads")
     probes, seconds, size = {}, [], 0
@@ -304,12 +303,6 @@ def _missing(jobs: Iterable[Job], store: Store) -> list[Job]:
     for job in jobs:
         unique.setdefault(_key(job), job)
     return [j for j in unique.values() if find_run(j, store) is None]
-
-
-def _workers(workers: int | None) -> int:
-    if workers is not None:
-        return whole("workers", workers, 1, 4096)
-    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
 
 
 def results(runs: pd.DataFrame, task: Task, split: str = "test", *, by: str = "arm") -> Results:
@@ -424,7 +417,7 @@ def search(
     """
     import optuna
 
-    store, workers, distributions = store or Store(), _workers(workers), how.distributions()
+    store, workers, distributions = store or Store(), one_thread_workers(workers), how.distributions()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     startup = min(10, max(how.batch, how.budget // 3))
     sampler = optuna.samplers.TPESampler(seed=how.seed, constant_liar=True, n_startup_trials=startup)

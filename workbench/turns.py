@@ -5,6 +5,7 @@ draws from torch's generators goes through here: training in one thread, writing
 on what else is going on in the process: see `training.train`, which takes a turn for each step.
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,21 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from workbench.errors import whole
+
 # Reentrant: a run that is dropped is closed wherever its last reference went, inside another's turn too.
 TURN = threading.RLock()
+
+
+def one_thread_workers(workers: int | None = None) -> int:
+    """How many processes of one thread to start: as many as asked for, else one per CPU core, and one on a GPU.
+
+    Raises:
+        WorkbenchError: a number below 1 or above 4,096, or none.
+    """
+    if workers is not None:
+        return whole("workers", workers, 1, 4096)
+    return 1 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
 
 
 class Own:

@@ -8,7 +8,6 @@ A **writer** is anything with a `fingerprint` and `write`. `Local` runs a causal
 
 import inspect
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -28,6 +27,7 @@ from workbench.language import causal
 from workbench.language.causal import Sampling
 from workbench.language.problems import Problem, TraceTask, Verdict, verify
 from workbench.store import Entry, Hold, Store, code_fingerprint, fingerprint, write_atomic
+from workbench.turns import one_thread_workers
 from workbench.verdicts import Results
 
 if TYPE_CHECKING:
@@ -323,9 +323,7 @@ def sample_all(
     store = store or Store()
     if not isinstance(writers, Mapping) or not writers:
         raise WorkbenchError(f"writers is {shown(writers)}: give a dict of names with at least one writer.")
-    if workers is None:
-        workers = 1 if causal.default_device() == "cuda" else len(os.sched_getaffinity(0))
-    workers = whole("workers", workers, 1, 4096)
+    workers = one_thread_workers(workers)
     with joblib.parallel_config("loky", inner_max_num_threads=1):
         parallel = joblib.Parallel(n_jobs=min(workers, len(writers)), batch_size=1)
         tables = parallel(joblib.delayed(sample)(w, problems, how, store=store, **options) for w in writers.values())
