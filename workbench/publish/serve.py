@@ -68,6 +68,7 @@ pad_id = tokenizer.padding["pad_id"]
 tokenizer.no_padding()  # a batch is padded when its texts are known
 options = onnxruntime.SessionOptions()
 options.enable_cpu_mem_arena = False  # it would keep the most that any batch took
+options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # it would wait at full speed
 session = onnxruntime.InferenceSession(here / "model_int8.onnx", options)
 
 
