@@ -179,7 +179,7 @@ TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
     "differences, draws apart": (
         lambda: figures.differences({"9 draws together": make_verdicts(PAIRS).assign(n_draws=9, n_seeds=1)},
                                     apart=pd.concat([make_verdicts(PAIRS).assign(n_seeds=1)] * 3)),
-        ["9 draws", "percentage points", "9 draws together"]),
+        ["9 draws", "percentage points", "better"]),
     "quality": (lambda: figures.quality_against_cost(make_costs(ARMS)),
                 ["latency (ms per text, log scale)", "accuracy (%)", N, "10 MB", "837 MB", *ARMS]),
     "reliability": (lambda: figures.reliability({"teacher": (metrics.softmax(Z), LABELS)}),

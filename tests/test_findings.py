@@ -46,10 +46,10 @@ def test_costs_and_flips_and_trades():
 
 
 def test_a_decision_a_gap_and_savings_are_told_with_their_worst():
-    row = pd.Series({"estimate": 0.007, "low": -0.0274, "high": 0.042, "decided": "NOT SHOWN TO REPLACE"})
+    row = {"estimate": 0.007, "low": -0.0274, "high": 0.042, "decided": "NOT SHOWN TO REPLACE"}
     lost = "At worst −2.7 points, 2 may be lost: "
     assert findings.of_decision(row, 0.02) == f"{lost}it isn't shown that it can take over"
-    smoke = row | pd.Series({"decided": "NO DECISION (smoke run)"})
+    smoke = row | {"decided": "NO DECISION (smoke run)"}
     assert findings.of_decision(smoke, 0.02) == f"{lost}no decision"
     gap = {"estimate": 1.07, "low": 0.82, "high": 1.444}
     assert findings.of_gap(gap) == "distilled goes 107 % of the way from labels only to teacher (82 to 144)"

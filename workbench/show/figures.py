@@ -328,7 +328,7 @@ def differences(
     style.rows(ax, names, centres, (0, row * len(pairs)))
     ax.hlines(centres[1:] - row / 2, 0, 1, PALE, lw=0.8, zorder=0, transform=ax.get_yaxis_transform())
     ax.set_xlabel("difference in accuracy (percentage points, pp)")
-    of_draws = handles({name: (GREY, marker) for name, marker in shape.items()}, line=False)
+    of_draws = handles({name: (GREY, marker) for name, marker in shape.items()}, line=False) if len(draws) > 1 else []
     colours = {findings.PLAIN.get(v, v): VERDICT_COLOURS.get(v, GREY) for v in together["verdict"]}
     return legend(ax.figure, of_draws + style.patches(colours))
 
