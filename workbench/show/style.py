@@ -127,7 +127,7 @@ class _Figure(Figure):
 
 def figure(height: float, title: str, *said: str) -> Figure:
     """An empty figure: a title and a subtitle of what is said, above height inches of room for axes."""
-    title = textwrap.fill(visible(title), 74)
+    title = textwrap.fill(visible(title), 68)
     subtitle = textwrap.fill(visible("; ".join(part for part in said if part)), 104)
     above = 0.12 + 0.2 * (title.count("\n") + 1)
     head = above + 0.165 * (subtitle.count("\n") + 1) * bool(subtitle) + 0.1
