@@ -183,13 +183,13 @@ What the language notebooks take at `gpu` on one card of 80 GB, computed and not
 
 Together {language_models:.1f} hours for 06, {reasoning:.1f} for 07.
 
-- 18 B a parameter in training: weights, gradients and two moments of AdamW in float32, and autocast's bfloat16 copy. A
-  model that labels or is examined stands in float32.
-- A layer keeps 26 h + 8 (q + k + i) bytes a token: h wide, q of all query heads, k of keys, i inside.
+- 18 B per parameter in training: weights, gradients and two moments of AdamW in float32, and autocast's bfloat16 copy.
+  A model that labels or is examined stands in float32.
+- A layer keeps 26 h + 8 (q + k + i) bytes per token: h wide, q of all query heads, k of keys, i inside.
 - 06 never holds a step's logits; 07 does, at 18 B each with their gradients.
 - An H100's sheet says 989 T/s in bfloat16, 67 in float32, 3.35 TB/s. Assumed: 40% of these operations, 60% of these
-  bytes, 10 µs a kernel where models are small, {trace} tokens a text after a problem of {prompt}.
-- Looks at validation are left out.
+  bytes, 10 µs per kernel where models are small, {trace} tokens per text after a problem of {prompt}.
+- Evaluations on validation are left out.
 """
 
 

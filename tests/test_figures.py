@@ -110,6 +110,17 @@ def make_doses(arms: list[str], doses: list[float]) -> pd.DataFrame:
     return pd.concat([make_estimates(arms).assign(x=x, n_seeds=5) for x in doses])
 
 
+def make_decided(names: Sequence[str]) -> pd.DataFrame:
+    decided = ["NOT SHOWN TO REPLACE", "REPLACES", "NO DECISION (smoke run)"]
+    return pd.DataFrame({"estimate": 0.007, "low": -0.025, "high": 0.05, "decided": decided[: len(names)]}, index=names)
+
+
+def make_gaps(names: Sequence[str]) -> pd.DataFrame:
+    """The last has no gap to close."""
+    rows = [(1.07, 0.82, 1.44), (1.27, 1.08, 1.6), (1.21, -np.inf, np.inf)]
+    return pd.DataFrame(rows[-len(names) :], names, columns=["estimate", "low", "high"])
+
+
 def make_shares(index: object) -> pd.DataFrame:
     return pd.DataFrame([[0.7, 0.25, 0.05], [0.2, 0.3, 0.5]], index=index, columns=["good", "fair", "bad"])
 
@@ -128,6 +139,8 @@ GROUPED = pd.MultiIndex.from_tuples([("teacher", 2), ("teacher", 3)], names=["wr
 BY_NUMBER = pd.DataFrame([(arm, d, 0.5, 0.4, 0.6, 3) for arm in ("teacher", "student") for d in (2, 3, 4)],
                          columns=["arm", "difficulty", "estimate", "low", "high", "n_seeds"])  # fmt: skip
 
+SAVED = pd.DataFrame([(9e7, 20.0, 131.0), (9e5, 2.0, 3033.0), (2.25e7, 4.0, np.nan)],
+                     ["teacher", "student", "teacher in int8"], ["bytes", "p50_ms", "rows_per_second"])  # fmt: skip
 CORNER = pd.DataFrame({"foretold": [0.93, 0.9, 0.95], "found": 0.931},
                       index=["the law", "the nearest run", "the best teacher"])  # fmt: skip
 
@@ -151,16 +164,22 @@ TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
                    ["n = 150 texts", "T = 2", "(%)", "predicted class", "other class", *NAMES]),
     "comparison": (lambda: figures.comparison(*COMPARED, "teacher"),
                    [f"{N} (teacher 1)", "accuracy, class-balanced (%)", "dashed: teacher",
-                    "95 % interval", "BEATS labels only (+3.0)", "WORSE than", "EQUIVALENT to",
-                    "INCONCLUSIVE vs", "no verdict vs"]),
+                    "95 % interval", "better than labels only (+3.0)", "worse than", "equal to",
+                    "not settled against", "no verdict against"]),
     "by_draw": (lambda: figures.comparison_by_draw({f"label draw {i}": COMPARED for i in (1, 2)}, "teacher"),
                 ["label draw 1", "label draw 2", N, "accuracy, class-balanced (%)"]),
     "differences": (lambda: figures.differences({f"label draw {i}": make_verdicts(PAIRS) for i in (1, 2, 3)}),
-                    [N, "percentage points", "±1 pp", "label draw 3", "INCONCLUSIVE"]),
+                    [N, "percentage points", "±1 pp", "label draw 3", "not settled"]),
+    "decision": (lambda: figures.decision(make_decided(["the student to ship", "mean over seeds"]), 0.02),
+                 ["At worst −2.5 points", "grey: a loss of more than 2 points", "it can take over", "mean over seeds"]),
+    "gap closed": (lambda: figures.gap_closed(make_gaps(["together", "5 labels", "20 labels"])),
+                   ["107 %", "no gap is shown", "left line: labels only, right: teacher", "95 % interval"]),
+    "savings": (lambda: figures.savings(SAVED),
+                ["student: 1/100 of the size", "latency, teacher in int8", "900 kB, teacher 90 MB", "131 texts/s"]),
     "differences, draws apart": (
         lambda: figures.differences({"9 draws together": make_verdicts(PAIRS).assign(n_draws=9, n_seeds=1)},
                                     apart=pd.concat([make_verdicts(PAIRS).assign(n_seeds=1)] * 3)),
-        ["9 draws", "percentage points", "9 draws together"]),
+        ["9 draws", "percentage points", "better"]),
     "quality": (lambda: figures.quality_against_cost(make_costs(ARMS)),
                 ["latency (ms per text, log scale)", "accuracy (%)", N, "10 MB", "837 MB", *ARMS]),
     "reliability": (lambda: figures.reliability({"teacher": (metrics.softmax(Z), LABELS)}),
@@ -182,7 +201,7 @@ TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
     "main effects": (lambda: figures.main_effects(make_effects({"temperature": [1, 4, 16], "loss": ["jsd", "tvd"]})),
                      [N, "95 % interval", "hollow: the reference", "percentage points", "temperature = 16"]),
     "accuracy by": (lambda: figures.accuracy_by(make_doses(ARMS[:4], [300, 1000, 3239]), "transfer texts"),
-                    [N, "transfer texts, log scale", "accuracy, class-balanced (%)", "3239", *ARMS[:4]]),
+                    [N, "transfer texts, log scale", "accuracy, class-balanced (%)", "3,239", *ARMS[:4]]),
     "finished curve": (lambda: figures.reliability({"teacher": metrics.reliability(metrics.softmax(Z), LABELS)}),
                        ["n = 150 items", f"teacher: ECE {100 * metrics.ece(metrics.softmax(Z), LABELS):.1f} %"]),
     "perplexity by": (lambda: figures.perplexity_by(PASSES, "passes", xlabel="passes over 64 blocks"),
@@ -191,7 +210,7 @@ TYPICAL: dict[str, tuple[Callable[[], Figure], list[str]]] = {
                      ["perplexity (log scale)", "geometric mean", "200", *ARMS]),
     "purchases": (lambda: money.purchases(make_offers(["more labels", "twice the texts", "a larger student"]), CORNER),
                   ["diamond: foretold, line: found", "95 % band", "accuracy (%)", "points of accuracy", "more labels",
-                   "the nearest run", "$ 600", "5 per $ 1,000", "$ 1,000,000,000", "not foretold"]),
+                   "the nearest run", "$ 600", "5 per $ 1,000", "gain not shown", "$ 1,000,000,000", "not foretold"]),
     "next_tokens": (lambda: figures.next_tokens(NEXT, "What comes after this"),
                     ["What comes after this", "probability (%)", "␣a", "teacher", "distilled", "<1"]),
 }  # fmt: skip
@@ -218,6 +237,10 @@ EXTREME: dict[str, Callable[[], Figure]] = {
     "comparison, one arm": lambda: figures.comparison(make_estimates(["distilled"]).assign(**NO_INTERVAL)),
     "comparison, long": lambda: figures.comparison(make_estimates(LONG[:12]), make_verdicts(LONG_PAIRS)),
     "differences, long": lambda: figures.differences({name: make_verdicts(LONG_PAIRS) for name in LONG[:5]}),
+    "decision, long": lambda: figures.decision(make_decided(LONG[:3]), 0.5),
+    "gap closed, none": lambda: figures.gap_closed(make_gaps(LONG[:1])),
+    "savings, long": lambda: figures.savings(SAVED.set_axis(["teacher", *LONG[:2]])),
+    "savings, none": lambda: figures.savings(SAVED * np.nan, note="accuracy on test"),
     "quality, one": lambda: figures.quality_against_cost(make_costs(["distilled"]).assign(**NO_INTERVAL)),
     "quality, crowded": lambda: figures.quality_against_cost(make_costs(LONG[:16], spread=1.3)),
     "sweep map, one cell": lambda: figures.sweep_map(make_sweep(["jsd"], [1.0], 1)),
@@ -362,7 +385,23 @@ def test_comparison_sorts_marks_the_reference_and_shares_axis_and_order_between_
     assert dashed.get_xdata() == pytest.approx([75, 75])
     other = COMPARED[0].assign(estimate=COMPARED[0]["estimate"].to_numpy()[::-1] / 2)
     one, two = figures.comparison_by_draw({"1": COMPARED, "2": (other, None)}).axes
+    assert named(one.get_yticklabels(), "  ") == ARMS[::-1], "the first panel is in order"
     assert named(one.get_yticklabels(), "  ") == named(two.get_yticklabels(), "  ") and one.get_xlim() == two.get_xlim()
+
+
+def test_a_decision_shades_the_loss_that_is_not_allowed_and_a_gap_without_ends_is_not_drawn():
+    (ax,) = figures.decision(make_decided(["a"]), 0.02).axes
+    (grey,) = ax.patches
+    assert grey.get_x() + grey.get_width() == pytest.approx(-2) and ax.get_xlim()[0] == pytest.approx(grey.get_x())
+    (bar,) = ax.collections[0].get_segments()
+    assert bar[:, 0] == pytest.approx([-2.5, 5])
+    (ax,) = figures.gap_closed(make_gaps(["a", "b"])).axes
+    assert len(ax.collections) == 1 and [text.get_text() for text in ax.texts] == ["127 %", "no gap is shown"]
+
+
+def test_savings_are_times_the_teachers():
+    (ax,) = figures.savings(SAVED).axes
+    assert [bar.get_x() + bar.get_width() for bar in ax.patches] == pytest.approx([100, 4, 10, 5, 3033 / 131])
 
 
 def test_a_map_shows_means_of_seeds_frames_the_best_and_leaves_gaps():
@@ -470,6 +509,9 @@ def test_lines_by_a_number_are_moved_apart_only_where_arms_share_places():
     (lambda: figures.comparison(make_estimates(ARMS)[:0]), "no rows"),
     (lambda: figures.comparison_by_draw({}), "no draws"),
     (lambda: figures.differences({}), "no verdicts"),
+    (lambda: figures.decision(make_decided(["a"]).drop(columns="decided"), 0.02), "decided in the decision"),
+    (lambda: figures.gap_closed(make_gaps(["a"])[:0]), "no rows"),
+    (lambda: figures.savings(SAVED.drop(columns="bytes")), "bytes in the cost"),
     (lambda: figures.quality_against_cost(make_costs(["a"]).assign(latency_ms=0)), "above 0"),
     (lambda: figures.reliability({"a": (Z, LABELS)}), "softmax"),
     (lambda: figures.fidelity(make_fidelity(ARMS).drop(columns="mean_kl")), "mean_kl in scores"),

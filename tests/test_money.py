@@ -89,9 +89,11 @@ def test_old_prices_are_said_to_be_old():
 def test_the_figures_say_what_they_show():
     swings = economics.tornado(case(), {"people_days": (0.5, 30), "dollars_per_hour": (HOUR, 0.2)}, "break_even_months")
     made = {
-        "What a request costs": money.break_even(COSTS, 1e6),
-        "What the answer hangs on": money.tornado(swings, case().break_even_months, "months"),
-        "Accuracy for money": money.accuracy_for_dollars(POINTS, {"distilled": CURVE}, {"distilled": 0.2}),
+        "distilled costs less than the teacher from 1,330,000": money.break_even(COSTS, 1e6),
+        "Most depends on people_days": money.tornado(swings, case().break_even_months, "months"),
+        "Highest: teacher 90.0 % for $ 0.3 per 1,000": money.accuracy_for_dollars(
+            POINTS, {"distilled": CURVE}, {"distilled": 0.2}
+        ),
         "What to buy next": money.purchases(OFFERS, CORNER),
     }
     for title, fig in made.items():
@@ -109,7 +111,9 @@ def test_offers_stand_with_their_price_beside_who_foretold_the_corner():
     corner, offers = money.purchases(OFFERS, CORNER).axes
     found, foretold = corner.lines
     assert found.get_xdata() == pytest.approx([93.1, 93.1]) and foretold.get_xdata() == pytest.approx([93, 90])
-    assert [text.get_text() for text in offers.texts] == ["$ 600\n3.33 per $ 1,000", "$ 12,345\nnot foretold"]
+    assert [text.get_text() for text in offers.texts] == ["$ 600\ngain not shown", "$ 12,345\nnot foretold"]
+    surely = money.purchases(OFFERS.assign(low=0.5), CORNER).axes[1].texts[0].get_text()
+    assert surely == "$ 600\n3.33 per $ 1,000"
     (band, _) = offers.collections[0].get_segments()
     assert band[:, 0] == pytest.approx([-0.5, 4])
 
@@ -131,6 +135,11 @@ def panel(seen: list) -> money.WhatIfPanel:
 
     dials = {"price": ("$", "of 1,000", 0.01, 10.0, 0.3), "mistake": ("$", "of one", 1e-5, 1.0, 1e-3)}
     return money.WhatIfPanel(costs, dials)
+
+
+def test_a_decision_stands_above_its_costs_in_plain_words():
+    lines = panel([]).frames()["lines"].split("\n")
+    assert {"Decision: distil", "Decision: not for money"} < {*lines} and "NOT FOR MONEY" not in lines
 
 
 def test_a_slider_redraws_from_its_value():

@@ -375,6 +375,7 @@ def test_arms_are_compared_by_two_measures_and_by_what_they_disagree_on():
     assert len(table) == (logits().argmax(1) != logits()[::-1].argmax(1)).sum()
     panel.only.value = 2
     assert set(panel.disagreements()["truth"]) == {"play <music>"} and "&lt;music&gt;" in panel.table.value
+    assert dict(panel.x.options)["p50 (ms)"] == "p50_ms" and dict(panel.y.options)["accuracy (%)"] == "accuracy"
     panel.x.value = panel.y.value = "bytes"
     assert panel.front() == ["distilled"]
 

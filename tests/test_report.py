@@ -164,7 +164,7 @@ def test_update_stores_outputs_and_results(folder, tmp_path):
         assert not [output for output in outputs if WIDGET in output.get("data", {})]
     assert nb_.load(folder / "00_overview.ipynb").cells[2].outputs[0].text == "laptop 300\n"
     readme = (tmp_path / "README.md").read_text(encoding="utf-8")
-    results = report.readme_results(folder)
+    results = report.readme_results(report.committed(folder))
     assert readme == f"Before\n{report.MARKS[0]}\n{results}\n{report.MARKS[1]}\nAfter\n"
     assert "**Yes**, it pays." in results and "Overview" not in results
     (told,) = [c.source for c in nb_.load(folder / "00_overview.ipynb").cells if report.MARKS[0] in c.source]

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from workbench import escape
 from workbench.errors import WorkbenchError
 from workbench.show import frames
+from workbench.show.findings import PLAIN
 from workbench.store import fingerprint, write_atomic
 
 if TYPE_CHECKING:
@@ -33,12 +34,6 @@ if TYPE_CHECKING:
 
 ANSWER = "application/vnd.workbench.answer+json"
 SCRIPT, MOVER = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.js", "frames.js"))
-PLAIN = {
-    "BEATS": "better", "WORSE": "worse", "EQUIVALENT": "equal within the margin", "INCONCLUSIVE": "not settled",
-    "REPLACES": "it can take over", "DOES NOT REPLACE": "it can't take over",
-    "NOT SHOWN TO REPLACE": "it isn't shown that it can take over", "DISTIL": "distil", "CASCADE": "cascade",
-    "KEEP THE TEACHER": "keep the teacher", "NOT FOR MONEY": "not for money",
-}  # fmt: skip
 # Where our own sentences give a verdict: in bold, after a colon, or of several words. A class may be called "WORSE".
 _VERDICT = re.compile(
     rf"(?:(?<=\*\*)|(?<=: ))(?:{'|'.join(sorted(PLAIN, key=len, reverse=True))})(?![\w-])|"

@@ -390,14 +390,14 @@ def _update(notebooks: Path, out: Path, names: Iterable[str]) -> None:
             for output in [o for cell in nb_.tagged(executed, tag) for o in cell.outputs]:
                 if picture := output.get("data", {}).get("image/png"):
                     write_atomic(notebooks / f"{tag}.png", base64.b64decode(picture))
-    for path in _sources(notebooks):
-        nb = nb_.load(path)
+    told = committed(notebooks)
+    for path, nb in told.items():
         if marked := [cell for cell in nb.cells if cell.cell_type == "markdown" and MARKS[0] in cell.source]:
             for cell in marked:
-                cell.source = _between(cell.source, committed_news(notebooks), path)
+                cell.source = _between(cell.source, committed_news(told), path)
             nb_.save(nb, path)
     readme = notebooks.parent / "README.md"
-    write_atomic(readme, _between(readme.read_text(encoding="utf-8"), readme_results(notebooks), readme))
+    write_atomic(readme, _between(readme.read_text(encoding="utf-8"), readme_results(told), readme))
 
 
 def _between(text: str, found: str, path: Path) -> str:
@@ -417,26 +417,29 @@ def cited(name: str, words: str, notebooks: Path = NOTEBOOKS) -> str:
     return next((one.strip().replace("**", "") for one in sentences if words in one), "")
 
 
-def committed_news(notebooks: Path = NOTEBOOKS) -> str:
+def committed(notebooks: Path = NOTEBOOKS) -> dict[Path, NotebookNode]:
+    """The notebooks of a folder, in order."""
+    return {path: nb_.load(path) for path in _sources(notebooks)}
+
+
+def committed_news(notebooks: Mapping[Path, NotebookNode] | None = None, folder: str = "") -> str:
     """`news` of the committed notebooks, for a cell of one of them."""
-    found = [(path.stem, nb_.load(path)) for path in _sources(notebooks)]
-    return news((n, _label(n, nb), (nb.metadata.get("workbench") or {}).get("answer")) for n, nb in found)
+    found = notebooks or committed()
+    told = ((p.stem, _label(p.stem, nb), (nb.metadata.get("workbench") or {}).get("answer")) for p, nb in found.items())
+    return news(told, folder)
 
 
-def readme_results(notebooks: Path = NOTEBOOKS) -> str:
-    """Markdown of what the committed notebooks found, for the README: claims in the news, then a row a notebook."""
+def readme_results(notebooks: Mapping[Path, NotebookNode] | None = None) -> str:
+    """Markdown of what the committed notebooks found, for the README: claims in the news, then a row per notebook."""
     rows = ["| notebook | what it asks | what it found | run in |", "|---|---|---|--:|"]
-    found = []
-    for path in _sources(notebooks):
-        nb = nb_.load(path)
+    notebooks = notebooks or committed()
+    for path, nb in notebooks.items():
         record = nb.metadata.get("workbench") or {}
         if answered := record.get("answer"):
-            label = _label(path.stem, nb)
-            found.append((path.stem, label, answered))
+            link = f"[{_label(path.stem, nb)}](notebooks/{path.name})"
             first = _in_cell(nb_.sentences(answered["text"])[0])
-            link = f"[{label}](notebooks/{path.name})"
             rows.append(f"| {link} | {nb_.question(nb)} | {first} | {duration(record['seconds'])} |")
-    return "\n\n".join(filter(None, [news(found, "notebooks/"), "\n".join(rows)]))
+    return "\n\n".join(filter(None, [committed_news(notebooks, "notebooks/"), "\n".join(rows)]))
 
 
 def news(found: Iterable[tuple[str, str, Mapping[str, Any] | None]], folder: str = "") -> str:

@@ -47,30 +47,24 @@ def training_curves(histories: pd.DataFrame, *, title: str | None = None, note: 
     Histories have columns arm, seed, step and validation (accuracy in [0, 1]; NaN where it was not measured). Between
     its measurements a seed is interpolated; the mean spans the steps that all seeds of the arm reached.
     """
-    _need(histories, ["arm", "seed", "step", "validation"], "histories")
+    need(histories, ["arm", "seed", "step", "validation"], "histories")
     measured = histories.dropna(subset="validation")
     _some(measured, "values of validation in histories: give runs that were validated")
     seeds = measured.groupby("arm", sort=False)["seed"].nunique()
     thin = "thin: one seed, bold: mean" if seeds.max() > 1 else ""
-    styles, ends, of_arm = arm_styles(seeds.index), {}, {}
+    styles, of_arm = arm_styles(seeds.index), {}
     for arm, runs in measured.groupby("arm", sort=False):
         values = 100 * runs.pivot_table(index="step", columns="seed", values="validation")
         of_arm[arm] = values.interpolate(method="index", limit_area="inside")
     reached = {arm: values.dropna().mean(axis=1) for arm, values in of_arm.items()}
     found = findings.of_curves({arm: mean.iloc[-1] for arm, mean in reached.items() if len(mean)})
     ax = figure(3.6, title or found, _seeds(seeds), thin, note).subplots()
-    for arm, values in of_arm.items():
-        if seeds[arm] > 1:
-            ax.plot(values, color=styles[arm][0], lw=0.7, alpha=0.45)
-        mean = reached[arm]
-        at = list(range(len(mean) - 1, -1, -max(1, len(mean) // 7)))  # the end has one, for its label
-        ax.plot(mean, lw=2.4, **marked(styles[arm]), markevery=at)
-        if len(mean):
-            ends[arm] = mean.index[-1], mean.iloc[-1]
+    _curves(ax, of_arm, reached, styles)
+    ends = {arm: (mean.index[-1], mean.iloc[-1]) for arm, mean in reached.items() if len(mean)}
     ax.set(xlabel="optimizer step", ylabel="validation accuracy (%)")
     ax.margins(x=0.02)
     ax.grid(axis="y")
-    ax.xaxis.set_major_locator(MaxNLocator(7, integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 5, 10], integer=True))
     ax.figure.draw_without_rendering()
     heights = np.sort([ax.transData.transform(end)[1] for end in ends.values()])
     apart = np.diff(heights).min(initial=np.inf) > 13 * ax.figure.dpi / 72
@@ -79,6 +73,17 @@ def training_curves(histories: pd.DataFrame, *, title: str | None = None, note: 
     for arm, (_, value) in ends.items():
         style.say(ax, visible(arm), (1, value), "x", (4, 0), va="center")
     return ax.figure
+
+
+def _curves(
+    ax: Axes, of_arm: Mapping[str, pd.DataFrame], means: Mapping[str, pd.Series], styles: Mapping[str, style.Look]
+) -> None:
+    """Thin lines of an arm's seeds, a column each, and a bold one of their mean with some marks, one at its end."""
+    for arm, mean in means.items():
+        if of_arm[arm].shape[1] > 1:
+            ax.plot(of_arm[arm], color=styles[arm][0], lw=0.7, alpha=0.45)
+        marks = list(range(len(mean) - 1, -1, -max(1, len(mean) // 7)))
+        ax.plot(mean, lw=2.4, **marked(styles[arm]), markevery=marks)
 
 
 @styled
@@ -236,9 +241,9 @@ def comparison(
 def comparison_by_draw(
     draws: Draws, reference: str | None = None, title: str | None = None, *, note: str = ""
 ) -> Figure:
-    """`comparison`, a panel for each label draw: one x axis, one order of arms (best mean on top)."""
+    """`comparison`, a panel for each label draw: one x axis, one order of arms (the best of the first on top)."""
     together = _checked_draws(draws, reference)
-    rank = together.groupby("arm")["estimate"].mean().sort_values(ascending=False, kind="stable").index
+    rank = together.drop_duplicates("arm").sort_values("estimate", ascending=False, kind="stable")["arm"]
     styles, line = arm_styles(rank), 0.19  # inches a line of verdict takes; y counts inches
     tables = []
     for estimates, verdicts in draws.values():
@@ -278,9 +283,9 @@ def _checked_draws(draws: Draws, reference: str | None) -> pd.DataFrame:
     """The estimates of all draws in one table."""
     _some(draws, "draws to compare: give estimates for at least one")
     for name, (estimates, verdicts) in draws.items():
-        _need(estimates, ["arm", "estimate", "low", "high"], f"estimates {name}".strip())
+        need(estimates, ["arm", "estimate", "low", "high"], f"estimates {name}".strip())
         if verdicts is not None:
-            _need(verdicts, ["arm", "baseline", "estimate", "verdict"], f"verdicts {name}".strip())
+            need(verdicts, ["arm", "baseline", "estimate", "verdict"], f"verdicts {name}".strip())
         if reference is not None and reference not in set(estimates["arm"]):
             raise unknown("reference arm", reference, estimates["arm"])
     return pd.concat([estimates for estimates, _ in draws.values()])
@@ -295,11 +300,11 @@ def differences(
 
     Tables by name are those of `verdicts.compare` (arm, baseline, estimate, low, high, verdict). The band is
     ±margin (a fraction: 0.01 is one point), within which arms count as equivalent; colour is the verdict. Where the
-    first table is of several draws together, `apart` has a row for each pair and draw, drawn as dots around it.
+    first table is of several draws together, `apart` has a row for each pair and draw, drawn as dots above it.
     """
     _some(verdict_tables, "verdicts to draw: give the table of at least one draw")
     for name, table in verdict_tables.items():
-        _need(table, ["arm", "baseline", "estimate", "low", "high", "verdict"], f"verdicts {name}")
+        need(table, ["arm", "baseline", "estimate", "low", "high", "verdict"], f"verdicts {name}")
     together = pd.concat(verdict_tables, names=["draw", None]).reset_index("draw")
     pairs = together[["arm", "baseline"]].drop_duplicates(ignore_index=True)
     step, draws = 0.2, list(verdict_tables)  # inches from draw to draw; y counts inches
@@ -316,28 +321,103 @@ def differences(
         y = found["y"] + step * (draws.index(found["draw"]) - (len(draws) - 1) / 2)
         style.dots(ax, found, y, (_verdict_colour(found), shape[found["draw"]]))
     if apart is not None:
-        _need(apart, ["arm", "baseline", "estimate"], "the draws apart")
+        need(apart, ["arm", "baseline", "estimate"], "the draws apart")
         dots = apart.merge(pairs.assign(y=centres - step * (len(draws) - 1) / 2))
-        ax.plot(100 * dots["estimate"], dots["y"], "o", ms=4, mfc="white", mec=GREY, mew=1, zorder=3)
+        ax.plot(100 * dots["estimate"], dots["y"] - 0.1, "o", ms=4, mfc="white", mec=GREY, mew=1, zorder=3)
     names = [f"{shorten(a, 34)}\n− {shorten(b, 34)}" for a, b in pairs.to_numpy()]
     style.rows(ax, names, centres, (0, row * len(pairs)))
     ax.hlines(centres[1:] - row / 2, 0, 1, PALE, lw=0.8, zorder=0, transform=ax.get_yaxis_transform())
     ax.set_xlabel("difference in accuracy (percentage points, pp)")
-    of_draws = handles({name: (GREY, marker) for name, marker in shape.items()}, line=False)
-    colours = {found["verdict"]: _verdict_colour(found) for found in together.to_dict("records")}
+    of_draws = handles({name: (GREY, marker) for name, marker in shape.items()}, line=False) if len(draws) > 1 else []
+    colours = {findings.PLAIN.get(v, v): VERDICT_COLOURS.get(v, GREY) for v in together["verdict"]}
     return legend(ax.figure, of_draws + style.patches(colours))
 
 
 @styled
-def quality_against_cost(
-    table: pd.DataFrame, *, title: str | None = None, note: str = ""
-) -> Figure:
+def decision(table: pd.DataFrame, margin: float, *, title: str | None = None, note: str = "") -> Figure:
+    """Student minus teacher against the loss that is allowed: a student whose bar stays right of it can take over.
+
+    The index names the rows, of which the first is the title's; columns estimate, low, high of `verdicts.compare` and
+    decided of `verdicts.decision`. The margin is a fraction: 0.02 is two points.
+    """
+    need(table, ["estimate", "low", "high", "decided"], "the decision")
+    words = [findings.PLAIN.get(one, "no decision") for one in table["decided"]]
+    lost = f"grey: a loss of more than {100 * margin:g} points"
+    ax = _intervals(table, words, title or findings.of_decision(table.iloc[0], margin), lost, INTERVAL, note)
+    ax.axvline(0, color=INK, lw=1, zorder=1)
+    left = min(ax.get_xlim()[0], -200 * margin)
+    ax.axvspan(left, -100 * margin, **_BAND)
+    ax.set(xlim=(left, None), xlabel="student minus teacher (percentage points of accuracy)")
+    return ax.figure
+
+
+@styled
+def gap_closed(table: pd.DataFrame, *, title: str | None = None, note: str = "") -> Figure:
+    """Share of the way from labels only to the teacher that a student goes; above 100 % it has overtaken its teacher.
+
+    The index names the rows, of which the first is the title's; columns estimate, low, high of
+    `verdicts.share_of_gap`. Where the ends are infinite no share is drawn.
+    """
+    need(table, ["estimate", "low", "high"], "the shares")
+    shares = table["estimate"].where(np.isfinite(table["low"]) & np.isfinite(table["high"]))
+    words = ["no gap is shown" if np.isnan(share) else f"{100 * share:.0f} %" for share in shares]
+    lines = f"left line: {findings.RIVAL}, right: teacher"
+    ax = _intervals(table, words, title or findings.of_gap(table.iloc[0]), lines, INTERVAL, note)
+    for arm, at in ((findings.RIVAL, 0), (findings.TEACHER, 100)):
+        ax.axvline(at, color=style.ARM_STYLES[arm][0], ls="--", lw=1, zorder=0)
+    ax.set_xlabel(f"share of the way from {findings.RIVAL} to the teacher (%)")
+    return ax.figure
+
+
+def _intervals(table: pd.DataFrame, words: Sequence[str], title: str, *said: str) -> Axes:
+    """Estimates of the distilled student in rows, with words beside them; one without finite ends isn't drawn."""
+    ax = figure(0.75 + 0.36 * len(table), title, *said).subplots()
+    for y, (row, word) in enumerate(zip(table.to_dict("records"), words, strict=True)):
+        if np.isfinite([row["low"], row["high"]]).all():
+            style.dots(ax, row, y, style.ARM_STYLES[findings.MAIN])
+        style.say(ax, word, (1, y), "x", (8, 0), va="center", fontsize=8.5)
+    style.rows(ax, [style.wrap(name, 24) for name in table.index])
+    ax.margins(x=0.1)
+    ax.grid(axis="x")
+    return ax
+
+
+@styled
+def savings(cost: pd.DataFrame, *, title: str | None = None, note: str = "") -> Figure:
+    """How many times smaller, quicker and busier than its teacher each model is, with what it takes beside its bar.
+
+    A row per model as of `contest.weigh`, the teacher among them: bytes, p50_ms, rows_per_second (NaN: not drawn).
+    """
+    need(cost, ["bytes", "p50_ms", "rows_per_second"], "the cost")
+    ratios = cost.loc[findings.TEACHER] / cost.drop(index=findings.TEACHER)
+    ratios["rows_per_second"] **= -1
+    units = {"bytes": EngFormatter("B", 0), "p50_ms": "{:.3g} ms".format, "rows_per_second": "{:,.0f} texts/s".format}
+    rows = [(what, arm) for what in units for arm in ratios.index if np.isfinite(ratios[what][arm])]
+    title, said = title or findings.of_savings(ratios.iloc[0]), "better: smaller, quicker, more texts per second"
+    if not rows:  # a teacher elsewhere
+        return figure(0.1, title, note)
+    ax = figure(0.75 + 0.27 * len(rows), title, said, note).subplots()
+    styles = arm_styles(ratios.index)
+    for y, (what, arm) in enumerate(rows):
+        ax.barh(y, ratios[what][arm] - 1, left=1, height=0.7, color=styles[arm][0])
+        values = (units[what](cost[what][name]) for name in (arm, findings.TEACHER))
+        style.say(ax, ", teacher ".join(values), (1, y), "x", (8, 0), va="center", fontsize=8.5)
+    style.rows(ax, [f"{findings.SAVED[what]}, {shorten(arm, 30)}" for what, arm in rows])
+    ax.axvline(1, color=INK, lw=1)
+    style.log_axis(ax)
+    ax.grid(axis="x")
+    ax.set_xlabel("times better than the teacher (log scale)")
+    return ax.figure
+
+
+@styled
+def quality_against_cost(table: pd.DataFrame, *, title: str | None = None, note: str = "") -> Figure:
     """Accuracy against latency in ms (log scale); the marker's area grows with the cube root of the bytes.
 
     Columns name, accuracy, low, high (NaN: no interval), latency_ms, bytes; n_templates, n_items, n_seeds if known.
     The stepped line is the Pareto front: the best accuracy to be had within each latency.
     """
-    _need(table, ["name", "accuracy", "low", "high", "latency_ms", "bytes"], "the table")
+    need(table, ["name", "accuracy", "low", "high", "latency_ms", "bytes"], "the table")
     if not (table[["latency_ms", "bytes"]] > 0).all(axis=None):
         raise WorkbenchError("A latency_ms or bytes is missing or not above 0: measure every row before drawing.")
     table = table.sort_values("latency_ms", kind="stable", ignore_index=True)
@@ -386,7 +466,7 @@ def sweep_map(
     Table is one of `sweeps.run_all` with columns x, y, value, seed and idle. Where x plays no part in a row (idle
     names it), the row's one cell spans all of x. Cells that were not run, or not finished, stay empty.
     """
-    _need(table, [x, y, value, "seed", "idle"], "the table")
+    need(table, [x, y, value, "seed", "idle"], "the table")
     if table[value].isna().all():
         raise WorkbenchError(f"No run of the table has a {value}: draw the map when some are finished.")
     without = table["idle"].str.split(", ").map(lambda names: x in names)
@@ -433,7 +513,7 @@ def main_effects(table: pd.DataFrame, *, title: str | None = None, note: str = "
 
     Columns factor, level, estimate, low, high (fractions); estimate 0 with NaN bounds marks the reference.
     """
-    _need(table, ["factor", "level", "estimate", "low", "high"], "the table")
+    need(table, ["factor", "level", "estimate", "low", "high"], "the table")
     line, gap = 0.21, 0.16  # inches; y counts inches
     number = pd.factorize(table["factor"])[0]  # the levels of a factor may stand apart in the table
     table = table.iloc[np.argsort(number, kind="stable")]
@@ -491,7 +571,7 @@ def accuracy_by(table: pd.DataFrame, label: str, *, title: str | None = None, no
     Columns arm, x (a number), estimate, low, high (fractions); n_templates, n_items, n_seeds if known. Label names x
     and its unit.
     """
-    _need(table, ["arm", "x", "estimate", "low", "high"], "the table")
+    need(table, ["arm", "x", "estimate", "low", "high"], "the table")
     ax = _lines(table, "x", True, title or findings.of_dose(table, label), note)
     ax.set(xlabel=f"{label}, log scale", ylabel=ACCURACY)
     return ax.figure
@@ -499,7 +579,7 @@ def accuracy_by(table: pd.DataFrame, label: str, *, title: str | None = None, no
 
 def _lines(table: pd.DataFrame, x: str, log: bool, title: str, note: str) -> Axes:
     """The lines of `lines_by` and their legend."""
-    _need(table, ["arm", x, "estimate", "low", "high"], "the table")
+    need(table, ["arm", x, "estimate", "low", "high"], "the table")
     known = table[["low", "high"]].notna().all(axis=1)
     ax = figure(3.7, title, _evidence(table), INTERVAL if known.any() else "", note).subplots()
     styles, ticks = arm_styles(table["arm"]), sorted(set(table[x]))
@@ -577,7 +657,7 @@ def perplexity_by(
         title: the figure's.
         note: what only the caller knows.
     """
-    _need(table, ["arm", "seed", x, "perplexity"], "the table")
+    need(table, ["arm", "seed", x, "perplexity"], "the table")
     seeds = table.groupby("arm", sort=False)["seed"].nunique()
     thin = "thin: one seed, bold: geometric mean" if seeds.max() > 1 else ""
     of_arm = {arm: runs.pivot_table(index=x, columns="seed", values="perplexity")
@@ -586,13 +666,9 @@ def perplexity_by(
     found = findings.of_perplexities({arm: mean.iloc[-1] for arm, mean in means.items()})
     ax = figure(3.6, title or found, _seeds(seeds), thin, "lower is better", note).subplots()
     styles = arm_styles(seeds.index)
-    for arm, values in of_arm.items():
-        mean = means[arm]
-        if len(mean) == 1:
-            ax.axhline(mean.iloc[0], color=styles[arm][0], ls="--", lw=1.4)
-        elif seeds[arm] > 1:
-            ax.plot(values, color=styles[arm][0], lw=0.7, alpha=0.45)
-        ax.plot(mean, lw=2.4, **marked(styles[arm]), markevery=max(1, len(mean) // 7))
+    for level in [arm for arm, mean in means.items() if len(mean) == 1]:
+        ax.axhline(means[level].iloc[0], color=styles[level][0], ls="--", lw=1.4)
+    _curves(ax, of_arm, means, styles)
     if log:
         style.log_axis(ax, sorted({*table[x]}) if table[x].nunique() <= 8 else None)
     ax.set(xlabel=xlabel, ylabel="perplexity (log scale)", yscale="log")
@@ -615,7 +691,7 @@ def perplexities(
         title: the figure's.
         note: what only the caller knows.
     """
-    _need(table, ["arm", "perplexity"], "the table")
+    need(table, ["arm", "perplexity"], "the table")
     arms = table.groupby("arm", sort=False)["perplexity"]
     marks = "one mark per seed; stroke: geometric mean; left is better"
     found = findings.of_perplexities({arm: np.exp(np.log(v.astype(float)).mean()) for arm, v in arms}, reference)
@@ -650,15 +726,13 @@ def next_tokens(table: pd.DataFrame, text: str, *, title: str = "What comes next
 
 
 @styled
-def fidelity(
-    scores: pd.DataFrame, *, title: str | None = None, note: str = ""
-) -> Figure:
+def fidelity(scores: pd.DataFrame, *, title: str | None = None, note: str = "") -> Figure:
     """Accuracy against agreement with the teacher, and against the mean KL from it; right is nearer to it.
 
     A row an arm and seed: arm, seed, accuracy, agreement (fractions), mean_kl (nats), the teacher among them.
     Large: mean of an arm, small: its seeds (arXiv 2106.05945).
     """
-    _need(scores, ["arm", "seed", "accuracy", "agreement", "mean_kl"], "scores")
+    need(scores, ["arm", "seed", "accuracy", "agreement", "mean_kl"], "scores")
     drawn = scores.assign(accuracy=100 * scores["accuracy"], agreement=100 * scores["agreement"])
     seeds, styles = scores.groupby("arm", sort=False)["seed"].nunique(), arm_styles(scores["arm"])
     found = findings.of_agreement(drawn.groupby("arm", sort=False)["agreement"].mean().to_dict())
@@ -688,7 +762,7 @@ def flips(
 
     Classes of fewer than 10 templates share one row, their mean by templates, of which no interval is known.
     """
-    _need(table, ["label", "negative", "positive", "low", "high", "n_templates"], "the table of flips")
+    need(table, ["label", "negative", "positive", "low", "high", "n_templates"], "the table of flips")
     few = table["n_templates"] < LEAST
     few &= few.sum() > 1
     shown = table[~few].head(top)
@@ -754,7 +828,7 @@ def difficulty(tables: dict[str, pd.DataFrame], *, title: str | None = None, not
     """
     _some(tables, "slices to draw: give the table of at least one")
     for name, table in tables.items():
-        _need(table, ["slice", "arm", "estimate", "low", "high", "n_templates"], f"slices {name}")
+        need(table, ["slice", "arm", "estimate", "low", "high", "n_templates"], f"slices {name}")
     together = pd.concat(tables.values())
     styles, unit = arm_styles(together["arm"]), _unit(together)
     crowded = max(table["slice"].nunique() for table in tables.values()) > 5
@@ -851,11 +925,11 @@ def _verdict_colour(found: Mapping[str, object]) -> str:
 
 
 def _verdict_text(found: Mapping[str, object]) -> str:
-    """As "BEATS labels only (+3.2)", the difference in points."""
-    verdict = found["verdict"] if found["verdict"] in VERDICT_COLOURS else "no verdict"
-    joint = {"BEATS": "", "WORSE": "than ", "EQUIVALENT": "to "}.get(verdict, "vs ")
-    replaces = ", replaces it" if found.get("replaces") is True else ""
-    return f"{verdict} {joint}{shorten(found['baseline'], 32)} ({findings.signed(found)}){replaces}"
+    """As "better than labels only (+3.2)", the difference in points."""
+    joint = {"BEATS": "better than", "WORSE": "worse than", "EQUIVALENT": "equal to",
+             "INCONCLUSIVE": "not settled against"}.get(found["verdict"], "no verdict against")  # fmt: skip
+    replaces = ", can take over" if found.get("replaces") is True else ""
+    return f"{joint} {shorten(found['baseline'], 32)} ({findings.signed(found)}){replaces}"
 
 
 def _some(things: Sized, words: str) -> None:
@@ -863,7 +937,8 @@ def _some(things: Sized, words: str) -> None:
         raise WorkbenchError(f"There are no {words}.")
 
 
-def _need(table: pd.DataFrame, columns: list[str], what: str) -> None:
+def need(table: pd.DataFrame, columns: list[str], what: str) -> None:
+    """Refuse a table that lacks some of the columns, or has no rows."""
     missing = [column for column in columns if column not in table]
     if missing:
         raise WorkbenchError(f"No column {', '.join(missing)} in {what}: it needs {', '.join(columns)}.")

@@ -4,12 +4,24 @@ The idea: a title that names a topic leaves the work to the reader, and one that
 change. Tables are those of `figures`; fractions come in, % and points come out.
 """
 
+from __future__ import annotations  # pandas takes a second to import, and what publishes needs `PLAIN` alone
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAIN, RIVAL, TEACHER = "distilled", "labels only", "teacher"
+SAVED = {"bytes": "size", "p50_ms": "latency", "rows_per_second": "throughput"}
+PLAIN = {  # verdicts in plain words
+    "BEATS": "better", "WORSE": "worse", "EQUIVALENT": "equal within the margin", "INCONCLUSIVE": "not settled",
+    "REPLACES": "it can take over", "DOES NOT REPLACE": "it can't take over",
+    "NOT SHOWN TO REPLACE": "it isn't shown that it can take over", "DISTIL": "distil", "CASCADE": "cascade",
+    "KEEP THE TEACHER": "keep the teacher", "NOT FOR MONEY": "not for money",
+}  # fmt: skip
 
 
 def of_arms(estimates: pd.DataFrame, verdicts: pd.DataFrame | None) -> str:
@@ -44,7 +56,7 @@ def of_differences(table: pd.DataFrame) -> str:
 
 def of_curves(ends: Mapping[str, float]) -> str:
     """Where the highest and the lowest curve end, in %."""
-    return _extremes("Ends at", ends) if ends else "No step that all seeds reached"
+    return _extremes("At the last step:", ends) if ends else "No step that all seeds reached"
 
 
 def of_agreement(shares: Mapping[str, float]) -> str:
@@ -77,13 +89,12 @@ def of_similarity(table: np.ndarray, names: list[str]) -> str:
     return f"Of “{names[row]}”, {100 * table[row, column]:.0f} % goes to “{names[column]}”"
 
 
-def of_trade(table: pd.DataFrame) -> str:
-    """The accuracy and latency of the best model, and of the teacher."""
+def of_trade(table: pd.DataFrame, cost: str = "latency_ms", said: str = "in {:.2g} ms") -> str:
+    """The accuracy of the best model and of the teacher, and a column of what they cost, as it is said."""
     rows = table.set_index("name")
     best = rows["accuracy"].idxmax()
     shown = [best, *([TEACHER] if TEACHER in rows.index and best != TEACHER else [])]
-    told = (f"{name} {100 * rows.loc[name, 'accuracy']:.1f} % in {rows.loc[name, 'latency_ms']:.2g} ms"
-            for name in shown)  # fmt: skip
+    told = (f"{name} {100 * rows.loc[name, 'accuracy']:.1f} % {said.format(rows.loc[name, cost])}" for name in shown)
     return "Highest: " + "; ".join(told)
 
 
@@ -115,9 +126,9 @@ def of_slices(tables: Mapping[str, pd.DataFrame]) -> str:
     """The slice in which the main arm is weakest."""
     arms = {arm for table in tables.values() for arm in table["arm"]}
     arm = MAIN if MAIN in arms else next(iter(tables.values()))["arm"].iloc[0]
-    parts = pd.concat(table.assign(cut=cut) for cut, table in tables.items())
-    worst = parts[parts["arm"] == arm].sort_values("estimate", kind="stable").iloc[0]
-    return f"{arm} is weakest at {worst['cut']} = {worst['slice']}: {100 * worst['estimate']:.0f} %"
+    own = ((cut, row) for cut, table in tables.items() for row in table.to_dict("records") if row["arm"] == arm)
+    cut, worst = min(own, key=lambda part: part[1]["estimate"])
+    return f"{arm} is weakest, at {100 * worst['estimate']:.0f} %, in the slice {worst['slice']} of “{cut}”"
 
 
 def of_cell(name: object, x: str, value: object, score: float) -> str:
@@ -131,6 +142,50 @@ def of_costs(table: pd.DataFrame) -> str:
     shown = table[(table["low"] > 0) | (table["high"] < 0)]
     told = [f"{row['factor']} = {row['level']} ({signed(row)} points)" for row in shown.to_dict("records")]
     return f"Told from zero: {', '.join(told)}" if told else "No choice makes a difference that is told from zero"
+
+
+def of_decision(found: Mapping[str, object], margin: float) -> str:
+    """What is lost at worst, and what that decides."""
+    worst = signed({"estimate": found["low"]})
+    return f"At worst {worst} points, {100 * margin:g} may be lost: {PLAIN.get(found['decided'], 'no decision')}"
+
+
+def of_gap(found: Mapping[str, float]) -> str:
+    """The share of the way to the teacher, if its lead is one."""
+    if not np.isfinite([found["low"], found["high"]]).all():
+        return "The teacher's lead isn't told from none: there is no gap to close"
+    estimate, low, high = (100 * found[key] for key in ("estimate", "low", "high"))
+    return f"{MAIN} goes {estimate:.0f} % of the way from {RIVAL} to {TEACHER} ({low:.0f} to {high:.0f})"
+
+
+def of_savings(times: pd.Series) -> str:
+    """How many times smaller and quicker than its teacher the model is that names the series, and how much busier."""
+    told = {what: f"{value:,.0f}" if value >= 10 else f"{value:.1f}" for what, value in times.items()}
+    parts = [f"{told[column]} times the {what}" if column == "rows_per_second" else f"1/{told[column]} of the {what}"
+             for column, what in SAVED.items() if np.isfinite(times[column])]  # fmt: skip
+    return f"{times.name}: {', '.join(parts)}" if parts else "What the teacher takes isn't known"
+
+
+def of_break_even(table: pd.DataFrame) -> str:
+    """From how many requests per month on the first arm beside the teacher costs less."""
+    wide = table.pivot(index="requests_per_month", columns="arm", values="dollars")
+    arm = next((name for name in table["arm"] if name != TEACHER), TEACHER)
+    if TEACHER not in wide or arm == TEACHER:
+        return f"{arm} costs {wide[arm].iloc[-1]:.2g} to {wide[arm].iloc[0]:.2g} dollars per 1,000 requests"
+    lead, at = np.log(wide[TEACHER] / wide[arm]).to_numpy(), np.log(wide.index.to_numpy(float))
+    if not (lead > 0).any():
+        return f"{arm} never costs less than the teacher"
+    first = int((lead > 0).argmax())
+    start = np.interp(0, lead[first - 1 : first + 1], at[first - 1 : first + 1]) if first else at[0]
+    return f"{arm} costs less than the teacher from {float(f'{np.exp(start):.3g}'):,.0f} requests per month on"
+
+
+def of_tornado(table: pd.DataFrame, unit: str) -> str:
+    """The input on which most depends, and the outcome at its ends."""
+    row = table.iloc[0]
+    ends = (f"{f'{row[out]:.3g}' if np.isfinite(row[out]) else 'never'} at {row[end]:.3g}"
+            for end, out in (("low", "at_low"), ("high", "at_high")))  # fmt: skip
+    return f"Most depends on {row['input']}: {', '.join(ends)} ({unit})"
 
 
 def of_perplexities(means: Mapping[str, float], apart: str | None = TEACHER) -> str:

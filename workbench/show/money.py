@@ -12,32 +12,28 @@ from typing import Any
 import ipywidgets as ipw
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from workbench.errors import WorkbenchError
-from workbench.show import figures, style, widgets
+from workbench.show import figures, findings, style, widgets
+from workbench.show.figures import ACCURACY, need
 from workbench.show.frames import Bar, Dial, pack
 from workbench.show.style import BLUE, GREY, INK, LIGHT, arm_styles, figure, handles, legend, marked, styled
 
-ACCURACY = "accuracy, class-balanced (%)"
 SHARES = (0.0, 0.1, 0.2, 0.5, 1.0)  # that are marked on a cascade's curve
 
 
 @styled
-def break_even(
-    table: pd.DataFrame, volume: float, *, title: str = "What a request costs, by how many there are", note: str = ""
-) -> Figure:
-    """Dollars per 1,000 requests against requests a month, a line an arm, with its band where low and high are known.
+def break_even(table: pd.DataFrame, volume: float, *, title: str | None = None, note: str = "") -> Figure:
+    """Dollars per 1,000 requests against requests per month, a line per arm, with its band if low and high are known.
 
     Columns arm, requests_per_month, dollars, low, high (NaN: no band). The volume of the case is dashed; where a line
     crosses the teacher's, it has paid.
     """
-    _need(table, ["arm", "requests_per_month", "dollars", "low", "high"], "the costs")
+    need(table, ["arm", "requests_per_month", "dollars", "low", "high"], "the costs")
     band = "band: 95 % interval" if table["low"].notna().any() else ""
-    ax = figure(3.5, title, "both axes logarithmic", band, "dashed: this case's volume", note).subplots()
+    said = "both axes logarithmic", band, "dashed: this case's volume", note
+    ax = figure(3.5, title or findings.of_break_even(table), *said).subplots()
     styles = arm_styles(table["arm"])
     for arm, of_arm in table.groupby("arm", sort=False):
         x = of_arm["requests_per_month"]
@@ -45,27 +41,26 @@ def break_even(
         every = max(1, len(of_arm) // 8)
         ax.plot(x, of_arm["dollars"], lw=2, markevery=every, **marked(styles[arm]))
     ax.axvline(volume, color=GREY, ls="--", lw=1, zorder=0)
-    ax.set(xlabel="requests a month", ylabel="dollars per 1,000 requests, all in")
+    ax.set(xlabel="requests per month", ylabel="dollars per 1,000 requests, all in")
     ax.set_xlim(table["requests_per_month"].min(), table["requests_per_month"].max())
-    _log(ax, "x"), _log(ax, "y")
+    style.log_axis(ax), style.log_axis(ax, axis="y")
     ax.grid()
     return legend(ax.figure, handles(styles))
 
 
 @styled
-def tornado(
-    table: pd.DataFrame, estimate: float, unit: str, *, title: str = "What the answer hangs on", note: str = ""
-) -> Figure:
+def tornado(table: pd.DataFrame, estimate: float, unit: str, *, title: str | None = None, note: str = "") -> Figure:
     """An outcome with one input at a time at its low and its high end, the widest swing on top.
 
     Columns input, low, high, at_low, at_high of `economics.tornado`; infinite is drawn to the edge and called never.
     """
-    _need(table, ["input", "low", "high", "at_low", "at_high"], "the tornado")
+    need(table, ["input", "low", "high", "at_low", "at_high"], "the tornado")
     ends = table[["at_low", "at_high"]].to_numpy(float)
     finite = np.r_[ends[np.isfinite(ends)], estimate if np.isfinite(estimate) else []]
     finite = finite[finite > 0]
     left, right = (finite.min() / 2, finite.max() * 4) if len(finite) else (0.1, 10)
-    ax = figure(0.9 + 0.4 * len(table), title, "one input at a time", f"line: the estimate ({unit})", note).subplots()
+    said = "one input at a time", f"line: the estimate ({unit})", note
+    ax = figure(0.9 + 0.4 * len(table), title or findings.of_tornado(table, unit), *said).subplots()
     for y, row in enumerate(table.to_dict("records")):
         for end, colour in (("low", LIGHT), ("high", BLUE)):
             start, stop = (np.clip(value, left, right) for value in (estimate, row[f"at_{end}"]))
@@ -77,7 +72,7 @@ def tornado(
     spans = [f"{_number(row.low)} – {_number(row.high)}" for row in table.itertuples()]
     style.rows(ax, [f"{name.replace('_', ' ')}\n{span}" for name, span in zip(table["input"], spans, strict=True)])
     ax.set(xlabel=f"{unit} (log scale)", xlim=(left, right))
-    _log(ax, "x")
+    style.log_axis(ax)
     ax.grid(axis="x")
     return legend(ax.figure, style.patches({"at its low end": LIGHT, "at its high end": BLUE}))
 
@@ -85,7 +80,7 @@ def tornado(
 @styled
 def accuracy_for_dollars(
     points: pd.DataFrame, curves: Mapping[str, pd.DataFrame], chosen: Mapping[str, float] | None = None, *,
-    title: str = "Accuracy for money", note: str = "",
+    title: str | None = None, note: str = "",
 ) -> Figure:  # fmt: skip
     """Accuracy against dollars per 1,000 requests (log scale): points with their Pareto front, cascades as curves.
 
@@ -97,10 +92,11 @@ def accuracy_for_dollars(
         title: the figure's.
         note: what only the caller knows.
     """
-    _need(points, ["name", "dollars", "accuracy", "low", "high"], "the points")
+    need(points, ["name", "dollars", "accuracy", "low", "high"], "the points")
     at = ", ".join(f"{100 * share:g}" for share in SHARES)
     said = f"dots: {at} % of calls to the teacher" if curves else ""
-    ax = figure(4.1, title, said, "bar: 95 % interval", "grey step: Pareto front", note).subplots()
+    title = title or findings.of_trade(points, "dollars", "for $ {:.3g} per 1,000")
+    ax = figure(4.1, title, said, figures.INTERVAL, "grey step: Pareto front", note).subplots()
     best = points[figures.pareto(points["dollars"], points["accuracy"])].sort_values("dollars")
     steps = np.r_[best["accuracy"], best["accuracy"].iloc[-1:]]
     ax.step([*best["dollars"], 1.5 * points["dollars"].max()], 100 * steps, where="post", color=style.PATH, zorder=0)
@@ -119,7 +115,7 @@ def accuracy_for_dollars(
             ax.plot(x[here], 100 * table["cascade"][here], "o", ms=12, mfc="none", mec=INK, mew=1.4, zorder=5)
     ax.set(xlabel="dollars per 1,000 requests (log scale)", ylabel=ACCURACY)
     ax.margins(x=0.08, y=0.1)
-    _log(ax, "x")
+    style.log_axis(ax)
     ax.grid()
     ways = {"cascade": "-", "random deferral": "--", "oracle": ":"} if curves else {}
     lines = [Line2D([], [], color=GREY, ls=dashes, label=way) for way, dashes in ways.items()]
@@ -139,8 +135,8 @@ def purchases(
         title: the figure's.
         note: what only the caller knows.
     """
-    _need(table, ["offer", "dollars", "points", "low", "high"], "the purchases")
-    _need(corner, ["foretold", "found"], "the corner")
+    need(table, ["offer", "dollars", "points", "low", "high"], "the purchases")
+    need(corner, ["foretold", "found"], "the corner")
     said = "diamond: foretold, line: found", "bar: 95 % band of the law"
     fig = figure(0.8 + 0.4 * max(len(table), len(corner)), title, *said, note)
     left, right = fig.subplots(1, 2, width_ratios=[2, 3])
@@ -150,6 +146,7 @@ def purchases(
     left.set(title="the held-out corner", xlabel="accuracy (%)")
     for y, row in enumerate(table.to_dict("records")):
         each = f"{_number(1000 * row['points'] / row['dollars'])} per $ 1,000"
+        each = each if round(row["low"], 1) > 0 else "gain not shown"
         said = f"$ {_number(row['dollars'])}\n{'not foretold' if np.isnan(row['points']) else each}"
         style.say(right, said, (1, y), "x", (6, 0), va="center", fontsize=8.5)
     right.hlines(range(len(table)), table["low"], table["high"], color=BLUE, lw=2)
@@ -176,11 +173,16 @@ class WhatIfPanel(widgets.Panel):
         """Show the costs at the sliders' values.
 
         Args:
-            costs: from the values by name to what is decided, in words, and each way: its name, dollars per 1,000
+            costs: from the values by name to what is decided, a verdict, and each way: its name, dollars per 1,000
                 requests, and what is said beside its bar.
             sliders: name -> unit, tooltip, lowest, highest and first value; above 0.
         """
-        self.costs, self.sliders = costs, dict(sliders)
+
+        def worded(**values: float) -> tuple[str, list[Way]]:
+            decided, ways = costs(**values)
+            return f"Decision: {findings.PLAIN.get(decided, decided)}", ways
+
+        self.costs, self.sliders = worded, dict(sliders)
         moved = [
             widgets.control(
                 ipw.FloatLogSlider, name.replace("_", " "), unit, tooltip, value=value, readout_format=",.4g",
@@ -192,11 +194,11 @@ class WhatIfPanel(widgets.Panel):
         self.watch(*moved)
 
     def draw(self) -> Figure:
-        """A bar a way, on a logarithmic axis that stays where it is as long as the bars fit."""
+        """One bar per way, on a logarithmic axis that stays where it is as long as the bars fit."""
         values = zip(self.sliders, self.controls, strict=True)
         decided, ways = self.costs(**{name: control.value for name, control in values})
         names, dollars, words = zip(*ways, strict=True)
-        fig = style.figure(0.8 + 0.36 * len(ways), "What each way of answering costs", decided)
+        fig = style.figure(0.8 + 0.36 * len(ways), decided, "what each way of answering costs")
         ax = fig.subplots()
         colours = [look[0] for look in arm_styles(names).values()]
         low, high = 10.0 ** np.floor(np.log10(min(dollars))), 10.0 ** np.ceil(np.log10(max(dollars)))
@@ -205,7 +207,7 @@ class WhatIfPanel(widgets.Panel):
         for y, said in enumerate(words):
             style.say(ax, said, (1, y), "x", (6, 0), va="center", fontsize=8.5)
         ax.set(xlim=(low / 3, high), xlabel="dollars per 1,000 requests, all in (log scale)")
-        _log(ax, "x")
+        style.log_axis(ax)
         return fig
 
     def frames(self) -> dict[str, Any]:
@@ -240,21 +242,5 @@ def stops(low: float, high: float, value: float, most: int) -> list[float]:
     return sorted([*found, value])
 
 
-def _log(ax: Axes, axis: str) -> None:
-    """Make one axis logarithmic, with plain numbers."""
-    ax.set(**{f"{axis}scale": "log"})
-    of = ax.xaxis if axis == "x" else ax.yaxis
-    low, high = of.get_view_interval()
-    of.set_major_locator(LogLocator(subs=(1,) if high > 50 * low else (1, 2, 5)))
-    of.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    of.set_minor_locator(NullLocator())
-
-
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def _need(table: pd.DataFrame, columns: list[str], what: str) -> None:
-    missing = [column for column in columns if column not in table]
-    if missing or not len(table):
-        raise WorkbenchError(f"No {', '.join(missing) or 'rows'} in {what}: it needs {', '.join(columns)}.")

@@ -27,6 +27,7 @@ from workbench.show import figures, style, widgets
 from workbench.show.frames import Dial, pack
 from workbench.show.training_panel import TrainingPanel, config_code
 from workbench.show.widgets import Panel, choice, control, said
+from workbench.turns import Own
 
 __all__ = ["ComparePanel", "Panel", "SweepPanel", "TemperaturePanel", "TracesPanel", "TrainingPanel", "TryItPanel"]
 
@@ -187,9 +188,7 @@ class TemperaturePanel(Panel):
         frames = (rows[i, t] for i in texts for t in levels)
         return pack(about, dials, frames, [style.BLUE] + [style.LIGHT] * (len(shown) - 1))
 
-    def _told(
-        self, i: int, t: float, log_soft: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, float, str, list[str]]:
+    def _told(self, i: int, t: float, log_soft: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, str, list[str]]:
         """Of text i, from all at T ``[N, C]``: its likeliest classes, their p, its entropy, a sentence, neighbours."""
         p = np.exp(log_soft[i])
         shown = np.argsort(-self.logits[i], kind="stable")[: self.BARS]
@@ -236,17 +235,21 @@ class TryItPanel(Panel):
         self.watch(self.text)
 
     def ask(self, text: str) -> pd.DataFrame:
-        """Probabilities, a row a model; the index also has the median milliseconds of a call with this one text."""
+        """Probabilities, a row per model; the index also has the median milliseconds of a call with this one text.
+
+        On one thread, as on a small device, and between the steps of a run that goes on.
+        """
         rows = {}
-        for name, logits in self.models.items():
-            found = logits([text])  # and with that it is warm
-            seconds = timeit.repeat(functools.partial(logits, [text]), number=1, repeat=self.REPEATS)
-            rows[name, 1000 * float(np.median(seconds))] = metrics.softmax(found)[0]
+        with Own(threads=1).turn():
+            for name, logits in self.models.items():
+                found = logits([text])  # and with that it is warm
+                seconds = timeit.repeat(functools.partial(logits, [text]), number=1, repeat=self.REPEATS)
+                rows[name, 1000 * float(np.median(seconds))] = metrics.softmax(found)[0]
         index = pd.MultiIndex.from_tuples(rows, names=["model", "ms"])
         return pd.DataFrame(rows.values(), index, self.label_names)
 
     def draw(self) -> Figure:
-        """One column of bars a model, the same classes in each."""
+        """One column of bars per model, the same classes in each."""
         text = self.text.value.strip()
         if not text:
             raise WorkbenchError("There is no sentence: type one and press Enter.")
@@ -271,7 +274,7 @@ class SweepPanel(Panel):
         """Show the table of `sweeps.run_all`.
 
         Args:
-            runs: a row a run: the fields of its config, its scores (names with a dot) and, for its curve, ``run``.
+            runs: a row per run: the fields of its config, its scores (names with a dot) and, for its curve, ``run``.
         """
         about = "A score of finished runs against a setting, and one run's curve"
         if runs is None or not len(runs):
@@ -307,10 +310,13 @@ class SweepPanel(Panel):
             self.chosen.value = kept if kept is not None else int(ranked.index[0])
 
     def draw(self) -> Figure:
-        """Means over what is not told apart, with a dot a run; to the right the chosen run."""
+        """Means over what is not told apart, with a dot per run; to the right the chosen run."""
         x, metric, by, chosen = self.x.value, self.metric.value, self.slice.value, self.chosen.value
-        told = f"{len(self.runs)} runs, one dot each; line: their mean; ring: the run whose curve is on the right"
-        fig, left, right = widgets.pair("Finished runs", told, widths=[3, 2])
+        ylabel, by_y = widgets.unit(metric)
+        best = self.runs[metric].min() if widgets.lower_is_better(metric) else self.runs[metric].max()
+        title = f"Best of {len(self.runs)} finished runs: {ylabel} {by_y * best:.3g}"
+        told = "one dot per run; line: their mean; ring: the run whose curve is on the right"
+        fig, left, right = widgets.pair(title, told, widths=[3, 2])
         numeric = pd.api.types.is_numeric_dtype(self.runs[x])
         values = self.runs[x].astype(float if numeric else str)
         levels = sorted(values.dropna().unique())
@@ -318,17 +324,17 @@ class SweepPanel(Panel):
         groups = self.runs[by].astype(str) if by != "(none)" else pd.Series("all runs", self.runs.index)
         styles = style.arm_styles(sorted(groups.unique()))
         for group, look in styles.items():
-            scores, places = self.runs.loc[groups == group, metric], at[groups == group]
+            scores, places = by_y * self.runs.loc[groups == group, metric], at[groups == group]
             left.plot(places, scores, look[1], color=look[0], ms=4, alpha=0.4, mew=0)
             left.plot(scores.groupby(places).mean(), lw=1.8, **style.marked(look))
         row = self.runs.loc[chosen]
-        left.plot(at[chosen], row[metric], "o", ms=12, mfc="none", mec=style.INK, mew=1.4)
+        left.plot(at[chosen], by_y * row[metric], "o", ms=12, mfc="none", mec=style.INK, mew=1.4)
         if numeric:
             _x_axis(left, x, at, levels[:: max(1, len(levels) // 8)])
         else:
             left.set_xticks(range(len(levels)), [style.wrap(level, 12) for level in levels])
             left.set_xlabel(x)
-        left.set_ylabel(shorten(metric, 34))
+        left.set_ylabel(shorten(ylabel, 36))
         style.legend(fig, style.handles({shorten(group, 26): look for group, look in styles.items()}))
         right.set(ylim=(0, 100), xlabel="optimizer step", ylabel="validation accuracy (%)")
         if (run := row.get("run")) is not None:
@@ -343,7 +349,7 @@ def _x_axis(ax: Axes, name: str, values: pd.Series, ticks: Sequence[float] | Non
     wide = values.min() > 0 and values.max() / values.min() >= 8
     if wide:
         style.log_axis(ax, ticks)
-    ax.set_xlabel(f"{name} (log scale)" if wide else name)
+    ax.set_xlabel(f"{name}, log scale" if wide else name)
 
 
 class ComparePanel(Panel):
@@ -358,8 +364,8 @@ class ComparePanel(Panel):
         """Compare arms on the same N texts.
 
         Args:
-            measures: a row an arm, numeric columns such as ``accuracy`` and ``p50_ms``. Less is better for times,
-                sizes, losses and errors, by their names.
+            measures: a row per arm, numeric columns such as ``accuracy`` and ``p50_ms``. Less is better for times,
+                sizes, losses and errors, by their names; shares are drawn in %.
             logits: arm -> ``[N, C]``, for at least two of the arms; the less sure the first of them, such as the
                 teacher, is of a text, the harder that is.
             texts: N of them.
@@ -384,9 +390,10 @@ class ComparePanel(Panel):
         columns, arms = list(self.measures.columns), list(logits)
         cheap = next((name for name in columns if widgets.lower_is_better(name)), columns[1])
         best = next(name for name in columns if name != cheap)
+        offered = [(widgets.unit(name)[0], name) for name in columns]
         classes = [("all classes", -1), *((visible(name), i) for i, name in enumerate(self.label_names))]
-        self.x = choice("x axis", "", "From left to right", columns, value=cheap)
-        self.y = choice("y axis", "", "From bottom to top", columns, value=best)
+        self.x = choice("x axis", "", "From left to right", offered, value=cheap)
+        self.y = choice("y axis", "", "From bottom to top", offered, value=best)
         self.one = choice("first arm", "", "Disagrees with the second", arms)
         self.other = choice("second arm", "", "Disagrees with the first", arms, value=arms[1])
         self.only = choice("true class", "", "Disagreements to list", classes)
@@ -417,16 +424,18 @@ class ComparePanel(Panel):
         self.note.value = said(f"{len(table):,} of {len(self.texts):,} texts in the table below")
         self.table.value = widgets.table(table.head(30))
         hard = f"right: from the texts that {next(iter(self.predicted))} is surest of to the others"
-        fig, left, right = widgets.pair("Two measures of each arm", f"large, line: Pareto front; {hard}")
+        best = f"Best of these two measures: {', '.join(front)}"
+        fig, left, right = widgets.pair(best, f"large, line: Pareto front; {hard}")
         styles = style.arm_styles(self.measures.index.union(list(self.predicted), sort=False))
-        x, y = self.measures[self.x.value], self.measures[self.y.value]
+        (xlabel, by_x), (ylabel, by_y) = (widgets.unit(axis.value) for axis in (self.x, self.y))
+        x, y = by_x * self.measures[self.x.value], by_y * self.measures[self.y.value]
         for name in self.measures.index:
             left.plot(x[name], y[name], **style.marked(styles[name], 9 if name in front else 6))
         order = x[front].sort_values().index
         where = "post" if widgets.lower_is_better(self.x.value) else "pre"
         left.step(x[order], y[order], where=where, color=style.PATH, lw=1.2, zorder=0)
-        _x_axis(left, self.x.value, x)
-        left.set_ylabel(self.y.value)
+        _x_axis(left, xlabel, x)
+        left.set_ylabel(ylabel)
         left.margins(0.1)
         for name, predicted in self.predicted.items():
             accuracy = pd.Series(predicted == self.truth).groupby(self.quarter).mean()
@@ -439,15 +448,15 @@ class ComparePanel(Panel):
 class TracesPanel(Panel):
     """Step through problems: what each model writes side by side, the first wrong step marked."""
 
-    COLUMNS, LINES = 92, 40  # characters across the picture, and lines a model gets at most
+    COLUMNS, LINES = 92, 40  # characters across the picture, and lines that a model gets at most
 
     def __init__(self, problems: pd.DataFrame | None, models: Sequence[str]) -> None:
         """Show a table of problems.
 
         Args:
-            problems: a row a problem: ``question``; for each model a column with its steps, a list or text with a line
-                a step; optionally ``answer``, and for each model ``<model> first wrong``: the number of the first wrong
-                step from 0, missing or -1 where all are right.
+            problems: a row per problem: ``question``; for each model a column with its steps, a list or text with a
+                line per step; optionally ``answer``, and for each model ``<model> first wrong``: the number of the
+                first wrong step from 0, missing or -1 where all are right.
             models: the columns of steps, at most three.
 
         Raises:

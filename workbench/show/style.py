@@ -66,7 +66,7 @@ NOTEBOOK_STYLES: dict[str, Look] = {
     "5 repeats, same money": ("#661100", "8"), "top 5": ("#56B4E9", "X"), "top 20": ("#6699CC", "h"),
     "all logits": (BLUE, "o"), "hidden states": ("#332288", "H"), "weights": ("#009E73", "D"),
     "letters over HTTP": ("#AA4499", "p"), "random": ("#777777", "P"), "uncertain": (BLUE, "o"),
-    "diverse": ("#009E73", "D"),
+    "diverse": ("#009E73", "D"), "student": (BLUE, "o"),
 }  # fmt: skip
 _OTHER_COLOURS = "#332288 #999933 #882255 #44AA99 #661100 #6699CC #AA4499 #117733 #BB5566".split()
 _OTHER_STYLES = [(_OTHER_COLOURS[i % 9], "<>hpd8H"[i % 7]) for i in range(63)]  # all differ
@@ -127,7 +127,7 @@ class _Figure(Figure):
 
 def figure(height: float, title: str, *said: str) -> Figure:
     """An empty figure: a title and a subtitle of what is said, above height inches of room for axes."""
-    title = textwrap.fill(visible(title), 64)
+    title = textwrap.fill(visible(title), 68)
     subtitle = textwrap.fill(visible("; ".join(part for part in said if part)), 104)
     above = 0.12 + 0.2 * (title.count("\n") + 1)
     head = above + 0.165 * (subtitle.count("\n") + 1) * bool(subtitle) + 0.1
@@ -229,12 +229,14 @@ def heat_map(ax: Axes, table: ArrayLike, label: str, *, bar: Mapping[str, Any], 
     return shown
 
 
-def log_axis(ax: Axes, ticks: Sequence[float] | None = None) -> None:
-    """A log x axis with plain numbers."""
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(FixedLocator(ticks) if ticks else LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_locator(NullLocator())
+def log_axis(ax: Axes, ticks: Sequence[float] | None = None, axis: str = "x") -> None:
+    """A log axis with plain numbers."""
+    ax.set(**{f"{axis}scale": "log"})
+    of = ax.xaxis if axis == "x" else ax.yaxis
+    low, high = of.get_view_interval()
+    of.set_major_locator(FixedLocator(ticks) if ticks else LogLocator(subs=(1,) if high > 5000 * low else (1, 2, 5)))
+    of.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    of.set_minor_locator(NullLocator())
 
 
 def say(ax: Axes, words: str, at: tuple[float, float], axes: str, offset: tuple[float, float], **text: Any) -> None:

@@ -23,7 +23,7 @@ from workbench.escape import html
 from workbench.show import style
 from workbench.show.frames import FRAMES
 
-DPI = 144  # pixels an inch: sharp at 700 CSS pixels, and quick
+DPI = 144  # pixels per inch: sharp at 700 CSS pixels, and quick
 LABEL = {"description_width": "13em"}
 LAYOUT = {"width": "31em", "max_width": "100%"}
 SOFTER = "What logits are divided by before the softmax: below 1 sharpens, above 1 softens (.25 to 16)"
@@ -163,4 +163,13 @@ def lower_is_better(measure: str) -> bool:
     return bool(set(measure.lower().replace(".", "_").split("_")) & _LESS_IS_BETTER)
 
 
+def unit(measure: str) -> tuple[str, float]:
+    """A measure in words with its unit, by its last word, and by how much its values are multiplied for it."""
+    *first, last = measure.replace(".", "_").split("_")
+    if last in ("ms", "seconds"):
+        return f"{' '.join(first)} ({last})", 1.0
+    return f"{' '.join([*first, last])}{' (%)' * (last in _SHARES)}", 100.0 if last in _SHARES else 1.0
+
+
+_SHARES = set("accuracy f1 ece agreement errors rate".split())
 _LESS_IS_BETTER = set("ms seconds bytes parameters flops nll brier ece kl errors loss negative".split())
