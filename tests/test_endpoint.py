@@ -2,7 +2,6 @@
 
 import json
 import logging
-import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from kills import FORKS
 from refusal import check_sentence, refused
 from server import PRICE, completion, good
 
@@ -229,8 +229,6 @@ def test_the_cap_is_never_passed_with_64_in_flight(server, endpoint):
 
 # --- several processes, kills
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["workbench.hosted.endpoint", "openai"])
 # Children are given a method of the package: for a function of this file each would import it, and torch with it.
 
 
