@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import refusal
 
 pytest_plugins = ["lab"]  # its fixtures
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; results depend on it
@@ -19,13 +20,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not item.name.startswith("test_the_notebooks_run_at_quick"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    """Note how much bad input the test tries."""
+    refusal.tried.clear()
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append(("refused", len(refusal.tried)))
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Say how much bad input was tried."""
-    ran = [r.nodeid for outcome in ("passed", "failed") for r in terminalreporter.stats.get(outcome, [])]
-    tried = Counter(Path(name.partition("::")[0]).stem for name in ran if name.startswith("tests/test_bad_"))
-    if tried:
-        parts = ", ".join(f"{name.removeprefix('test_bad_')} {count}" for name, count in sorted(tried.items()))
-        terminalreporter.write_line(f"bad input: {tried.total()} rows tried ({parts})")
+    """Say how much bad input was tried, and where most of it."""
+    tried: Counter[str] = Counter()
+    for report in (report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])):
+        where = Path(report.nodeid.partition("::")[0]).stem.removeprefix("test_")
+        tried[where] += dict(report.user_properties).get("refused", 0)
+    if tried.total():
+        parts = ", ".join(f"{where} {count}" for where, count in tried.most_common(12))
+        terminalreporter.write_line(f"bad input: {tried.total()} tried, a sentence each ({parts}, …)")
 
 
 @pytest.fixture(scope="session", autouse=True)
