@@ -15,9 +15,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a script starts with &, and by its children
 
 
+LONGEST = ["test_notebooks", "test_hostile", "test_pages", "test_browser"]  # in `make test-long`, a file a worker
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests start first: at the end one worker would wait for them alone."""
-    items.sort(key=lambda item: not item.name.startswith("test_the_notebooks_run_at_quick"))
+    """The longest first: at the end one worker would wait for them alone; and `made` is made by one worker only."""
+
+    def place(item: pytest.Item) -> tuple:
+        long = item.get_closest_marker("long") and item.path.stem in LONGEST
+        alone = item.name.startswith("test_the_notebooks_run_at_quick")
+        return not alone, LONGEST.index(item.path.stem) if long else len(LONGEST), "made" not in item.fixturenames
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(wrapper=True)
