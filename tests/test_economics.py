@@ -1,8 +1,6 @@
 """Money: golden values worked by hand, what must hold of every case, and what is refused."""
 
-import ast
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -264,10 +262,3 @@ def test_bad_arguments_come_to_one_sentence(call):
     with pytest.raises(WorkbenchError) as error:
         call()
     check_sentence(str(error.value))
-
-
-def test_money_needs_no_torch():
-    for module in (economics,):
-        names = {node.module or "" for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8")))
-                 if isinstance(node, ast.ImportFrom)}  # fmt: skip
-        assert not [name for name in names if name.split(".")[0] in ("torch", "transformers")]
