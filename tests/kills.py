@@ -28,7 +28,7 @@ def start(target: Callable, *arguments):
     started = FORKS.Event()
     process = FORKS.Process(target=begin, args=(started, target, arguments))
     process.start()
-    assert started.wait(120)
+    assert started.wait(500)
     return process
 
 

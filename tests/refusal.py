@@ -24,7 +24,6 @@ def refused(*parts: str) -> Iterator[pytest.ExceptionInfo]:
     """The block ends in a `WorkbenchError` of one sentence that holds all of ``parts``."""
     with pytest.raises(WorkbenchError) as error:
         yield error
-    assert type(error.value) is WorkbenchError
     check_sentence(str(error.value), *parts)
 
 
@@ -32,4 +31,5 @@ def sentence(call: Callable[[], object]) -> str:
     """What such a call says."""
     with refused() as error:
         call()
+    assert type(error.value) is WorkbenchError
     return str(error.value)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from refusal import check_sentence, refused
+from refusal import refused
 
-from workbench.errors import WorkbenchError
 from workbench.hosted import economics
 from workbench.hosted.economics import Case, amount, break_even_months, break_even_requests, mistake_dollars
 
@@ -259,6 +258,5 @@ def test_what_cannot_be_is_refused_by_name(field, value):
     ],
 )
 def test_bad_arguments_come_to_one_sentence(call):
-    with pytest.raises(WorkbenchError) as error:
+    with refused():
         call()
-    check_sentence(str(error.value))
