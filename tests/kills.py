@@ -13,7 +13,9 @@ from pathlib import Path
 from workbench.store import Store
 
 FORKS = multiprocessing.get_context("forkserver")  # forks from a process that has already imported everything
-FORKS.set_forkserver_preload(["workbench.teachers", "workbench.hosted.endpoint", "openai"])
+MODELS = [f"transformers.models.{kind}.modeling_{kind}" for kind in ("modernbert", "llama")]  # else by the first built
+OURS = [f"workbench.{name}" for name in ("teachers", "sweeps", "hosted.endpoint")]
+FORKS.set_forkserver_preload([*OURS, "openai", "torch._dynamo", *MODELS])
 
 
 def begin(started, target: Callable, arguments: tuple) -> None:
