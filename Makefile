@@ -32,7 +32,7 @@ test-fast: $(READY)  ## tests that take seconds
 	$(PYTEST) -m 'not slow and not long and not soak'
 
 test-long: $(READY)  ## the long tests; none selected (status 5) is no failure
-	$(PYTEST) --dist loadfile -m 'long and not soak' || [ $$? -eq 5 ]
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -m 'long and not soak' || [ $$? -eq 5 ]
 
 test-soak: $(READY)  ## the same, many times over: kills, a million rows, ten minutes (SOAK_SECONDS=…) of abusing a server
 	$(PYTEST) -n 0 -s -m soak

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import refusal
 
 pytest_plugins = ["lab"]  # its fixtures
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; results depend on it
@@ -14,18 +15,39 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a script starts with &, and by its children
 
 
+LONGEST = ["test_notebooks", "test_hostile", "test_pages", "test_browser"]  # in `make test-long`, a file a worker
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest tests start first: at the end one worker would wait for them alone."""
-    items.sort(key=lambda item: not item.name.startswith("test_the_notebooks_run_at_quick"))
+    """The longest first: at the end one worker would wait for them alone; and `made` is made by one worker only."""
+
+    def place(item: pytest.Item) -> tuple:
+        long = item.get_closest_marker("long") and item.path.stem in LONGEST
+        alone = item.name.startswith("test_the_notebooks_run_at_quick")
+        return not alone, LONGEST.index(item.path.stem) if long else len(LONGEST), "made" not in item.fixturenames
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item):
+    """Note how much bad input the test tries."""
+    refusal.tried.clear()
+    try:
+        return (yield)
+    finally:
+        item.user_properties.append(("refused", len(refusal.tried)))
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Say how much bad input was tried."""
-    ran = [r.nodeid for outcome in ("passed", "failed") for r in terminalreporter.stats.get(outcome, [])]
-    tried = Counter(Path(name.partition("::")[0]).stem for name in ran if name.startswith("tests/test_bad_"))
-    if tried:
-        parts = ", ".join(f"{name.removeprefix('test_bad_')} {count}" for name, count in sorted(tried.items()))
-        terminalreporter.write_line(f"bad input: {tried.total()} rows tried ({parts})")
+    """Say how much bad input was tried, and where most of it."""
+    tried: Counter[str] = Counter()
+    for report in (report for outcome in ("passed", "failed") for report in terminalreporter.stats.get(outcome, [])):
+        where = Path(report.nodeid.partition("::")[0]).stem.removeprefix("test_")
+        tried[where] += dict(report.user_properties).get("refused", 0)
+    if tried.total():
+        parts = ", ".join(f"{where} {count}" for where, count in tried.most_common(12))
+        terminalreporter.write_line(f"bad input: {tried.total()} tried, a sentence each ({parts}, …)")
 
 
 @pytest.fixture(scope="session", autouse=True)

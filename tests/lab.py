@@ -50,6 +50,21 @@ def write_notebook(path: Path, *sources: str) -> None:
     nb_.save(nb_.clean(v4.new_notebook(cells=[v4.new_code_cell(source) for source in sources])), path)
 
 
+def smoke_report(data: Path, *options: str, cwd: Path = report.REPO, **variables: str) -> subprocess.CompletedProcess:
+    """`python -m workbench report --budget quick`, which is answered y whatever it asks, and sees one core only.
+
+    So notebooks make their runs in their kernels: what a pool costs them is paid in Lab alone.
+    """
+    cores, number = sorted(os.sched_getaffinity(0)), int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
+    mine = {cores[number % len(cores)]}
+    path = os.pathsep.join([str(report.REPO), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = os.environ | {"WORKBENCH_DATA": str(data), "PYTHONPATH": path} | variables
+    return subprocess.run(
+        [sys.executable, "-m", "workbench", "report", "--budget", "quick", *options], cwd=cwd, env=env,
+        preexec_fn=lambda: os.sched_setaffinity(0, mine), input="y\n" * 100, capture_output=True, text=True,
+    )  # fmt: skip
+
+
 def lacking(what: str) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"{what}: CI must have a browser")
@@ -151,6 +166,14 @@ class Notebook:
             25,
         )
         assert self.errors() == []
+
+    def run_through(self) -> None:
+        """The same, and every panel must show its picture."""
+        self.run_all()
+        images = self.page.locator(".jp-OutputArea .widget-image")
+        for i in range(images.count()):
+            assert images.nth(i).evaluate("image => image.complete && image.naturalWidth") > 500
+        assert "interactive(children=" not in self.text()
 
     def errors(self) -> list[str]:
         return self.page.evaluate(

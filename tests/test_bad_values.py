@@ -20,6 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
+from refusal import sentence
 from tiny import PLAIN
 
 from workbench import errors, metrics, soft_labels, speed, sweeps, verdicts
@@ -312,16 +313,6 @@ ROWS = [
     ("arms that are a config", lambda: sweeps.jobs(PLAIN, None, None, [0]), "arms is TrainConfig.*: give a dict of .*"),
     ("one config for many", lambda: sweeps.run_all(PLAIN), "jobs is TrainConfig.*: give a list of jobs."),
 ]  # fmt: skip
-
-
-def sentence(call: Callable) -> str:
-    """What the one error says, on one line."""
-    with pytest.raises(WorkbenchError) as raised:
-        call()
-    assert type(raised.value) is WorkbenchError
-    text = str(raised.value)
-    assert "\n" not in text and "Traceback" not in text and text.endswith(".")
-    return text
 
 
 @pytest.mark.parametrize(("call", "said"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import multiprocessing
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from kills import FORKS
 from refusal import check_sentence, refused
 from server import PRICE, completion, good
 
@@ -160,11 +160,11 @@ def test_what_answers_nobody_ends_the_call_in_a_sentence_and_costs_nothing(what,
     answer, sentence = ENDS[what]
     server.answer = lambda body: answer
     with refused(sentence):
-        endpoint.ask(ask_for(map(str, range(100))))
+        endpoint.ask(ask_for(map(str, range(30))))
     assert endpoint.charged() == 0
     server.answer = good
     again = replace(endpoint, length="max_completion_tokens")
-    assert all(read(reply).kind == "answer" for reply in again.ask(ask_for(map(str, range(100)))))
+    assert all(read(reply).kind == "answer" for reply in again.ask(ask_for(map(str, range(30)))))
 
 
 SETTINGS = {
@@ -229,8 +229,6 @@ def test_the_cap_is_never_passed_with_64_in_flight(server, endpoint):
 
 # --- several processes, kills
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["workbench.hosted.endpoint", "openai"])
 # Children are given a method of the package: for a function of this file each would import it, and torch with it.
 
 
@@ -254,12 +252,11 @@ def killed(server, endpoint: Endpoint, kills: int, seed: int) -> None:
     server.answer = lambda body: time.sleep(0.004 * rng.random()) or good(body)
     texts = [str(i) for i in range(30 * kills)]
     for turn in range(kills):
-        before = len(server.asked)
+        aim = len(server.asked) + rng.randint(2, 28)  # of what is asked, however fast the machine is
         child = FORKS.Process(target=endpoint.ask, args=(ask_for(texts[: 30 * (turn + 1)]),))
         child.start()
-        while len(server.asked) == before and child.is_alive():
+        while len(server.asked) < aim and child.is_alive():
             time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.06))
         child.kill()
         child.join()
         with Replies(endpoint.path) as replies:
@@ -287,12 +284,18 @@ def test_two_hundred_kills(server, endpoint):
 
 def test_ctrl_c_keeps_what_is_in_flight_and_goes_on(server, endpoint):
     server.answer = lambda body: time.sleep(0.05) or good(body)
-    texts = [str(i) for i in range(400)]
-    threading.Timer(0.6, os.kill, (os.getpid(), signal.SIGINT)).start()
+    texts = [str(i) for i in range(160)]
+
+    def stop() -> None:
+        while len(server.asked) < 20:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop).start()
     with pytest.raises(KeyboardInterrupt):
         replace(endpoint, in_flight=8).ask(ask_for(texts))
     asked = len(server.asked)
-    assert 0 < asked < 400
+    assert 20 <= asked < 160
     replace(endpoint, in_flight=8).ask(ask_for(texts))
     assert server.counted() == dict.fromkeys(texts, 1)
 

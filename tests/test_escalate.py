@@ -180,12 +180,8 @@ def test_it_asks_and_reads_like_the_hosted_teacher(made, tmp_path):
         else:
             assert answer["reason"] in (kind, "unreadable"), reply
     assert [row["escalated"] for row in answers[-len(good) :]] == [True] * len(good)
-    assert {row["reason"] for row in answers if not row["escalated"]} >= {
-        "out of list",
-        "refused",
-        "empty",
-        "unreadable",
-    }
+    why = {row["reason"] for row in answers if not row["escalated"]}
+    assert why >= {"out of list", "refused", "empty", "unreadable"}
 
 
 class Wire(StreamRequestHandler):
@@ -373,7 +369,8 @@ def test_the_cap_is_not_passed(made, tmp_path, told):
 
 
 @pytest.mark.slow
-def test_a_thousand_at_once_are_answered_in_bounded_memory(made, tmp_path):
+@pytest.mark.parametrize("clients", [300, pytest.param(1000, marks=pytest.mark.soak)])
+def test_a_crowd_at_once_is_answered_in_bounded_memory(made, tmp_path, clients):
     """Who is dropped or told to come back does; the rest is answered, by the student where the teacher is full."""
     most, now = 0, []
 
@@ -388,11 +385,11 @@ def test_a_thousand_at_once_are_answered_in_bounded_memory(made, tmp_path):
     with saying(answer) as teacher, escalating(made, tmp_path, teacher.base_url) as server:
         server.post(["the cat"])
         idle, threads = server.status("VmRSS"), server.status("Threads")
-        found = crowd(server.port, [["the cat"] * 20 if i % 10 == 0 else [f"the cat {i}"] for i in range(1000)])
+        found = crowd(server.port, [["the cat"] * 20 if i % 10 == 0 else [f"the cat {i}"] for i in range(clients)])
         answers = [answer for body, _ in found for answer in body]
         reasons = Counter(answer.get("reason") for answer in answers)
         print(json.dumps({"reasons": reasons, "tries": sum(tries for _, tries in found), "at the teacher": most}))
-        assert len(found) == 1000 and reasons[None] > 100 and set(reasons) <= {None, "busy", "time-out"}
+        assert len(found) == clients and reasons[None] > clients / 10 and set(reasons) <= {None, "busy", "time-out"}
         assert most <= 32 and server.status("Threads") == threads
         assert server.status("VmHWM") - idle < 100_000
 
@@ -424,20 +421,9 @@ def test_the_key_is_nowhere(made, tmp_path):
 def test_over_tls_and_only_to_who_can_prove_its_name(made, tmp_path):
     openssl = shutil.which("openssl") or pytest.skip("no openssl here")
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    made_by = [
-        openssl,
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    subprocess.run([*made_by, *names, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    how = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    told = [*how.split(), "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", cert]
+    subprocess.run([openssl, *told], check=True, capture_output=True)
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

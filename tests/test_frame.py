@@ -116,7 +116,7 @@ with contextlib.suppress(SystemExit):
 without("nbformat", "pandas", "torch")
 import workbench.language.problems
 without("torch")
-import workbench.verdicts
+import workbench.hosted.economics, workbench.verdicts
 without("datasets", "evaluate", "torch")
 """
 

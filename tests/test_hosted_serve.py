@@ -10,7 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from lab import smoke_report
 from refusal import refused
+from tiny import make_task
 
 from workbench.__main__ import main
 from workbench.hosted.endpoint import Endpoint, Request
@@ -57,8 +59,9 @@ def test_what_it_does_not_serve(task, tmp_path):
 
 
 def test_the_command(tmp_path, capsys):
-    command = [sys.executable, "-m", "workbench", "serve", "bag-of-words", "--fault", "refusal=1", "--widest", "3"]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    make_task(tmp_path)
+    command = [sys.executable, "-m", "workbench", "serve", "bag-of-words", "--task", f"csv:{tmp_path / 'tiny3.csv'}"]
+    child = subprocess.Popen([*command, "--fault", "refusal=1", "--widest", "3"], stdout=subprocess.PIPE, text=True)
     try:
         base_url = re.search(r"answers at (http://127\.0\.0\.1:\d+/v1)", child.stdout.readline())[1]
         endpoint = Endpoint(base_url, "bag-of-words", price=PRICE, path=tmp_path / "r.sqlite")
@@ -89,13 +92,11 @@ def test_a_report_takes_the_teacher_by_its_url(monkeypatch, capsys):
 @pytest.mark.long
 def test_no_page_and_no_file_of_a_report_holds_the_key(tmp_path):
     key = "sk-canary-41b7"
-    env = os.environ | {"OPENAI_API_KEY": key, "WORKBENCH_DATA": str(tmp_path)}
-    command = [sys.executable, "-m", "workbench", "report", "--budget", "quick", "--only", "08"]
-    done = subprocess.run(command, env=env, cwd=report.REPO, capture_output=True)
+    done = smoke_report(tmp_path, "--only", "08", OPENAI_API_KEY=key)
     assert done.returncode == 0, done.stderr
     made = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {".html", ".ipynb", ".sqlite"} <= {path.suffix for path in made}
-    assert key.encode() not in done.stdout + done.stderr
+    assert key not in done.stdout + done.stderr
     assert not [path for path in made if key.encode() in path.read_bytes()]
 
 

@@ -53,7 +53,8 @@ def test_every_row_is_whole():
             date.fromisoformat(day)
 
 
-def test_second_hand_never_plainly_allows():
+def test_second_hand_never_plainly_allows(monkeypatch):
+    monkeypatch.setattr("workbench.hosted.terms.load_rows", lambda: [*ROWS.values()])  # not read again for each
     second_hand = [row for row in ROWS.values() if row.second_hand]
     assert len(second_hand) > 10
     for row in second_hand:

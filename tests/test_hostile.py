@@ -3,14 +3,12 @@
 What is looked at is what a browser made of it: scripts that ran, addresses that were asked, elements that are there.
 """
 
-import os
-import subprocess
-import sys
+import json
 from pathlib import Path
 
 import hostile
 import pytest
-from lab import MINUTE, NAMES, smoke, write_notebook
+from lab import MINUTE, NAMES, smoke, smoke_report, write_notebook
 
 from workbench import escape
 from workbench.publish import ask, report
@@ -46,12 +44,8 @@ def csv(tmp_path_factory) -> Path:
 def pages(csv, tmp_path_factory) -> Path:
     """The folder of a smoke run's pages on the hostile CSV, with columns of its own."""
     data = tmp_path_factory.mktemp("data")
-    command = [sys.executable, "-m", "workbench", "report", "--budget", "quick", "--task", f"csv:{csv}"]
-    command += [word for name, column in COLUMNS.items() for word in (f"--{name}", column)]
-    command += ["--only", *SHOWN]
-    done = subprocess.run(
-        command, cwd=report.REPO, env=os.environ | {"WORKBENCH_DATA": str(data)}, capture_output=True, text=True
-    )
+    columns = [word for name, column in COLUMNS.items() for word in (f"--{name}", column)]
+    done = smoke_report(data, "--task", f"csv:{csv}", *columns, "--only", *SHOWN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\x1b" not in done.stdout + done.stderr and "\x00" not in done.stdout + done.stderr
     (out,) = (data / "reports").iterdir()
@@ -213,12 +207,37 @@ def test_in_jupyterlab_nothing_runs_and_names_read_as_written(lab, open_notebook
     assert [name for name in plain if " ".join(name.split()) not in texts[1]] == []  # a table of pandas
 
 
-def test_a_notebook_on_such_a_task_runs_through_in_jupyterlab(lab, open_notebook, csv):
+def test_a_notebook_on_such_a_task_runs_through_in_jupyterlab_and_a_slider_moved_by_keys_changes_its_picture(
+    lab, open_notebook, csv
+):
     columns = {"text_column": COLUMNS["text"], "label_column": COLUMNS["label"]}  # and no groups
     smoke("02_soft_labels", lab[2], saved="hostile", task_name=f"csv:{csv}", **columns)
     notebook = open_notebook("hostile")
     asked = lab_evil(notebook)
-    notebook.run_all()
+    notebook.run_through()
+    handle = notebook.page.locator(".jp-OutputArea .noUi-handle").first
+    handle.scroll_into_view_if_needed()
+    handle.focus()
+    taken = []
+    for _ in range(5):
+        notebook.page.evaluate(
+            """() => { const image = document.querySelector('.jp-OutputArea .widget-image');
+                       const [before, began] = [image.src, performance.now()];
+                       window.took = null;
+                       const look = () => { const now = document.querySelector('.jp-OutputArea .widget-image');
+                           if (now.src !== before && now.complete) window.took = performance.now() - began;
+                           else requestAnimationFrame(look); };
+                       look(); }"""
+        )
+        handle.press("ArrowRight")
+        notebook.wait("() => window.took !== null")
+        taken.append(notebook.page.evaluate("() => window.took"))
+    print(json.dumps({"slider_to_picture_ms": [round(ms) for ms in taken]}))
+    value = notebook.page.locator(".jp-OutputArea .widget-readout").first.inner_text()
+    for key in ["ArrowRight"] * 50 + ["ArrowLeft"] * 50 + ["Home"]:
+        handle.press(key)
+    notebook.wait("() => document.querySelector('.jp-OutputArea .widget-readout').innerText === '0.25'")
+    assert value != "0.25" and notebook.errors() == []
     notebook.page.wait_for_timeout(2000)
     areas = notebook.page.locator(".jp-Cell-outputArea")
     for i in range(areas.count()):

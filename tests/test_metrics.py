@@ -1,14 +1,15 @@
 """Metrics against golden values, scikit-learn, and each other."""
 
+import re
 import socket
 
 import numpy as np
 import pytest
+import refusal
 from refusal import refused
 from sklearn import metrics as sk
 
 from workbench import metrics
-from workbench.errors import WorkbenchError
 
 STUDENT, TEACHER = [[1.0, 0.5, -1.0, 0.0]], [[2.0, 0.0, -1.0, 0.5]]
 
@@ -221,8 +222,7 @@ def test_arms_need_a_temperature_a_seed(logits, temperature, sentence):
     given = {"teacher": [1.0]} if temperature is None else {"arm": temperature}
     for call in (lambda: metrics.calibration({"arm": logits}, [1], given),
                  lambda: metrics.confidences({"arm": logits}, given)):  # fmt: skip
-        with pytest.raises(WorkbenchError, match=sentence):
-            call()
+        assert re.search(sentence, refusal.sentence(call))
 
 
 def test_refusal_threshold_keeps_its_promise():
@@ -314,9 +314,7 @@ def test_scores_has_them_all_and_does_not_depend_on_row_order(data):
     ],
 )
 def test_bad_input_is_one_sentence(call, sentence):
-    with pytest.raises(WorkbenchError, match=sentence) as raised:
-        call()
-    assert str(raised.value).rstrip(".").count(". ") == 0
+    assert re.search(sentence, refusal.sentence(call))
 
 
 def test_evaluate_combines_all_metrics_without_a_network(data, monkeypatch):

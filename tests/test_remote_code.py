@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from lab import smoke_report
 
 from workbench.errors import WorkbenchError
 from workbench.language.traces import VLLM
@@ -339,10 +340,7 @@ def test_a_report_with_such_a_teacher_ends_without_running_it(tmp_path, capfd):
         (tmp_path / "evil" / file).write_text(code)
     auto = {name: "evil.M" for name in ("AutoConfig", "AutoModelForSequenceClassification")}
     (tmp_path / "evil" / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": auto}))
-    command = [sys.executable, "-m", "workbench", "report", "--budget", "quick", "--only", "02", "--teacher", "evil"]
-    env = os.environ | {"PYTHONPATH": str(REPO), "WORKBENCH_DATA": str(tmp_path / "data")}
-    asked = {"input": "y\n" * 100, "capture_output": True, "text": True, "timeout": 500}
-    done = subprocess.run(command, cwd=tmp_path, env=env, **asked)
+    done = smoke_report(tmp_path / "data", "--only", "02", "--teacher", "evil", cwd=tmp_path)
     assert done.returncode == 1 and not (tmp_path / "MARKER").exists()
     assert "needs code of its own, which is never run here" in done.stdout + done.stderr
     assert "Do you wish" not in done.stdout + done.stderr

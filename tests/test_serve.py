@@ -147,10 +147,17 @@ def test_texts_of_any_length_come_back_in_order(server):
     assert [a["label"] for a in together] == [a["label"] for a in one_by_one]
 
 
-def test_memory_is_bounded(made, tmp_path):
+@pytest.mark.parametrize(
+    "bodies",
+    [
+        pytest.param((ATTACK, ["각" * 90_000] * 3), id="some"),
+        pytest.param((FULL, ["w00 " * 300] * 850, ["\U0001f600" * 2000] * 40), id="more", marks=pytest.mark.soak),
+    ],
+)
+def test_memory_is_bounded(made, tmp_path, bodies):
     with started(made.folder, tmp_path) as server:
         idle = server.status("VmRSS")
-        for texts in (ATTACK, FULL, ["w00 " * 300] * 850, ["\U0001f600" * 2000] * 40, ["각" * 90_000] * 3):
+        for texts in bodies:
             status, _, answers = server.post(texts)
             assert status == 200 and len(answers) == len(texts)
             assert server.status("VmHWM") - idle <= MEMORY * 1000, texts[0][:9]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from refusal import refused
+from refusal import refused, sentence
 from tiny import make_task
 from transformers import pipeline
 
@@ -119,10 +119,9 @@ def test_the_teacher_is_not_asked_again(made, tmp_path, monkeypatch):
 def test_it_is_refused_with_another_task_or_teacher_or_without_terms(made, tmp_path):
     def sent(folder="new", **given):
         given = {"task": made.task, "licence": "mit", "teacher": made.teacher, "store": made.store} | given
-        with pytest.raises(WorkbenchError) as error:
-            ship.ship(made.run, tmp_path / folder, **given)
-        assert list(tmp_path.glob("new")) == [] and "\n" not in str(error.value)
-        return str(error.value)
+        said = sentence(lambda: ship.ship(made.run, tmp_path / folder, **given))
+        assert list(tmp_path.glob("new")) == []
+        return said
 
     assert "was not trained on tiny3 as given" in sent(task=make_task(tmp_path, label_draw=1))
     assert "learnt from another teacher (given: none)" in sent(teacher=None)

@@ -1,11 +1,8 @@
 """Soft labels: fetched by content, asked for once, and never half there."""
 
 import hashlib
-import json
-import os
 import pickle
-import subprocess
-import sys
+import signal
 import time
 import warnings
 from collections import Counter
@@ -13,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from kills import finish, start
 from refusal import refused
 
 from workbench import soft_labels as module
 from workbench.errors import WorkbenchError
 from workbench.soft_labels import CONTROLS, SoftLabels, class_means, derive, permute_non_target, soft_labels
 from workbench.store import Store
-from workbench.tasks import load_task
+from workbench.tasks import Task, load_task
 
-REPO = Path(__file__).resolve().parents[1]
 CLASSES = ("light", "lock", "music")
 TEXTS = [f"command number {i}" for i in range(100)]
 
@@ -253,26 +250,21 @@ def test_what_another_process_labelled_is_found_after_a_refresh(task, store):
     np.testing.assert_array_equal(labels.logits(TEXTS), right(TEXTS))
 
 
-# Labels slowly, writing down each shard it is asked, until killed.
-CHILD = """
-import json, sys, time
-from types import SimpleNamespace
-sys.path.insert(0, sys.argv[3])
-from test_soft_labels import CLASSES, TEXTS, FakeTeacher, module
-from workbench.store import Store
-
 class Slow(FakeTeacher):
+    """Takes its time, and writes down each text that it is asked."""
+
     def logits(self, texts):
         for text in texts:
             time.sleep(0.002)
-            with open(sys.argv[2], "a") as log:
-                log.write(json.dumps(text) + "\\n")
+            with open(self.log, "a") as log:
+                log.write(f"{text}\n")
         return super().logits(texts)
 
-module.SHARD_ROWS = 10
-module.soft_labels(Slow(), SimpleNamespace(name="mine", label_names=CLASSES), texts=TEXTS, store=Store(sys.argv[1]))
-print("done", flush=True)
-"""
+
+def label_slowly(root: Path, task: Task, log: Path) -> None:
+    module.SHARD_ROWS, teacher = 10, Slow()
+    teacher.log = log
+    soft_labels(teacher, task, texts=TEXTS, store=Store(root))
 
 
 @pytest.mark.slow
@@ -282,24 +274,17 @@ def test_killed_while_labelling(task, store, tmp_path, monkeypatch):
     log.touch()
 
     def asked() -> list[str]:
-        # a kill may tear the last line
-        return [json.loads(line) for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return log.read_text().rpartition("\n")[0].splitlines()  # a kill may tear the last line
 
-    command = [sys.executable, "-c", CHILD, str(store.root), str(log), str(REPO / "tests")]
     before: set[str] = set()
     for _ in range(2):
         size = len(asked())
-        child = subprocess.Popen(command, cwd=REPO, env=os.environ, stdout=subprocess.PIPE, text=True)
-        try:
-            deadline = time.monotonic() + 60
-            while len(asked()) < size + 25 and child.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.005)
-        finally:
-            child.kill()  # SIGKILL, in the middle of a shard or of writing one
-            child.wait()
+        child = start(label_slowly, store.root, task, log)
+        while len(asked()) < size + 25 and child.is_alive():
+            time.sleep(0.005)
+        child.kill()  # SIGKILL, in the middle of a shard or of writing one
+        assert finish(child) == -signal.SIGKILL
         rows = asked()
-        assert size + 25 <= len(rows) and child.returncode == -9
-
         found = soft_labels(FakeTeacher(), task, texts=[], store=store).find(TEXTS)
         kept = {text for text, row in zip(TEXTS, found, strict=True) if row >= 0}
         assert len(kept) % 10 == 0 and before < kept and kept < set(TEXTS)

@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
-from refusal import refused
+from refusal import refused, sentence
 
 from workbench import own_data
-from workbench.errors import WorkbenchError
 from workbench.own_data import PAIR
 from workbench.store import fingerprint
 from workbench.tasks import SPLITS, Columns, Task, load_task
@@ -473,11 +472,7 @@ def test_hub_out_of_reach_is_said_at_once(monkeypatch):
 
 
 def refusal(name: str, **options) -> str:
-    with pytest.raises(WorkbenchError) as error:
-        load_task(name, **options)
-    text = str(error.value)
-    assert "\n" not in text and ". " not in text and text.endswith("."), f"not one sentence: {text}"
-    return text
+    return sentence(lambda: load_task(name, **options))
 
 
 def test_unknown_task_names_the_nearest():

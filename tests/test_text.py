@@ -1,11 +1,9 @@
 """Language models end to end on a tiny teacher: text, labels of every kind, training, meter, evaluation."""
 
 import json
-import random
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset, load_from_disk
+from kills import check_killed
 from refusal import refused
-from test_training import kill, run
+from test_training import run
 
 from workbench.language import blocks, causal
 from workbench.language import labels as label_store
@@ -270,32 +269,19 @@ def test_training_lowers_the_loss_and_resumes_to_the_same_student(kind, teacher,
     assert a == b
 
 
-LONGER = replace(CONFIG, temperature=1.0, steps=60)
-
-
-def label_and_train(path, task, root, started=None) -> None:
+def label_and_train(home, path, task) -> None:
     label_store.SHARD_BLOCKS = 4
-    teacher, store = load_language_model(path), Store(root)
-    if started:
-        started.set()
-    labels = label(teacher, task, store)
-    list(train(Job(task, labels, LONGER), store=store, checkpoint_seconds=0))
+    store = Store(home)
+    job = Job(task, label(load_language_model(path), task, store), replace(CONFIG, temperature=1.0, steps=20))
+    list(train(job, store=store, checkpoint_seconds=0))
 
 
-@pytest.mark.long
-def test_labelling_and_training_killed_at_random_moments_end_as_uninterrupted(teacher, task, tmp_path, monkeypatch):
-    monkeypatch.setattr(label_store, "SHARD_BLOCKS", 4)
+@pytest.mark.parametrize("kills", [pytest.param(2, marks=pytest.mark.long), pytest.param(30, marks=pytest.mark.soak)])
+@pytest.mark.timeout(3600)
+def test_labelling_and_training_killed_at_random_moments_end_as_uninterrupted(teacher, task, tmp_path, kills):
     teacher.model.save_pretrained(tmp_path / "teacher")
     teacher.tokenizer.save_pretrained(tmp_path / "teacher")
-    began = time.perf_counter()
-    label_and_train(tmp_path / "teacher", task, tmp_path / "whole")
-    seconds = time.perf_counter() - began
-    rng = random.Random(0)
-    moments = [rng.uniform(0.05, 0.4) * seconds for _ in range(4)]
-    landed = kill(label_and_train, (tmp_path / "teacher", task, tmp_path / "killed"), moments)
-    assert landed >= 1
-    students = [next((tmp_path / name).rglob("student/model.safetensors")) for name in ("whole", "killed")]
-    assert students[0].read_bytes() == students[1].read_bytes()
+    check_killed(label_and_train, tmp_path, kills, tmp_path / "teacher", task)
 
 
 def test_a_step_does_not_depend_on_its_split(teacher, task, store):

@@ -2,11 +2,8 @@
 
 import json
 import math
-import multiprocessing
 import random
-import signal
 import threading
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from kills import finish, kill, start
 from refusal import refused
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -477,43 +475,12 @@ def test_a_run_gives_back_the_random_state_of_its_consumer(task, labels, store):
 
 # --- killed and resumed
 
-FORKS = multiprocessing.get_context("forkserver")  # forks from a process that has already imported everything
-FORKS.set_forkserver_preload(["workbench.teachers"])
 LONGER = replace(CONFIG, steps=60)
 
 
-def train_in_child(task: Task, labels: SoftLabels, root: Path, started) -> None:
-    started.set()
+def train_in_child(task: Task, labels: SoftLabels, root: Path) -> None:
     for _ in train(Job(task, labels, LONGER), store=Store(root), checkpoint_seconds=0):
         pass
-
-
-def start(target, *arguments):
-    started = FORKS.Event()
-    process = FORKS.Process(target=target, args=(*arguments, started))
-    process.start()
-    assert started.wait(120)
-    return process
-
-
-def finish(process) -> int:
-    process.join(120)
-    return process.exitcode
-
-
-def kill(target, arguments: tuple, moments: list[float], after=lambda: None, begun=lambda: True) -> int:
-    """How many kills, at those seconds after each start and what `begun` waits for, came in time; then lets it end."""
-    landed = 0
-    for moment in moments:
-        process = start(target, *arguments)
-        while process.is_alive() and not begun():
-            time.sleep(0.01)
-        time.sleep(moment)
-        process.kill()
-        landed += finish(process) == -signal.SIGKILL
-        after()
-    assert finish(start(target, *arguments)) == 0
-    return landed
 
 
 def steps_kept(root: Path) -> int:
@@ -524,43 +491,29 @@ def steps_kept(root: Path) -> int:
     return 0
 
 
-def kill_and_resume(task, labels, root: Path, moments: list[float], further: bool = False) -> tuple[int, list[int]]:
-    """(how many kills came before the end, the steps kept after each); then lets the run end.
-
-    With `further` a moment counts from the first checkpoint that goes beyond the last kill's.
-    """
-    kept: list[int] = []
-
-    def begun() -> bool:
-        return not further or steps_kept(root) > max(kept, default=0)
-
-    landed = kill(train_in_child, (task, labels, root), moments, lambda: kept.append(steps_kept(root)), begun)
-    return landed, kept
-
-
 @pytest.fixture(scope="module")
-def longer(task, labels, tmp_path_factory) -> tuple[Run, float]:
-    """An uninterrupted run of LONGER, without checkpoints, and its seconds: a killed one takes longer."""
-    result = run(task, labels, LONGER, Store(tmp_path_factory.mktemp("longer")))
-    return result, result.entry.record["seconds"]
+def longer(task, labels, tmp_path_factory) -> Run:
+    """An uninterrupted run of LONGER."""
+    return run(task, labels, LONGER, Store(tmp_path_factory.mktemp("longer")))
 
 
 @pytest.mark.slow
 def test_a_killed_run_ends_bit_for_bit_where_it_would_have_ended(task, labels, tmp_path, longer):
-    uninterrupted, seconds = longer
-    rng = random.Random(0)
-    moments = [rng.uniform(0, 0.2) * seconds for _ in range(3)]
-    landed, kept = kill_and_resume(task, labels, tmp_path, moments, further=True)
+    """Each kill comes after a checkpoint beyond the last kill's; thirty at any moment: `test_kills`."""
+    rng, kept = random.Random(0), []
+    moments = [rng.uniform(0, 0.2) * longer.entry.record["seconds"] for _ in range(3)]
+    landed = kill(
+        train_in_child, (task, labels, tmp_path), moments, lambda: kept.append(steps_kept(tmp_path)),
+        lambda: steps_kept(tmp_path) > max(kept, default=0),
+    )  # fmt: skip
     assert landed == 3 and kept == sorted(kept) and 0 < kept[0] and kept[-1] < LONGER.steps
-    check_same(find_run(Job(task, labels, LONGER), Store(tmp_path)), uninterrupted)
+    check_same(find_run(Job(task, labels, LONGER), Store(tmp_path)), longer)
 
 
-@pytest.mark.soak
-def test_runs_killed_at_any_moment_end_bit_for_bit_where_they_would_have_ended(task, labels, tmp_path, longer):
-    uninterrupted, seconds = longer
-    rng, landed = random.Random(1), 0
-    for i in range(10):  # the last moments fall into the writing of the results
-        root = tmp_path / str(i)
-        landed += kill_and_resume(task, labels, root, [rng.uniform(i, i + 1) / 6 * seconds])[0]
-        check_same(find_run(Job(task, labels, LONGER), Store(root)), uninterrupted)
-    assert landed >= 6
+def test_two_kernels_on_one_run_make_it_once(task, labels, tmp_path, longer):
+    both = [start(train_in_child, task, labels, tmp_path) for _ in range(2)]
+    assert [finish(process) for process in both] == [0, 0]
+    (entry,) = Store(tmp_path).list("runs")
+    found = find_run(Job(task, labels, LONGER), Store(tmp_path))
+    assert found.entry == entry and not list(tmp_path.glob(".partial/*/"))
+    check_same(found, longer)

