@@ -145,11 +145,14 @@ def test_the_overview_ends_with_the_claims_as_they_stand():
 def test_what_one_notebook_cites_of_others_still_stands_there():
     cells = notebook.load(report.NOTEBOOKS / "09_access_and_terms.ipynb").cells
     (cell,) = [cell for cell in cells if "cited(name, words)" in cell.source]
-    lines = "".join(output["text"] for output in cell.outputs).splitlines()
+    lines = "".join(output.get("text", "") for output in cell.outputs).splitlines()
     assert len(lines) == 2
-    for line, words in zip(lines, ("Of the gain", "answers only"), strict=True):
+    for line, words in zip(lines, ("ladder of access", "answers only"), strict=True):
         name, _, sentence = line.partition(": ")
         assert sentence == report.cited(name, words) != ""
+    (shown,) = [output.data["text/html"] for output in cell.outputs if "data" in output]
+    rungs = report.cited_table("06_language_models", ["access", "nats over the rung below"]).dropna(subset="access")
+    assert len(rungs) == 4 and all(f"<td>{step}</td>" in shown for step in rungs.iloc[1:, 1])
 
 
 SENT = """

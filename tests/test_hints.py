@@ -43,17 +43,26 @@ def misses(job, states, weight, folder) -> list[float]:
 
     folder.mkdir()
     scaled = torch.from_numpy(((states - states.mean(0)) / (states.std(0) + 1e-6)).astype(np.float32))
-    trainer, rows, found = hints.Led(job, folder, scaled, weight), np.arange(len(states)), []
-    for step in range(job.config.steps + 1):
-        if step in (0, job.config.steps):
-            trainer.weight = 1.0
-            whole = trainer.loss(rows).item()
-            trainer.weight = 0.0
-            found.append(whole - trainer.loss(rows).item())
-            trainer.weight = weight
-        if step < job.config.steps:
-            trainer.one_step()
-    return found
+    trainer, rows = hints.Led(job, folder, scaled, weight), np.arange(len(states))
+
+    def missed() -> float:
+        lesson = trainer.lesson
+        lesson.forward(rows, *lesson.denominators(rows))
+        return torch.nn.functional.mse_loss(lesson.bridge(lesson.mean), scaled).item()
+
+    before = missed()
+    while not trainer.done:
+        trainer.one_step()
+    return [before, missed()]
+
+
+def test_a_led_step_is_split_as_any_other_is_and_the_run_ends_where_any_other_would(task, labels, states):
+    whole, split, early = (
+        hints.led(jobs({"": replace(CONFIG, **how)}, task, labels, [0]), states, workers=1)
+        for how in ({}, {"accumulation": 3}, {"stop_above": 1e-6})
+    )
+    np.testing.assert_allclose(split, whole, atol=1e-4)
+    assert not np.allclose(early, whole), "it stops at the first evaluation that is good enough"
 
 
 def test_what_cannot_lead_is_refused(task, labels, states):

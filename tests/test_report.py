@@ -175,6 +175,16 @@ def test_update_stores_outputs_and_results(folder, tmp_path):
     assert report.cited("03_student_training", "never", folder) == report.cited("07", "pays", folder) == ""
 
 
+def test_a_table_is_cited_as_it_was_found(tmp_path):
+    made = pd.DataFrame({"accuracy": [0.5, np.nan]}, index=pd.Index(["student", "teacher"], name="arm"))
+    nb = v4.new_notebook(metadata={"workbench": {"answer": report.answer("Yes.", made).content}})
+    nb_.save(nb, tmp_path / "03_a.ipynb")
+    table = report.cited_table("03_a", ["price", "arm", "accuracy"], tmp_path)
+    pd.testing.assert_frame_equal(table[["arm", "accuracy"]].set_index("arm"), made)
+    assert table["price"].isna().all()
+    assert report.cited_table("07_b", ["arm"], tmp_path).empty
+
+
 def test_claims_in_the_news_are_told_with_what_measured_them():
     faster = report.answer("It is. And more.", claims={"faster": "17 times | a **lot**."}).content
     found = [("00_a", "00 A", faster), ("01_b", "01 B", None), ("03_c", "03 C", report.answer("No.").content)]

@@ -7,6 +7,7 @@ makes the student that a run makes. Nothing is stored, as only their answers are
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import joblib
@@ -14,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench import reading
 from workbench.errors import WorkbenchError, number, sequence, shown
-from workbench.losses import combine
-from workbench.training import Job, Trainer
+from workbench.soft_labels import SoftLabels
+from workbench.tasks import Task
+from workbench.training import ClassifierLesson, Job, TrainConfig, Trainer, lesson
 from workbench.turns import Own, one_thread_workers
 
 
@@ -54,39 +55,48 @@ def _answers(job: Job, states: Tensor, weight: float) -> np.ndarray:
         trainer = Led(job, Path(folder), states, weight)
         while not trainer.done:
             trainer.one_step()
+        trainer.record()  # refuses a loss that is no longer finite
+        trainer.student.load_state_dict(trainer.best)
         return trainer.lesson.predict("test")
 
 
 class Led(Trainer):
-    """A run whose steps add the hint; nobody looks at validation, and the last weights count."""
+    """A run whose steps train the bridge, too."""
 
     def __init__(self, job: Job, folder: Path, states: Tensor, weight: float):
         """`states`: ``[texts, H]``; `weight`: see `led`."""
-        super().__init__(job, folder)
-        self.bridge = nn.Linear(self.student.config.hidden_size, states.shape[1]).to(self.lesson.device)
-        self.optimizer.add_param_group({"params": list(self.bridge.parameters()), "weight_decay": 0.0})
-        self.states, self.weight = states.to(self.lesson.device), weight
+        columns = {field.name: getattr(job.task, field.name) for field in fields(Task)}
+        super().__init__(replace(job, task=_Led(**columns, states=states, weight=weight)), folder)
+        self.optimizer.add_param_group({"params": self.lesson.bridge.parameters(), "weight_decay": 0.0})
 
-    def one_step(self) -> None:
-        """One optimizer step."""
-        rows = self.batches.rows(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        self.loss(rows).backward()
-        nn.utils.clip_grad_norm_(self.student.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.step += 1
 
-    def loss(self, rows: np.ndarray) -> Tensor:
-        """Of some rows of the transfer set: that of a run, and what the bridge misses."""
-        lesson = self.lesson
-        ids, mask = reading.pad([lesson.token_ids[i] for i in rows], lesson.tokenizer.pad_token_id)
-        ids, mask = ids.to(lesson.device), mask.to(lesson.device)
-        soft = torch.from_numpy(lesson.soft.take(lesson.soft_rows[rows])).to(lesson.device)
-        with lesson.autocast():
-            out = self.student(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-            loss, *_ = combine(out.logits, soft, lesson.labels[rows].to(lesson.device), self.config)
-            kept = mask.unsqueeze(-1).to(out.logits.dtype)
-            mean = (out.hidden_states[-1] * kept).sum(1) / kept.sum(1)
-            return loss + self.weight * nn.functional.mse_loss(self.bridge(mean), self.states[rows])
+@dataclass(frozen=True, kw_only=True)
+class _Led(Task):
+    """A task whose teacher shows its states ``[texts, H]``; by its fingerprint the same as the one it is made of."""
+
+    states: Tensor
+    weight: float
+
+
+@lesson.register(_Led)
+class LedLesson(ClassifierLesson):
+    """Adds to the loss what the bridge misses, which stays outside the distiller: no gradient's norm counts it."""
+
+    def __init__(self, task: _Led, labels: SoftLabels, config: TrainConfig):
+        super().__init__(task, labels, config)
+        student = self.distiller.student
+        self.bridge = nn.Linear(student.config.hidden_size, task.states.shape[1]).to(self.device)
+        self.states, self.weight = task.states.to(self.device), task.weight
+        student.config.output_hidden_states = True
+        student.register_forward_hook(self._remember, with_kwargs=True)
+
+    def _remember(self, student: nn.Module, args: tuple, read: dict, out: object) -> None:
+        mask = read["attention_mask"].unsqueeze(-1).to(out.logits.dtype)
+        self.mean = (out.hidden_states[-1] * mask).sum(1) / mask.sum(1)
+
+    def forward(self, rows: np.ndarray, labelled_rows: int, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `Lesson`."""
+        loss, *terms = super().forward(rows, labelled_rows, total)
+        with self.autocast():
+            missed = nn.functional.mse_loss(self.bridge(self.mean), self.states[rows])
+        return loss + self.weight * missed * (len(rows) / total), *terms

@@ -411,10 +411,23 @@ def _between(text: str, found: str, path: Path) -> str:
 
 def cited(name: str, words: str, notebooks: Path = NOTEBOOKS) -> str:
     """The sentence with these words in what a committed notebook found, without its bold; "" if there is none."""
+    sentences = nb_.sentences(_committed(name, notebooks).get("text", ""))
+    return next((one.strip().replace("**", "") for one in sentences if words in one), "")
+
+
+def cited_table(name: str, columns: Sequence[str], notebooks: Path = NOTEBOOKS) -> pandas.DataFrame:
+    """These columns of the table in what a committed notebook found; without one no rows, and NaN for what it lacks."""
+    import pandas as pd
+
+    found = _committed(name, notebooks)
+    return pd.DataFrame(found.get("rows", []), columns=found.get("columns", [])).reindex(columns=columns)
+
+
+def _committed(name: str, notebooks: Path) -> Mapping[str, Any]:
+    """What a committed notebook found; empty if it hasn't run, or isn't there."""
     path = notebooks / f"{name}.ipynb"
     record = nb_.load(path).metadata.get("workbench") if path.exists() else None
-    sentences = nb_.sentences(((record or {}).get("answer") or {}).get("text", ""))
-    return next((one.strip().replace("**", "") for one in sentences if words in one), "")
+    return (record or {}).get("answer") or {}
 
 
 def committed(notebooks: Path = NOTEBOOKS) -> dict[Path, NotebookNode]:
