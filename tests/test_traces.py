@@ -326,7 +326,7 @@ def test_who_falls_further_behind_from_the_easiest_to_the_hardest():
     fall = {arm: h[:, 400:].mean() - h[:, :200].mean() for arm, h in results.correct.items()}
     found = steeper(results, "small", "large", budget="laptop")
     assert found["estimate"] == pytest.approx(fall["small"] - fall["large"]) and found["verdict"] == "WORSE"
-    exact = (sum(p * (1 - p) for p in (0.8, 0.2, 0.9, 0.7)) / 200 / 6) ** 0.5  # SE says up to √2 of it
-    assert 0.9 * exact < found["se"] < 1.5 * exact and found["low"] < found["estimate"] < found["high"] < 0
+    exact = (sum(p * (1 - p) for p in (0.8, 0.2, 0.9, 0.7)) / 200 / 6) ** 0.5  # SE says up to √2 of it, ± its own noise
+    assert exact < found["se"] < 2 * exact and found["low"] < found["estimate"] < found["high"] < 0
     alike = steeper(Results({"a": small, "b": small}, labels), "a", "b", budget="laptop", margin=0.02)
     assert alike["estimate"] == 0 and alike["verdict"] == "EQUIVALENT"
