@@ -351,7 +351,7 @@ def _digit(rng: random.Random, smallest: int) -> int:
 
 
 def _sum_steps(numbers: list[int]) -> list[str]:
-    """Each step restates its operands: without that a small model learns none beyond the second."""
+    """Each step restates its operands, so that the one in which a total went wrong can be told."""
     totals = list(accumulate(numbers))
     rows = zip(totals, numbers[1:], totals[1:], strict=False)
     return [f"{_total(a)}+{str(b)[::-1]}={_total(c)}" for a, b, c in rows]
