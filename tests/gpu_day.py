@@ -135,7 +135,7 @@ def reasoning(v: dict[str, Any]) -> Iterator[Stage]:
     yield Stage("07", f"{v['teacher']} writes", [engine], (formula, count * TRACE / here * a_token))
     seeds, tests = len(v["seeds"]), (len(v["trained"]) + 1) * v["tests"]
     for name in (v["student"], *v["sizes"]):
-        m, arms = Model.of(name), 5 + len(v["shares"]) if name == v["student"] else 1
+        m, arms = Model.of(name), 6 if name == v["student"] else 1
         step, longest = v["batch_size"] * (PROMPT + TRACE), v["batch_size"] // v["accumulation"] * v["max_tokens"]
         memory, time = training(m, seeds * arms, v["steps"], step, v["accumulation"], wide=True)
         worst = training(m, 1, 1, longest, wide=True)[0]  # rows as long as they may be

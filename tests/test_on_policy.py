@@ -12,7 +12,7 @@ from test_causal import check_same
 from test_training import die_after_every_step, kill, run, steps_kept
 
 from workbench.language import causal
-from workbench.language.on_policy import LiveTeacher, OnPolicyTask
+from workbench.language.on_policy import LiveTeacher, OnPolicyTask, continued
 from workbench.language.problems import problems
 from workbench.language.traces import trace_task
 from workbench.losses import forward_kl, jsd, reverse_kl
@@ -144,6 +144,15 @@ def test_a_killed_process_costs_nothing_but_time(task, teacher, whole, tmp_path)
 def test_runs_in_a_pool_are_those_made_here(task, teacher, store, whole):
     table = run_all(jobs({"on-policy": CONFIG}, task, teacher, seeds=[0]), store=store, workers=1)
     check_same(table["run"][0], whole)
+
+
+def test_runs_go_on_from_their_own_weights_with_their_own_seed(task, teacher, store, whole):
+    more = continued([whole, whole], "more", task, teacher, replace(PLAIN, steps=1, seed=5, eval_every=9))
+    assert [(job.arm, job.config.seed, job.config.student) for job in more] == [("more", 0, str(whole.path))] * 2
+    still = run(task, teacher, replace(more[0].config, learning_rate=1e-12), store)
+    for part in ("model.embed_tokens.weight", "model.norm.weight"):
+        before, after = (causal.load_causal(r.path)[0].state_dict()[part] for r in (whole, still))
+        torch.testing.assert_close(after, before)
 
 
 def test_what_cannot_be_corrected_is_told(task, teacher, store, tmp_path):

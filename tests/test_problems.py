@@ -6,7 +6,18 @@ import sys
 import pytest
 from refusal import refused
 
-from workbench.language.problems import MARK, SPLITS, Problem, TraceTask, final_answer, problems, trace_view, verify
+from workbench.language.problems import (
+    MARK,
+    SPLITS,
+    Problem,
+    TraceTask,
+    final_answer,
+    novel,
+    problems,
+    summarised,
+    trace_view,
+    verify,
+)
 
 FAMILIES = ("sums", "reduce")
 SUM = Problem("sums", 3, "21+43+65:", "102", "210+43=640;640+65=201")  # 12 + 34 + 56 = 102
@@ -111,6 +122,32 @@ WORDED = Problem("hub:openai/gsm8k", 2, "How much?", "1200", "6*200 = 1200\n###"
 )
 def test_the_final_answer_of_a_worded_completion(text, answer, verdict):
     assert final_answer(text) == answer and verify(WORDED, text).verdict == verdict
+
+
+THOUGHT = "<think>\n600 and 600.\n</think>\n\nTwo of 600 make \\boxed{1200}."
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "short"),
+    [
+        ("sums", "210+15=360;360+02=380#83", "360;380#83"),
+        ("sums", "210+15=360#63", "360#63"),
+        ("reduce", "((3+4)-(2+9));(7-(2+9));(7-1);6#6", "(7-(2+9));6#6"),
+        ("reduce", "6#6", "6#6"),
+        ("hub:openai/gsm8k", THOUGHT, "Two of 600 make \\boxed{1200}."),
+        ("gym:chain_sum", "one\ntwo\nthree\nso 4\n", "two\nso 4"),
+    ],
+)
+def test_a_summary_leaves_out_the_work_and_keeps_the_answer(family, text, short):
+    assert summarised(text, family) == short
+
+
+def test_a_lesson_s_terms_in_another_order_are_no_new_problem():
+    taught, asked = ([Problem("sums", 3, prompt, "1") for prompt in prompts] for prompts in (
+        ["21+15+02:", "11+11+12:"], ["15+02+21:", "11+12+12:", "21+15+02+02:"]
+    ))  # fmt: skip
+    assert novel(asked, taught) == [False, True, True]
+    assert novel([NESTED], [NESTED]) == [True]
 
 
 def test_reasoning_gym_stands_behind_the_same_interface():

@@ -19,16 +19,21 @@ from workbench.language.traces import (
     VLLM,
     Local,
     Written,
+    by_difficulty,
     chat_pair,
     chat_prompt,
     graded,
     kept_by_filter,
-    learning_curve,
+    marks,
+    matched_steps,
     price,
     sample,
     sample_all,
+    steeper,
+    tokens_read,
 )
 from workbench.store import Store
+from workbench.verdicts import Results
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -278,5 +283,50 @@ def test_the_price_of_a_student_is_what_it_had_read_by_then():
     assert price(runs, 0.2).loc["a"].tolist() == [250, 6 * 3 * 250, 2, 2]
     assert price(runs, 0.5).loc["a", "tokens"] == 1000 and np.isnan(price(runs, 0.95).loc["a", "tokens"])
     assert traces.flops(run, written=10) == 3 * (6 * 1000 + 2 * 10)
-    curve = learning_curve(runs)
-    assert curve["tokens"].tolist() == [250, 1000] and curve["estimate"].tolist() == [0.2, 0.9]
+
+
+def some_run(train_tokens: int, parameters: int, steps: int = 10):
+    record = {"train_tokens": train_tokens, "parameters": parameters}
+    return types.SimpleNamespace(entry=types.SimpleNamespace(record=record), config=types.SimpleNamespace(steps=steps))
+
+
+def test_tokens_read_are_a_mean_by_arm():
+    runs = pd.DataFrame({"arm": ["b", "a", "b"], "run": [some_run(n, 1) for n in (10, 5, 30)]}, index=[0, 0, 1])
+    assert tokens_read(runs).to_dict() == {"b": 20, "a": 5}
+
+
+def test_a_corrected_run_is_worth_what_its_student_and_its_teacher_did():
+    corrected = [some_run(n, parameters=50) for n in (300, 500)]
+    steps = matched_steps(corrected, some_run(1000, 50), some_run(1, parameters=200))
+    # 40 tokens for each of the 10 that a step reads; learnt from, written, and read by a teacher four times as large
+    assert steps == {"more traces, equal tokens": 4, "more traces, equal FLOPs": round(4 * (6 + 2 + 2 * 4) / 6)}
+
+
+def hits(*rows: str) -> np.ndarray:
+    return np.array([[mark == "x" for mark in row] for row in rows])
+
+
+def test_marks_count_what_lay_on_a_plateau_and_what_had_every_step_right():
+    right, strict = {"a": hits("xx.x", "x..."), "b": hits("xxxx")}, {"a": hits("x...", "...."), "b": hits("xxx.")}
+    found = marks(*(Results(each, np.array([3, 3, 4, 4])) for each in (right, strict)))
+    assert found["stuck"].to_dict() == {"a": 1, "b": 0} and found["verified"].to_dict() == {"a": 0.125, "b": 0.75}
+    assert found["estimate"].to_dict() == {"a": 0.5, "b": 1.0} and found["n_problems"].tolist() == [4, 4]
+
+
+def test_accuracy_by_difficulty():
+    found = by_difficulty(Results({"a": hits("xx.x", "x...")}, np.array([3, 3, 4, 4])))
+    assert found["difficulty"].tolist() == [3, 4] and found["estimate"].tolist() == [0.75, 0.25]
+    assert found["n_problems"].tolist() == [2, 2] and found["n_seeds"].tolist() == [2, 2]
+
+
+def test_who_falls_further_behind_from_the_easiest_to_the_hardest():
+    rng, labels = np.random.default_rng(0), np.repeat([3, 4, 6], 200)
+    small, large = (rng.random((6, 600)) < np.repeat(p, 200) for p in ([0.8, 0.5, 0.2], [0.9, 0.0, 0.7]))
+    results = Results({"small": small, "large": large}, labels)
+    fall = {arm: h[:, 400:].mean() - h[:, :200].mean() for arm, h in results.correct.items()}
+    found = steeper(results, "small", "large", budget="laptop")
+    assert found["estimate"] == pytest.approx(fall["small"] - fall["large"]) and found["verdict"] == "WORSE"
+    exact = (sum(p * (1 - p) for p in (0.8, 0.2, 0.9, 0.7)) / 200 / 6) ** 0.5  # SE says up to √2 of it, ± its own noise
+    assert exact < found["se"] < 2 * exact and found["low"] < found["estimate"] < found["high"] < 0
+    alike = steeper(Results({"a": small, "b": small}, labels), "a", "b", budget="laptop", margin=0.02)
+    assert alike["estimate"] == 0 and alike["verdict"] == "EQUIVALENT"

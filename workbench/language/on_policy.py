@@ -8,7 +8,8 @@ and checkpoints of its own beside those of `workbench.training`, from which no r
 to wrap it takes twice the code of what stands here on `causal.generate` and the fused loss.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from workbench.language.fused import Head, Hidden, fused_loss
 from workbench.language.lessons import TraceLesson
 from workbench.language.problems import TraceTask
 from workbench.store import fingerprint
-from workbench.training import TrainConfig, Trainer, lesson
+from workbench.training import Job, Run, TrainConfig, Trainer, lesson
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,13 @@ class LiveTeacher:
     def open(self, task: OnPolicyTask) -> LanguageModel:
         """The model, loaded."""
         return LanguageModel("teacher", *load_causal(self.model, default_device()), self.fingerprint)
+
+
+def continued(
+    runs: Iterable[Run], arm: str, task: TraceTask, labels: LiveTeacher | None, config: TrainConfig
+) -> list[Job]:
+    """Jobs that go on from finished runs, each from its weights and with its seed, in an arm of their own."""
+    return [Job(task, labels, replace(config, student=str(r.path), seed=r.config.seed), arm) for r in runs]
 
 
 @lesson.register(OnPolicyTask)

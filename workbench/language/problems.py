@@ -159,6 +159,32 @@ def steps_of(text: str) -> list[str]:
     return trace.split(";") if trace else []
 
 
+def summarised(text: str, family: str) -> str:
+    """A completion told in short, as a maker does who shows no reasoning but a summary of it; the answer stays.
+
+    Of a step that works something out what follows its "=", without what it was worked out of; of steps without one
+    (``reduce``), every second, the last among them. Of worded text what follows its ``<think>`` block, as hosted
+    models show it; where there is none, every second line, the last among them.
+    """
+    if family not in FAMILIES:
+        _, thought, said = text.rpartition("</think>")
+        return said.strip() if thought else "\n".join(text.strip().splitlines()[::-1][::2][::-1])
+    steps, mark, answer = text.partition(MARK)
+    found = steps.split(";")
+    short = [step.rpartition("=")[2] for step in found] if "=" in steps else found[::-1][::2][::-1]
+    return ";".join(short) + mark + answer
+
+
+def novel(asked: Sequence[Problem], taught: Iterable[Problem]) -> list[bool]:
+    """Which problems are more than a lesson with its terms in another order; of other families than sums, all are."""
+    known = {_terms(problem) for problem in taught}
+    return [problem.family != "sums" or _terms(problem) not in known for problem in asked]
+
+
+def _terms(problem: Problem) -> tuple[str, ...]:
+    return tuple(sorted(problem.prompt.rstrip(":").split("+")))
+
+
 def final_answer(text: str) -> str | None:
     r"""The answer of a worded completion: what follows ``#`` on its last line, else the last ``\boxed{}``, else None.
 
@@ -325,7 +351,7 @@ def _digit(rng: random.Random, smallest: int) -> int:
 
 
 def _sum_steps(numbers: list[int]) -> list[str]:
-    """Each step restates its operands: without that a small model learns none beyond the second."""
+    """Each step restates its operands, so that the one in which a total went wrong can be told."""
     totals = list(accumulate(numbers))
     rows = zip(totals, numbers[1:], totals[1:], strict=False)
     return [f"{_total(a)}+{str(b)[::-1]}={_total(c)}" for a, b, c in rows]

@@ -28,7 +28,7 @@ from workbench.language.causal import Sampling
 from workbench.language.problems import Problem, TraceTask, Verdict, verify
 from workbench.store import Entry, Hold, Store, code_fingerprint, fingerprint, write_atomic
 from workbench.turns import one_thread_workers
-from workbench.verdicts import Results
+from workbench.verdicts import Results, arm_estimates, compare
 
 if TYPE_CHECKING:
     from workbench.training import Run
@@ -367,10 +367,58 @@ def graded(papers: pd.DataFrame, column: str = "answer_right") -> Results:
     return Results(hits, papers.groupby("problem")["difficulty"].first().to_numpy())
 
 
-def _looks(run: "Run") -> pd.DataFrame:
-    """Looks at validation of a trace student: validation, and the tokens read by then."""
-    looks = run.history.dropna(subset=["validation"])
-    return looks.assign(tokens=looks["step"] * run.entry.record["train_tokens"] / run.config.steps)
+def marks(right: Results, strict: Results) -> pd.DataFrame:
+    """One row an arm, its index: `arm_estimates`, n_problems for n_templates; verified; stuck.
+
+    Args:
+        right: those of `graded`.
+        strict: of the same items, by the column verified: its share is that column.
+
+    A training that lay on a plateau to its last step makes an arm's mean a matter of luck: stuck counts the seeds that
+    are right on less than half.
+    """
+    means = {arm: np.asarray(hits).mean(-1) for arm, hits in right.correct.items()}
+    stuck = {arm: int((seeds < 0.5).sum()) for arm, seeds in means.items()}
+    verified = {arm: float(np.mean(hits)) for arm, hits in strict.correct.items()}
+    table = arm_estimates(right).set_index("arm").rename(columns={"n_templates": "n_problems"})
+    return table.assign(verified=pd.Series(verified), stuck=pd.Series(stuck))
+
+
+def by_difficulty(results: Results) -> pd.DataFrame:
+    """`arm_estimates` at each difficulty, for `lines_by`: difficulty, arm, estimate, low, high, n_problems, n_seeds, ….
+
+    Labels are difficulties, as those of `graded`.
+    """
+    found = [arm_estimates(results.at(results.labels == d)).assign(difficulty=d) for d in np.unique(results.labels)]
+    return pd.concat(found, ignore_index=True).rename(columns={"n_templates": "n_problems"})
+
+
+def steeper(results: Results, arm: str, baseline: str, **judge: float | str) -> pd.Series:
+    """How much more an arm gains than its baseline from the easiest problems to the hardest: a row of `compare`.
+
+    Its estimate is negative where the arm falls further behind as problems get harder. Judged is a hit on the hardest
+    and a miss on the easiest, whose mean moves by half of that; so the row's differences are doubled.
+
+    Args:
+        results: those of `graded`.
+        arm: the one in question.
+        baseline: what it is held to.
+        judge: options of `compare`; margin is one of the doubled difference.
+    """
+    easiest, hardest = results.labels.min(), results.labels.max()
+    ends = results.only(arm, baseline).at((results.labels == easiest) | (results.labels == hardest))
+    turned = {a: np.where(ends.labels == easiest, 1.0 - np.asarray(h), h) for a, h in ends.correct.items()}
+    judge |= {"margin": judge.get("margin", 0.01) / 2}
+    found = compare(Results(turned, ends.labels), [(arm, baseline)], **judge).iloc[0].copy()
+    for name in ("estimate", "se", "low", "high", "detectable"):
+        found[name] *= 2
+    return found
+
+
+def tokens_read(runs: pd.DataFrame) -> pd.Series:
+    """Tokens, prompts included, that an arm's runs were trained on: a mean over them by arm. Columns: arm and run."""
+    tokens = pd.Series([run.entry.record["train_tokens"] for run in runs["run"]], name="tokens", dtype=float)
+    return tokens.groupby(runs["arm"].to_numpy(), sort=False).mean()
 
 
 def flops(run: "Run", read: float | None = None, written: float = 0.0) -> float:
@@ -385,6 +433,24 @@ def flops(run: "Run", read: float | None = None, written: float = 0.0) -> float:
     return record["parameters"] * (6 * (record["train_tokens"] if read is None else read) + 2 * written)
 
 
+def matched_steps(corrected: Iterable["Run"], begun: "Run", teacher: "Run") -> dict[str, int]:
+    """Steps on finished traces for what on-policy runs took, a mean over them, by the names of two rival arms.
+
+    FLOPs by the estimate of `flops`: each of a run's tokens its student reads or writes (2 a parameter) and learns
+    from (6), and the teacher reads it (2 of the teacher's); of finished text a student only learns.
+
+    Args:
+        corrected: on-policy runs.
+        begun: one of finished text, whose steps are as long.
+        teacher: the run that made their teacher.
+    """
+    runs, a_step = list(corrected), begun.entry.record["train_tokens"] / begun.config.steps
+    steps = float(np.mean([run.entry.record["train_tokens"] for run in runs])) / a_step
+    larger = teacher.entry.record["parameters"] / runs[0].entry.record["parameters"]
+    equal = {"tokens": steps, "FLOPs": steps * (8 + 2 * larger) / 6}
+    return {f"more traces, equal {what}": max(1, round(n)) for what, n in equal.items()}
+
+
 def price(runs: pd.DataFrame, target: float) -> pd.DataFrame:
     """What it took each arm until a look at validation found `target` or more: one row an arm.
 
@@ -396,22 +462,12 @@ def price(runs: pd.DataFrame, target: float) -> pd.DataFrame:
     """
     rows = []
     for row in runs.itertuples():
-        looks = _looks(row.run)
-        tokens = float(looks["tokens"][looks["validation"] >= target].min())
+        looks = row.run.history.dropna(subset=["validation"])
+        tokens_by_step = row.run.entry.record["train_tokens"] / row.run.config.steps
+        tokens = float(looks["step"][looks["validation"] >= target].min()) * tokens_by_step
         rows.append({"arm": row.arm, "tokens": tokens, "flops": flops(row.run, tokens)})
     by_arm = pd.DataFrame(rows).groupby("arm", sort=False)
     return by_arm[["tokens", "flops"]].median().assign(reached=by_arm["tokens"].count(), of=by_arm.size())
-
-
-def learning_curve(runs: pd.DataFrame) -> pd.DataFrame:
-    """Validation against tokens read, a mean over seeds: arm, tokens, estimate, low and high (NaN), for `lines_by`.
-
-    Args:
-        runs: columns arm and run; the runs of an arm took the same steps.
-    """
-    looks = pd.concat([_looks(row.run).assign(arm=row.arm) for row in runs.itertuples()])
-    means = looks.groupby(["arm", "step"], sort=False, as_index=False)[["tokens", "validation"]].mean()
-    return means.rename(columns={"validation": "estimate"}).assign(low=np.nan, high=np.nan)
 
 
 def trace_task(
