@@ -147,7 +147,7 @@ def test_what_one_notebook_cites_of_others_still_stands_there():
     (cell,) = [cell for cell in cells if "cited(name, words)" in cell.source]
     lines = "".join(output.get("text", "") for output in cell.outputs).splitlines()
     assert len(lines) == 2
-    for line, words in zip(lines, ("ladder of access", "answers only"), strict=True):
+    for line, words in zip(lines, ("ladder of access", "summaries"), strict=True):
         name, _, sentence = line.partition(": ")
         assert sentence == report.cited(name, words) != ""
     (shown,) = [output.data["text/html"] for output in cell.outputs if "data" in output]
