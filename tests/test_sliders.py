@@ -133,7 +133,8 @@ def test_a_frame_of_prices_says_what_the_panel_would(tmp_path):
     found, stops = bundle[FRAMES], [money.stops(*values[2:], panel.STOPS) for values in panel.sliders.values()]
     assert [of[dial["at"]] for of, dial in zip(stops, found["dials"], strict=True)] == [0.3, 1e-3]
     for at in itertools.product(*(range(len(of)) for of in stops)):
-        decided, ways = panel.costs(*(of[i] for i, of in zip(at, stops, strict=True)))
+        values = {name: of[i] for name, i, of in zip(panel.sliders, at, stops, strict=True)}
+        decided, ways = panel.costs(**values)
         said, *bars = shown(found, *at)
         assert said == decided
         lengths = np.array([int(bar.split("\t")[1]) for bar in bars])
