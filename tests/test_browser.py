@@ -34,23 +34,18 @@ SOURCES = {
 }
 
 
-@pytest.fixture(scope="module")
-def opened(browser, lab) -> Iterator[Notebook]:
-    """The training panel of a tiny task, in a kernel of its own."""
+@pytest.fixture
+def panel(lab, open_notebook) -> Iterator[Notebook]:
+    """The training panel of a tiny task, in a kernel of its own; what keeps it busy ends with the test."""
     cells = [PANEL.format(tests=TESTS), *SOURCES.values()]
     write_notebook(lab[2] / "panel.ipynb", *cells)
-    notebook = Notebook(browser, lab, "panel")
+    notebook = open_notebook("panel")
+    for name in ("enough", "marker"):
+        (notebook.root / name).unlink(missing_ok=True)
     notebook.run_cell(0)
     notebook.says("Ready.")
     yield notebook
-    notebook.close()
-
-
-@pytest.fixture
-def panel(opened) -> Iterator[Notebook]:
-    """The same; what keeps its kernel busy ends with the test."""
-    yield opened
-    (opened.root / "enough").touch()
+    (notebook.root / "enough").touch()
 
 
 def steps(panel: Notebook, number: int, seed: int) -> None:
